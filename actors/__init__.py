@@ -1,0 +1,1 @@
+"""Ray actors: placement, lifecycle and messages around the plain classes of `storeguard`."""

@@ -1,0 +1,95 @@
+"""The camera actor: a `CameraGroup` on a Ray node."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from typing import Any
+
+import ray
+from ray.actor import ActorHandle
+from ray.serve.handle import DeploymentHandle
+
+from actors.lease import Lease
+from storeguard.config import CameraConfig, TrackerSettings
+from storeguard.detection.service import Found, FrameBatch
+from storeguard.pipeline.group import CameraGroup
+from storeguard.pipeline.status import CameraStatus
+from storeguard.pipeline.verdict import Verdict
+from storeguard.rules.observation import Observation
+
+LEASE_S = 60.0
+
+
+class CameraActor:
+    """Decodes and follows the cameras it is given; detects through Serve, reports to the rules.
+
+    Args:
+        name: the actor's own name, for the log.
+        detector: the detector deployment.
+        rules: the rules actor.
+        tracker: how people are followed.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        detector: DeploymentHandle[Any],
+        rules: ActorHandle[Any],
+        tracker: TrackerSettings,
+    ) -> None:
+        logging.basicConfig(level=logging.INFO, format="%(name)s: %(message)s")
+        self._name = name
+        self._detector = detector
+        self._rules = rules
+        self._tracker = tracker
+        self._group: CameraGroup | None = None
+        self._starting = asyncio.Lock()
+        self._lease = Lease(name, lasts_s=LEASE_S, expired=self._end)
+        self._watch: asyncio.Task[None] | None = None
+
+    async def set_cameras(self, cameras: Sequence[CameraConfig]) -> None:
+        """Run exactly these cameras; the ones whose settings did not change are not touched."""
+        group = await self._ready()
+        await group.set_cameras(cameras)
+
+    async def statuses(self) -> list[CameraStatus]:
+        """How each camera is doing; renews the lease."""
+        self._lease.renew()
+        return self._group.statuses() if self._group else []
+
+    async def jpeg(self, camera_id: str, *, overlay: bool = True) -> bytes | None:
+        """The last processed frame as JPEG; None before the first."""
+        group = await self._ready()
+        return await group.jpeg(camera_id, overlay=overlay)
+
+    async def stop(self) -> None:
+        """Stop the cameras and deliver what is left."""
+        if self._group is not None:
+            await self._group.stop()
+            self._group = None
+
+    async def _ready(self) -> CameraGroup:
+        async with self._starting:
+            if self._group is None:
+                info = await self._detector.info.remote()
+                self._group = CameraGroup(
+                    info=info, detect=self._detect, observe=self._observe, tracker=self._tracker
+                )
+                self._group.start()
+                self._watch = asyncio.create_task(self._lease.watch())
+            return self._group
+
+    async def _detect(self, batch: FrameBatch) -> Sequence[Found]:
+        found: Sequence[Found] = await self._detector.detect.remote(batch)
+        return found
+
+    async def _observe(self, observations: Sequence[Observation]) -> Sequence[Verdict]:
+        verdicts: Sequence[Verdict] = await self._rules.observe.remote(observations)
+        return verdicts
+
+    async def _end(self) -> None:
+        await self.stop()
+        ray.actor.exit_actor()

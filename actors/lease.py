@@ -1,0 +1,39 @@
+"""A lease: a detached actor whose keeper has gone ends itself."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable
+
+_log = logging.getLogger(__name__)
+
+
+class Lease:
+    """Runs out when nobody has renewed it for `lasts_s` seconds of monotonic time.
+
+    Args:
+        holder: whose lease, for the log.
+        lasts_s: seconds between renewals at most.
+        expired: awaited once, when it has run out.
+    """
+
+    def __init__(
+        self, holder: str, *, lasts_s: float, expired: Callable[[], Awaitable[None]]
+    ) -> None:
+        self._holder = holder
+        self._lasts_s = lasts_s
+        self._expired = expired
+        self._renewed_at = time.monotonic()
+
+    def renew(self) -> None:
+        """Begin the time anew."""
+        self._renewed_at = time.monotonic()
+
+    async def watch(self) -> None:
+        """Wait until the lease runs out, then call `expired`; cancel to stop watching."""
+        while (left := self._renewed_at + self._lasts_s - time.monotonic()) > 0:  # noqa: ASYNC110 - a clock, not a flag
+            await asyncio.sleep(left)
+        _log.warning("%s: nobody has asked for %.0f s, ending", self._holder, self._lasts_s)
+        await self._expired()

@@ -1,0 +1,302 @@
+"""The supervisor: starts the other actors, keeps them running, and changes cameras at run time."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import ray
+from ray.actor import ActorHandle
+from ray.serve.handle import DeploymentHandle
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+from storeguard.events.journal import JournalDrops
+from storeguard.events.shipper import ShipperStats
+
+from actors.camera import CameraActor
+from actors.lease import Lease
+from actors.rules import RulesActor
+from storeguard.config import CameraConfig, StoreConfig, redact
+from storeguard.events.embedded import EmbeddedValkey
+from storeguard.events.event import ModelRef
+from storeguard.pipeline.roster import Roster
+from storeguard.pipeline.status import CameraState, CameraStatus
+
+NAMESPACE = "storeguard"
+LEASE_S = 60.0
+_CHECK_S = 2.0
+_ANSWER_S = 10.0
+_log = logging.getLogger(__name__)
+
+
+class Health(NamedTuple):
+    """What the parts of the system say of themselves; None where one did not answer."""
+
+    shipper: ShipperStats | None
+    drops: JournalDrops | None
+    cameras: list[CameraStatus]
+
+
+def actor_name(store_id: str, role: str) -> str:
+    """The name an actor is found by in the namespace `storeguard`."""
+    return f"storeguard:{store_id}:{role}"
+
+
+class Supervisor:
+    """Runs one store. Found by name, detached: it outlives whoever started it, while its lease
+    is renewed.
+
+    Args:
+        config: the store's configuration.
+        detector: the detector deployment.
+    """
+
+    def __init__(self, config: StoreConfig, detector: DeploymentHandle[Any]) -> None:
+        logging.basicConfig(level=logging.INFO, format="%(name)s: %(message)s")
+        self._config = config
+        self._detector = detector
+        self._roster = Roster(config.cameras, Path(config.data_dir) / "cameras.json")
+        self._valkey: EmbeddedValkey | None = None
+        self._store_url = config.events.url
+        self._rules: ActorHandle[Any] | None = None
+        self._groups: dict[str, ActorHandle[Any]] = {}
+        self._statuses: dict[str, CameraStatus] = {}
+        self._starting = asyncio.Lock()
+        self._started = False
+        self._watches: list[asyncio.Task[None]] = []
+        self._lease = Lease("supervisor", lasts_s=LEASE_S, expired=self._end)
+        self._node_id = ray.get_runtime_context().get_node_id()
+
+    # ------------------------------------------------------------------ life
+
+    async def start(self) -> None:
+        """Start everything that is not running yet; harmless when all is."""
+        async with self._starting:
+            if self._started:
+                return
+            if self._config.events.url == "embedded":
+                self._valkey = EmbeddedValkey(Path(self._config.data_dir) / "valkey")
+                self._store_url = await asyncio.to_thread(self._valkey.start)
+            info = await self._detector.info.remote()
+            model = ModelRef(name=info.name, sha256=info.sha256)
+            self._rules = self._spawn(
+                RulesActor, "rules", self._config, store_url=self._store_url, model=model
+            )
+            await self._rules.configure.remote(self._roster.cameras)
+            await self._reconcile()
+            self._started = True
+            self._watches = [
+                asyncio.create_task(self._watch()),
+                asyncio.create_task(self._lease.watch()),
+            ]
+
+    async def stop(self) -> None:
+        """Stop cameras, then rules, then the embedded store; nothing acknowledged is lost."""
+        for task in self._watches:
+            task.cancel()
+        stops = [group.stop.remote() for group in self._groups.values()]
+        await _settled(stops)
+        if self._rules is not None:
+            await _settled([self._rules.stop.remote()])
+        for actor in [*self._groups.values(), self._rules]:
+            if actor is not None:
+                ray.kill(actor)
+        self._groups.clear()
+        self._rules = None
+        if self._valkey is not None:
+            await asyncio.to_thread(self._valkey.stop)
+            self._valkey = None
+        self._started = False
+
+    async def store_url(self) -> str:
+        """Where events are stored."""
+        return self._store_url
+
+    async def renew(self) -> None:
+        """Renew the supervisor's lease."""
+        self._lease.renew()
+
+    # ------------------------------------------------------------------ cameras
+
+    async def cameras(self) -> list[CameraStatus]:
+        """How each configured camera is doing, in configured order."""
+        return [self._status_of(camera) for camera in self._roster.cameras]
+
+    async def camera(self, camera_id: str) -> CameraConfig:
+        """A camera's settings.
+
+        Raises:
+            NotFoundError: there is no such camera.
+        """
+        return self._roster.get(camera_id)
+
+    async def add_camera(self, camera: CameraConfig) -> CameraStatus:
+        """Start another camera; the others are not touched.
+
+        Raises:
+            ConfigError: its id is taken.
+        """
+        self._roster.add(camera)
+        await self._apply()
+        return self._status_of(camera)
+
+    async def change_camera(self, camera: CameraConfig) -> CameraStatus:
+        """Take new settings of a camera; its video goes on unless its source changed.
+
+        Raises:
+            NotFoundError: there is no such camera.
+        """
+        self._roster.change(camera)
+        await self._apply()
+        return self._status_of(camera)
+
+    async def remove_camera(self, camera_id: str) -> None:
+        """Stop a camera and close its events.
+
+        Raises:
+            NotFoundError: there is no such camera.
+        """
+        self._roster.remove(camera_id)
+        self._statuses.pop(camera_id, None)
+        await self._apply()
+
+    async def jpeg(self, camera_id: str, *, overlay: bool = True) -> bytes | None:
+        """A camera's last processed frame as JPEG; None before the first.
+
+        Raises:
+            NotFoundError: there is no such camera.
+        """
+        group = self._group_of(camera_id)
+        if group is None:
+            return None
+        return await group.jpeg.remote(camera_id, overlay=overlay)
+
+    async def camera_actor(self, camera_id: str) -> ActorHandle[Any] | None:
+        """The actor that runs a camera; None while it is disabled or not started yet."""
+        self._roster.get(camera_id)
+        return self._group_of(camera_id)
+
+    async def health(self) -> Health:
+        """What the parts say of themselves."""
+        shipper, drops = None, None
+        if self._rules is not None:
+            try:
+                shipper, drops = await asyncio.wait_for(self._rules.health.remote(), 2.0)
+            except Exception as error:  # noqa: BLE001 - dead, restarting, slow: no answer
+                _log.warning("the rules actor does not answer: %s", error)
+        return Health(shipper, drops, await self.cameras())
+
+    # ------------------------------------------------------------------ inside
+
+    async def _apply(self) -> None:
+        """Bring rules and cameras to what the roster says."""
+        if self._rules is not None:
+            await self._rules.configure.remote(self._roster.cameras)
+        await self._reconcile()
+
+    async def _reconcile(self) -> None:
+        wanted = self._roster.groups(self._config.placement.cameras_per_actor)
+        for name in [name for name in self._groups if name not in wanted]:
+            gone = self._groups.pop(name)
+            await _settled([gone.stop.remote()])
+            ray.kill(gone)
+        for name, cameras in wanted.items():
+            if name not in self._groups:
+                self._groups[name] = self._spawn_group(name)
+            # Not awaited for an answer: an unreachable node must not stop the others.
+            self._groups[name].set_cameras.remote(cameras)
+
+    def _spawn_group(self, name: str) -> ActorHandle[Any]:
+        placement = self._config.placement
+        resources = {"camera": placement.camera_resource} if placement.camera_resource else {}
+        return self._spawn(
+            CameraActor,
+            name,
+            actor_name(self._config.store, name),
+            detector=self._detector,
+            rules=self._rules,
+            tracker=self._config.tracker,
+            options={
+                "num_cpus": placement.camera_cpus,
+                "resources": resources,
+                "scheduling_strategy": "SPREAD" if resources else self._here(),
+            },
+        )
+
+    def _spawn(
+        self,
+        kind: type,
+        role: str,
+        *args: Any,
+        options: dict[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> ActorHandle[Any]:
+        where = options or {"num_cpus": 0, "scheduling_strategy": self._here()}
+        return (
+            ray.remote(kind)
+            .options(
+                name=actor_name(self._config.store, role),
+                namespace=NAMESPACE,
+                lifetime="detached",
+                get_if_exists=True,
+                max_restarts=-1,
+                max_concurrency=16 if kind is RulesActor else 64,
+                **where,
+            )
+            .remote(*args, **kwargs)
+        )
+
+    def _here(self) -> NodeAffinitySchedulingStrategy:
+        return NodeAffinitySchedulingStrategy(self._node_id, soft=False)
+
+    def _group_of(self, camera_id: str) -> ActorHandle[Any] | None:
+        self._roster.get(camera_id)
+        name = self._roster.group_of(camera_id)
+        return None if name is None else self._groups.get(name)
+
+    def _status_of(self, camera: CameraConfig) -> CameraStatus:
+        if not camera.enabled:
+            state = CameraState.DISABLED
+        elif (status := self._statuses.get(camera.id)) is not None:
+            return status
+        else:
+            state = CameraState.CONNECTING
+        return CameraStatus(
+            id=camera.id, source=redact(camera.source), state=state, enabled=camera.enabled
+        )
+
+    async def _watch(self) -> None:
+        """Ask every group how it is; one that came back empty-handed gets its cameras again."""
+        while True:
+            await asyncio.gather(*(self._check(name) for name in list(self._groups)))
+            if self._valkey is not None:
+                await asyncio.to_thread(self._valkey.ensure_running)
+            await asyncio.sleep(_CHECK_S)
+
+    async def _check(self, name: str) -> None:
+        group = self._groups[name]
+        try:
+            statuses = await asyncio.wait_for(group.statuses.remote(), _ANSWER_S)
+        except Exception as error:  # noqa: BLE001 - dead, restarting, unreachable: same answer
+            _log.warning("%s does not answer: %s", name, error)
+            return
+        members = self._roster.groups(self._config.placement.cameras_per_actor).get(name, [])
+        if {status.id for status in statuses} != {camera.id for camera in members}:
+            group.set_cameras.remote(members)
+        for status in statuses:
+            self._statuses[status.id] = status
+
+    async def _end(self) -> None:
+        await self.stop()
+        ray.actor.exit_actor()
+
+
+async def _settled(refs: Sequence[Any]) -> None:
+    """Wait for answers, but not for ever, and whatever they are."""
+    if refs:
+        waits = (asyncio.wait_for(ref, _ANSWER_S) for ref in refs)
+        for outcome in await asyncio.gather(*waits, return_exceptions=True):
+            if isinstance(outcome, Exception):
+                _log.warning("while stopping: %s", outcome)

@@ -1,0 +1,1 @@
+"""Ray Serve deployments: the detector and the HTTP API, and how they are wired."""

@@ -1,0 +1,91 @@
+"""The wiring: detector, supervisor and HTTP API, as one Ray Serve application."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import Any
+
+import ray
+from fastapi import FastAPI
+from ray import serve
+from ray.actor import ActorHandle
+from ray.exceptions import RayError
+from ray.serve.handle import DeploymentHandle
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from actors.supervisor import NAMESPACE, Supervisor, actor_name
+from serve.api import create_api
+from serve.control import SupervisedCameras, SystemHealth
+from serve.detector import detector_application
+from storeguard.config import StoreConfig, resolve_paths
+from storeguard.events.store import EventReader
+from storeguard.storage.objects import object_store
+
+APP_NAME = "storeguard"
+_RENEW_S = 5.0
+_log = logging.getLogger(__name__)
+
+
+class _Api:
+    """The HTTP API's replica: finds or starts the supervisor and keeps its lease."""
+
+    def __init__(self, config: StoreConfig, detector: DeploymentHandle[Any]) -> None:
+        self._config = config
+        self._detector = detector
+        self._supervisor = supervisor_of(config, detector)
+        self._renewing: asyncio.Task[None] | None = None
+
+    async def __serve_build_asgi_app__(self) -> FastAPI:  # noqa: PLW3201 - Serve's name for it
+        await self._supervisor.start.remote()
+        store_url = await self._supervisor.store_url.remote()
+        self._renewing = asyncio.create_task(self._renew())
+        return create_api(
+            events=EventReader(store_url),
+            cameras=SupervisedCameras(self._supervisor, self._config.api),
+            objects=object_store(self._config),
+            settings=self._config.api,
+            health=SystemHealth(self._supervisor, self._detector),
+        )
+
+    async def _renew(self) -> None:
+        while True:
+            try:
+                await self._supervisor.renew.remote()
+            except RayError as error:
+                _log.warning("the supervisor does not answer: %s", error)
+            await asyncio.sleep(_RENEW_S)
+
+
+Api = serve.deployment(
+    name="Api",
+    max_ongoing_requests=256,
+    ray_actor_options={"num_cpus": 0},
+    graceful_shutdown_timeout_s=5,
+)(serve.ingress()(_Api))
+
+
+def supervisor_of(config: StoreConfig, detector: DeploymentHandle[Any]) -> ActorHandle[Any]:
+    """The store's supervisor, started on this node if it is not running yet."""
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    return (
+        ray.remote(Supervisor)
+        .options(
+            name=actor_name(config.store, "supervisor"),
+            namespace=NAMESPACE,
+            lifetime="detached",
+            get_if_exists=True,
+            max_restarts=-1,
+            max_concurrency=64,
+            num_cpus=0,
+            scheduling_strategy=here,
+        )
+        .remote(config, detector)
+    )
+
+
+def build(config: StoreConfig) -> serve.Application:
+    """The application: the API, with the detector behind it."""
+    settled = resolve_paths(config)
+    detector = detector_application(settled.detector, settled.placement.detector_resources)
+    return Api.bind(settled, detector)

@@ -1,0 +1,128 @@
+"""The running system, as the HTTP API asks for it: through the supervisor."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from typing import Any
+
+from ray.actor import ActorHandle
+from ray.exceptions import GetTimeoutError, RayActorError
+from ray.serve.handle import DeploymentHandle
+
+from actors.supervisor import Health
+from serve.api_cameras import patched
+from serve.api_parts import HealthReport, RecordCommand
+from storeguard.config import ApiSettings, CameraConfig
+from storeguard.pipeline.status import CameraStatus
+
+_ANSWER_S = 15.0
+
+
+async def _answer(call: Any) -> Any:
+    """The answer of an actor.
+
+    Raises:
+        ConnectionError, TimeoutError: the actor is gone, restarting or silent.
+    """
+    try:
+        return await asyncio.wait_for(call, _ANSWER_S)
+    except RayActorError as error:
+        raise ConnectionError(f"the supervisor does not answer: {error}") from error
+    except GetTimeoutError as error:
+        raise TimeoutError(str(error)) from error
+
+
+class SupervisedCameras:
+    """`CameraControl` over a supervisor.
+
+    Args:
+        supervisor: the actor.
+        settings: for the live view's rate.
+    """
+
+    def __init__(self, supervisor: ActorHandle[Any], settings: ApiSettings) -> None:
+        self._supervisor = supervisor
+        self._settings = settings
+
+    async def list(self) -> list[CameraStatus]:
+        """All cameras, in configured order."""
+        statuses: list[CameraStatus] = await _answer(self._supervisor.cameras.remote())
+        return statuses
+
+    async def get(self, camera_id: str) -> CameraConfig:
+        """A camera's settings, with the credentials in its source."""
+        camera: CameraConfig = await _answer(self._supervisor.camera.remote(camera_id))
+        return camera
+
+    async def add(self, camera: CameraConfig) -> CameraStatus:
+        """Start another camera."""
+        status: CameraStatus = await _answer(self._supervisor.add_camera.remote(camera))
+        return status
+
+    async def patch(self, camera_id: str, changes: dict[str, Any]) -> CameraStatus:
+        """Merge changes into a camera's settings."""
+        camera = patched(await self.get(camera_id), changes)
+        status: CameraStatus = await _answer(self._supervisor.change_camera.remote(camera))
+        return status
+
+    async def remove(self, camera_id: str) -> None:
+        """Stop a camera and forget it."""
+        await _answer(self._supervisor.remove_camera.remote(camera_id))
+
+    async def snapshot(self, camera_id: str) -> bytes | None:
+        """The newest picture as the camera sent it, JPEG; None while there is none."""
+        return await self._jpeg(camera_id, overlay=False)
+
+    async def live(self, camera_id: str) -> AsyncIterator[bytes]:
+        """Pictures with their overlay, JPEG, at `live_fps`."""
+        await self.get(camera_id)
+        step_s = 1.0 / self._settings.live_fps
+        previous: bytes | None = None
+        while True:
+            due_s = time.monotonic() + step_s
+            picture = await self._jpeg(camera_id, overlay=True)
+            if picture is not None and picture != previous:
+                yield picture
+                previous = picture
+            await asyncio.sleep(max(0.0, due_s - time.monotonic()))
+
+    async def record(self, camera_id: str, command: RecordCommand) -> dict[str, Any]:
+        """Start or stop a recording."""
+        actor = await _answer(self._supervisor.camera_actor.remote(camera_id))
+        if actor is None:
+            raise ConnectionError(f"camera {camera_id!r} is not running")
+        answer: dict[str, Any] = await _answer(actor.record.remote(camera_id, command.model_dump()))
+        return answer
+
+    async def _jpeg(self, camera_id: str, *, overlay: bool) -> bytes | None:
+        actor = await _answer(self._supervisor.camera_actor.remote(camera_id))
+        if actor is None:
+            return None
+        jpeg: bytes | None = await _answer(actor.jpeg.remote(camera_id, overlay=overlay))
+        return jpeg
+
+
+class SystemHealth:
+    """What the API asks of the parts it does not see itself.
+
+    Args:
+        supervisor: the actor.
+        detector: the detector deployment.
+    """
+
+    def __init__(self, supervisor: ActorHandle[Any], detector: DeploymentHandle[Any]) -> None:
+        self._supervisor = supervisor
+        self._detector = detector
+
+    async def __call__(self) -> HealthReport:
+        """The parts' answers; None for those that gave none."""
+        health: Health = await _answer(self._supervisor.health.remote())
+        try:
+            stats = await asyncio.wait_for(self._detector.stats.remote(), 5.0)
+        except Exception as error:  # noqa: BLE001 - a replica's death has many names
+            return HealthReport(
+                shipper=health.shipper, drops=health.drops, detector_error=f"{error}"
+            )
+        return HealthReport(shipper=health.shipper, drops=health.drops, detector=stats)

@@ -1,0 +1,52 @@
+"""The detector as a Ray Serve deployment: placement and health around `DetectorService`."""
+
+from __future__ import annotations
+
+from ray import serve
+
+from storeguard.config import DetectorSettings
+from storeguard.detection.batcher import BatcherStats
+from storeguard.detection.detector import DetectorInfo
+from storeguard.detection.service import DetectorService, Found, FrameBatch
+
+
+class _Detector:
+    def __init__(self, settings: DetectorSettings) -> None:
+        self._service = DetectorService(settings)
+
+    async def info(self) -> DetectorInfo:
+        return self._service.info
+
+    async def detect(self, batch: FrameBatch) -> tuple[Found, ...]:
+        return await self._service.detect(batch)
+
+    async def stats(self) -> BatcherStats:
+        return self._service.stats()
+
+    async def check_health(self) -> None:
+        await self._service.check()
+
+
+# Not written as a decorator: a decorated class is pickled by value, with copies of its globals.
+Detector = serve.deployment(
+    name="Detector",
+    # A replica takes as many calls as its batcher can use; the batcher bounds and refuses.
+    max_ongoing_requests=256,
+    health_check_period_s=10,
+    health_check_timeout_s=30,
+    graceful_shutdown_timeout_s=5,
+)(_Detector)
+
+
+def detector_application(
+    settings: DetectorSettings, resources: dict[str, float]
+) -> serve.Application:
+    """The detector bound to its settings and placed where its resources are."""
+    return Detector.options(
+        num_replicas=settings.replicas,
+        ray_actor_options={
+            "num_cpus": settings.num_cpus,
+            "num_gpus": settings.num_gpus,
+            "resources": resources,
+        },
+    ).bind(settings)

@@ -1,0 +1,128 @@
+"""Running a store from the command line: Ray, the application, and a clean end."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray import serve
+from ray.actor import ActorHandle
+from ray.exceptions import RayError
+
+from actors.supervisor import NAMESPACE, actor_name
+from serve.app import APP_NAME, build
+from storeguard.config import StoreConfig
+from storeguard.pipeline.status import CameraStatus
+
+_ANSWER_S = 30.0
+
+
+@dataclass(slots=True)
+class RunningStore:
+    """A store that is up.
+
+    Attributes:
+        url: the API's and dashboard's address.
+        supervisor: the actor that runs the cameras.
+    """
+
+    url: str
+    supervisor: ActorHandle[Any]
+    _last: list[CameraStatus] = field(default_factory=list)
+
+    def cameras(self) -> list[CameraStatus]:
+        """How the cameras are doing; the last known state if the supervisor does not answer."""
+        with contextlib.suppress(RayError):
+            self._last = ray.get(self.supervisor.cameras.remote(), timeout=_ANSWER_S)
+        return self._last
+
+
+@contextlib.contextmanager
+def running_store(
+    config: StoreConfig, *, ray_address: str | None = None, say: Callable[[str], None]
+) -> Iterator[RunningStore]:
+    """Start a store, and stop all that was started.
+
+    Args:
+        config: the store.
+        ray_address: an existing cluster; None starts a local one for this run.
+        say: told what is happening while it starts and stops.
+    """
+    started = time.monotonic()
+    say("starting Ray" if ray_address is None else f"connecting to Ray at {ray_address}")
+    _init_ray(ray_address)
+    try:
+        serve.start(
+            http_options={"host": config.api.host, "port": config.api.port},
+            proxy_location="HeadOnly",
+            logging_config=_quiet_logging(),
+        )
+        say("loading the detector and connecting the cameras")
+        serve.run(build(config), name=APP_NAME, route_prefix="/", logging_config=_quiet_logging())
+        supervisor = ray.get_actor(actor_name(config.store, "supervisor"), namespace=NAMESPACE)
+        say(f"up after {time.monotonic() - started:.0f} s")
+        host = f"[{config.api.host}]" if ":" in config.api.host else config.api.host
+        yield RunningStore(f"http://{host}:{config.api.port}", supervisor)
+    finally:
+        say("stopping")
+        stop_store(config.store)
+        ray.shutdown()
+
+
+def stop_store(store_id: str) -> None:
+    """Stop a store's cameras, rules and HTTP; what was acknowledged is on disk."""
+    with contextlib.suppress(ValueError, RayError):
+        supervisor = ray.get_actor(actor_name(store_id, "supervisor"), namespace=NAMESPACE)
+        ray.get(supervisor.stop.remote(), timeout=_ANSWER_S)
+        serve.delete(APP_NAME)
+        ray.kill(supervisor)
+    with contextlib.suppress(RayError):
+        serve.shutdown()
+
+
+def _init_ray(address: str | None) -> None:
+    root = str(Path(__file__).resolve().parent.parent)
+    # Workers import the same code, whether it is installed or run from a checkout.
+    paths = [root, *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
+    ray.init(
+        address=address or "local",
+        namespace=NAMESPACE,
+        include_dashboard=False,
+        log_to_driver=False,
+        logging_level="ERROR",
+        configure_logging=True,
+        runtime_env={"env_vars": {"PYTHONPATH": os.pathsep.join(paths)}},
+    )
+
+
+def _quiet_logging() -> dict[str, Any]:
+    return {"log_level": "WARNING", "enable_access_log": False}
+
+
+def free_port(host: str, wanted: int) -> int:
+    """The wanted port if it can be bound, else a free one.
+
+    Args:
+        host: address to bind.
+        wanted: 0 for any.
+    """
+    for port in (wanted, 0):
+        with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            with contextlib.suppress(OSError):
+                probe.bind((host, port))
+                bound: int = probe.getsockname()[1]
+                return bound
+    return wanted
+
+
+def count_events(statuses: Sequence[CameraStatus]) -> int:
+    """Events opened on these cameras so far."""
+    return sum(status.num_events for status in statuses)

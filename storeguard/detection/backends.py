@@ -1,0 +1,137 @@
+"""What runs a model: one small interface, one class per inference library."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import onnxruntime as ort
+from numpy.typing import NDArray
+
+from storeguard.config import BackendName
+from storeguard.errors import BackendUnavailableError, ModelError
+
+Array = NDArray[np.float32] | NDArray[np.uint8]
+
+_ORT_DTYPES = {
+    "tensor(float)": np.float32,
+    "tensor(float16)": np.float16,
+    "tensor(uint8)": np.uint8,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class ModelInput:
+    """A model's only input.
+
+    Attributes:
+        name: its name in the graph.
+        dtype: uint8, float16 or float32.
+        shape: None for a dimension that may vary.
+    """
+
+    name: str
+    dtype: np.dtype[np.generic]
+    shape: tuple[int | None, ...]
+
+
+class Backend(Protocol):
+    """Runs one model."""
+
+    name: str
+    precision: str
+    input: ModelInput
+    metadata: Mapping[str, str]
+
+    def run(self, batch: Array) -> dict[str, NDArray[np.float32]]:
+        """Outputs by name for one batch of the input's dtype and shape."""
+        ...
+
+
+class OnnxRuntimeBackend:
+    """ONNX Runtime on CPU or, with onnxruntime-gpu, on CUDA.
+
+    Args:
+        model: an ONNX file.
+        cuda: run on the GPU; no GPU is an error, never a silent fall-back.
+        threads: threads inside one inference; 0 takes one per core this process may use.
+    """
+
+    precision = "fp32"
+
+    def __init__(self, model: Path, *, cuda: bool = False, threads: int = 0) -> None:
+        options = ort.SessionOptions()
+        options.intra_op_num_threads = threads or len(os.sched_getaffinity(0))
+        options.inter_op_num_threads = 1
+        # Spinning threads would eat the cores that decode video.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        options.log_severity_level = 3
+        provider = "CUDAExecutionProvider" if cuda else "CPUExecutionProvider"
+        if provider not in ort.get_available_providers():
+            raise BackendUnavailableError(
+                f"backend 'onnxruntime-cuda' needs the package onnxruntime-gpu and an NVIDIA GPU; "
+                f"this onnxruntime offers {', '.join(ort.get_available_providers())}. "
+                "Use backend 'onnxruntime-cpu' or 'auto'"
+            )
+        try:
+            self._session = ort.InferenceSession(str(model), options, providers=[provider])
+        except Exception as error:  # noqa: BLE001 - onnxruntime's exceptions share no base class
+            raise ModelError(f"{model}: not a usable ONNX model: {error}") from None
+        if provider not in self._session.get_providers():
+            raise BackendUnavailableError(
+                "backend 'onnxruntime-cuda': the CUDA provider failed to start; check the driver "
+                "and the CUDA and cuDNN libraries, or use backend 'onnxruntime-cpu'"
+            )
+        self.name = "onnxruntime-cuda" if cuda else "onnxruntime-cpu"
+        self.metadata: Mapping[str, str] = dict(self._session.get_modelmeta().custom_metadata_map)
+        self.input = self._only_input(model)
+        self._outputs = [output.name for output in self._session.get_outputs()]
+
+    def _only_input(self, model: Path) -> ModelInput:
+        inputs = self._session.get_inputs()
+        if len(inputs) != 1 or len(inputs[0].shape) != 4 or inputs[0].type not in _ORT_DTYPES:
+            seen = ", ".join(f"{i.name} {i.shape} {i.type}" for i in inputs)
+            raise ModelError(
+                f"{model}: expected one image input with 4 dimensions of type float32, float16 or "
+                f"uint8; saw {seen}"
+            )
+        only = inputs[0]
+        shape = tuple(d if isinstance(d, int) and d > 0 else None for d in only.shape)
+        return ModelInput(only.name, np.dtype(_ORT_DTYPES[only.type]), shape)
+
+    def run(self, batch: Array) -> dict[str, NDArray[np.float32]]:
+        """Outputs by name for one batch."""
+        results = self._session.run(self._outputs, {self.input.name: batch})
+        return dict(zip(self._outputs, results, strict=True))
+
+
+def open_backend(model: Path, name: BackendName, *, threads: int = 0) -> Backend:
+    """Load a model into the chosen backend; `auto` takes CUDA where it works, else the CPU.
+
+    Raises:
+        ModelError: the file is missing or no model.
+        BackendUnavailableError: the chosen backend cannot run here.
+    """
+    if not model.is_file():
+        raise ModelError(f"{model}: there is no such model file")
+    match name:
+        case BackendName.ONNXRUNTIME_CPU:
+            return OnnxRuntimeBackend(model, threads=threads)
+        case BackendName.ONNXRUNTIME_CUDA:
+            return OnnxRuntimeBackend(model, cuda=True, threads=threads)
+        case BackendName.AUTO:
+            try:
+                return OnnxRuntimeBackend(model, cuda=True, threads=threads)
+            except BackendUnavailableError:
+                return OnnxRuntimeBackend(model, threads=threads)
+
+
+def sha256_of(path: Path) -> str:
+    """Hex SHA-256 of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

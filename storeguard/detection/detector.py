@@ -1,0 +1,275 @@
+"""The person detector: pictures in, people's boxes out, whatever model and backend do the work."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from storeguard.config import (
+    Channels,
+    DetectorSettings,
+    LayoutName,
+    Pixels,
+    Resize,
+)
+from storeguard.detection.backends import open_backend, sha256_of
+from storeguard.detection.decoders import DECODERS, describe_shapes, recognise
+from storeguard.detection.detections import Detections
+from storeguard.detection.letterbox import PAD_VALUE, Fit, fit
+from storeguard.detection.nms import nms
+from storeguard.errors import ModelError, ModelLayoutError
+
+BUNDLED_MODEL = "person_yolox_nano.onnx"
+DEFAULT_INPUT_SIZE = 320
+_IMAGENET_MEAN = np.array([0.485, 0.456, 0.406], dtype=np.float32)
+_IMAGENET_STD = np.array([0.229, 0.224, 0.225], dtype=np.float32)
+
+
+@dataclass(frozen=True, slots=True)
+class _Habit:
+    """How models of one layout are usually fed, and which class of theirs is the person."""
+
+    pixels: Pixels
+    channels: Channels
+    person_class: int
+    centred: bool
+    needs_nms: bool
+
+
+_HABITS = {
+    LayoutName.YOLOX: _Habit(Pixels.BYTES, Channels.BGR, 0, centred=False, needs_nms=True),
+    LayoutName.YOLOV8: _Habit(Pixels.UNIT, Channels.RGB, 0, centred=True, needs_nms=True),
+    LayoutName.DETR: _Habit(Pixels.UNIT, Channels.RGB, 0, centred=True, needs_nms=False),
+    LayoutName.DETECTNET_V2: _Habit(Pixels.UNIT, Channels.RGB, 0, centred=True, needs_nms=True),
+    LayoutName.SSD: _Habit(Pixels.UNIT, Channels.RGB, 1, centred=True, needs_nms=False),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class DetectorInfo:
+    """What a loaded detector is, and what pictures it wants.
+
+    Attributes:
+        name: the model file's name without its ending.
+        sha256: hash of the model file, hex.
+        backend, precision: what runs it.
+        layout: its outputs' layout.
+        input_wh: width and height in pixels of the pictures it wants.
+        resize, centred: how a frame is fitted into them (see storeguard.detection.letterbox).
+    """
+
+    name: str
+    sha256: str
+    backend: str
+    precision: str
+    layout: LayoutName
+    input_wh: tuple[int, int]
+    resize: Resize
+    centred: bool
+
+    def fit(self, source_wh: tuple[int, int]) -> Fit:
+        """Where a frame of this size goes in the model's input."""
+        return fit(source_wh, self.input_wh, resize=self.resize, centred=self.centred)
+
+
+@dataclass(frozen=True, slots=True)
+class DetectTiming:
+    """Milliseconds spent on one batch: pixel conversion, the model itself, decoding and NMS."""
+
+    preprocess_ms: float
+    infer_ms: float
+    postprocess_ms: float
+
+
+class Detector:
+    """A loaded person detector. Not thread-safe: one caller at a time.
+
+    Raises:
+        ModelError, ModelLayoutError, BackendUnavailableError: from loading; see their texts.
+    """
+
+    def __init__(self, settings: DetectorSettings) -> None:
+        path = model_path(settings.model)
+        threads = settings.threads or max(1, int(settings.num_cpus))
+        self._backend = open_backend(path, settings.backend, threads=threads)
+        self._settings = settings
+        self._channels_last = self._is_channels_last(path)
+        input_wh = self._input_wh(path)
+        shapes = self._probe(input_wh, path)
+        layout = self._layout(shapes, input_wh, path)
+        habit = _HABITS[layout]
+        self._decode = DECODERS[layout]
+        self._needs_nms = habit.needs_nms
+        self._person_class = (
+            habit.person_class if settings.person_class is None else settings.person_class
+        )
+        meta = self._backend.metadata
+        self._pixels = _chosen(settings.pixels, meta.get("pixels"), habit.pixels)
+        self._channels = _chosen(settings.channels, meta.get("channels"), habit.channels)
+        centred = meta["pad"] == "centred" if "pad" in meta else habit.centred
+        self.info = DetectorInfo(
+            name=path.stem,
+            sha256=sha256_of(path),
+            backend=self._backend.name,
+            precision=self._backend.precision,
+            layout=layout,
+            input_wh=input_wh,
+            resize=settings.resize,
+            centred=centred,
+        )
+        self._whole_batches = self._batches_are_whole()
+
+    def detect(self, images: NDArray[np.uint8]) -> tuple[list[Detections], DetectTiming]:
+        """Find people.
+
+        Args:
+            images: (n, height, width, 3) uint8 RGB of the model's input size (`info.input_wh`).
+
+        Returns:
+            One `Detections` an image in pixels of the model's input, people only, best first; and
+            the time spent.
+        """
+        expected = (*self.info.input_wh[::-1], 3)
+        if images.ndim != 4 or images.shape[1:] != expected or images.dtype != np.uint8:
+            raise ValueError(
+                f"expected images (n, {', '.join(map(str, expected))}) uint8, got "
+                f"{images.shape} {images.dtype}"
+            )
+        started = time.perf_counter()
+        batch = self._to_input(images)
+        prepared = time.perf_counter()
+        outputs = self._run(batch)
+        inferred = time.perf_counter()
+        found = [
+            self._people(raw)
+            for raw in self._decode(outputs, self.info.input_wh, self._settings.min_score)
+        ]
+        ended = time.perf_counter()
+        return found, DetectTiming(
+            preprocess_ms=(prepared - started) * 1e3,
+            infer_ms=(inferred - prepared) * 1e3,
+            postprocess_ms=(ended - inferred) * 1e3,
+        )
+
+    def _people(self, raw: Detections) -> Detections:
+        people = raw[(raw.class_id == self._person_class) & np.isfinite(raw.xyxy).all(axis=1)]
+        if self._needs_nms:
+            return people[nms(people.xyxy, people.score, self._settings.nms_iou)]
+        return people[np.argsort(-people.score, kind="stable")]
+
+    def _run(
+        self, batch: NDArray[np.float32] | NDArray[np.uint8]
+    ) -> dict[str, NDArray[np.float32]]:
+        if self._whole_batches or len(batch) == 1:
+            return self._backend.run(batch)
+        one_by_one = [self._backend.run(batch[i : i + 1]) for i in range(len(batch))]
+        return {
+            name: np.concatenate([outputs[name] for outputs in one_by_one])
+            for name in one_by_one[0]
+        }
+
+    def _to_input(self, images: NDArray[np.uint8]) -> NDArray[np.float32] | NDArray[np.uint8]:
+        if self._channels is Channels.BGR:
+            images = images[..., ::-1]
+        if not self._channels_last:
+            images = images.transpose(0, 3, 1, 2)
+        if self._backend.input.dtype == np.uint8:
+            return np.ascontiguousarray(images)
+        pixels = np.ascontiguousarray(images, dtype=np.float32)
+        if self._pixels is not Pixels.BYTES:
+            pixels *= np.float32(1 / 255)
+        if self._pixels is Pixels.IMAGENET:
+            shape = (3,) if self._channels_last else (3, 1, 1)
+            pixels -= _IMAGENET_MEAN.reshape(shape)
+            pixels /= _IMAGENET_STD.reshape(shape)
+        return pixels.astype(self._backend.input.dtype, copy=False)
+
+    def _is_channels_last(self, path: Path) -> bool:
+        shape = self._backend.input.shape
+        if shape[3] == 3:
+            return True
+        if shape[1] in (3, None):
+            return False
+        raise ModelError(f"{path}: expected an input (N, 3, H, W) or (N, H, W, 3), got {shape}")
+
+    def _input_wh(self, path: Path) -> tuple[int, int]:
+        shape = self._backend.input.shape
+        height, width = shape[1:3] if self._channels_last else shape[2:4]
+        size = self._settings.input_size or DEFAULT_INPUT_SIZE
+        wanted = size if isinstance(size, tuple) else (size, size)
+        fixed = (width or wanted[0], height or wanted[1])
+        if self._settings.input_size is not None and fixed != wanted:
+            raise ModelError(
+                f"{path}: the model's input is {fixed[0]}x{fixed[1]} and cannot be changed; "
+                f"detector.input_size asks for {wanted[0]}x{wanted[1]}"
+            )
+        return fixed
+
+    def _blank(self, input_wh: tuple[int, int], n: int) -> NDArray[np.float32] | NDArray[np.uint8]:
+        height, width = input_wh[::-1]
+        shape = (n, height, width, 3) if self._channels_last else (n, 3, height, width)
+        return np.full(shape, PAD_VALUE, dtype=self._backend.input.dtype)
+
+    def _probe(self, input_wh: tuple[int, int], path: Path) -> dict[str, tuple[int, ...]]:
+        try:
+            outputs = self._backend.run(self._blank(input_wh, 1))
+        except Exception as error:  # noqa: BLE001 - backends' exceptions share no base class
+            raise ModelError(
+                f"{path}: fails on a blank picture of {input_wh[0]}x{input_wh[1]}: {error}"
+            ) from None
+        return {name: np.shape(array) for name, array in outputs.items()}
+
+    def _layout(
+        self, shapes: dict[str, tuple[int, ...]], input_wh: tuple[int, int], path: Path
+    ) -> LayoutName:
+        named = self._settings.layout
+        if named is LayoutName.AUTO:
+            named = LayoutName(self._backend.metadata.get("layout", LayoutName.AUTO))
+        try:
+            layout = recognise(shapes, input_wh) if named is LayoutName.AUTO else named
+            blank = {name: np.zeros(shape, np.float32) for name, shape in shapes.items()}
+            DECODERS[layout](blank, input_wh, 0.5)
+        except ModelLayoutError as error:
+            raise ModelLayoutError(f"{path}: {error}") from None
+        except (ValueError, IndexError) as error:
+            raise ModelLayoutError(
+                f"{path}: the outputs {describe_shapes(shapes)} do not fit layout {named}: {error}"
+            ) from None
+        return layout
+
+    def _batches_are_whole(self) -> bool:
+        """Whether a batch of two gives two answers: some exports bake their batch size in."""
+        if self._backend.input.shape[0] not in (None, 2):
+            return False
+        try:
+            outputs = self._backend.run(self._blank(self.info.input_wh, 2))
+        except Exception:  # noqa: BLE001 - any failure means: feed it one by one
+            return False
+        return all(len(array) == 2 for array in outputs.values())
+
+
+def model_path(model: str) -> Path:
+    """The file behind a `detector.model` setting; `bundled` is the one in this package."""
+    if model == "bundled":
+        return Path(str(resources.files("storeguard.models") / BUNDLED_MODEL))
+    return Path(model).expanduser()
+
+
+_E = TypeVar("_E", Pixels, Channels)
+
+
+def _chosen(setting: _E, metadata: str | None, habit: _E) -> _E:
+    if setting != "auto":
+        return setting
+    return type(habit)(metadata) if metadata else habit
+
+
+DetectFunction = Callable[[NDArray[np.uint8]], tuple[list[Detections], DetectTiming]]
+"""The shape of `Detector.detect`, for those who are handed one."""

@@ -1,0 +1,273 @@
+"""One camera's way from decoded frames to observations of people."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import Counter, deque
+from collections.abc import Callable
+from datetime import datetime
+
+import numpy as np
+
+from storeguard.clock import Clock
+from storeguard.config import CameraConfig, Pace, TrackerSettings, redact
+from storeguard.detection.detections import Detections
+from storeguard.detection.letterbox import Fit
+from storeguard.detection.service import Found
+from storeguard.events.event import rfc3339
+from storeguard.pipeline.latency import LatencyRecorder
+from storeguard.pipeline.overlay import PersonMark, Rgb, Scene, draw
+from storeguard.pipeline.slot import LatestSlot, Sampler
+from storeguard.pipeline.status import CameraState, CameraStatus
+from storeguard.pipeline.verdict import Verdict
+from storeguard.rules.observation import Observation
+from storeguard.tracking.tracker import Tracker
+from storeguard.tracking.tracks import Tracks
+from storeguard.video.frame import Frame
+from storeguard.video.reader import ReaderStats
+
+_RATE_WINDOW_S = 5.0
+
+
+class CameraPipeline:
+    """Takes the newest frame, has people followed, and says who is where.
+
+    `offer` is called by the reader's decode thread, everything else by one other thread.
+
+    Args:
+        camera: its settings.
+        tracker: how people are followed.
+        epoch: names this life of the tracker (see `Observation`).
+        clock: for rates.
+        wake: called, from the decode thread, when a frame is ready to be taken.
+    """
+
+    def __init__(
+        self,
+        camera: CameraConfig,
+        tracker: TrackerSettings,
+        *,
+        epoch: str,
+        clock: Clock,
+        wake: Callable[[], None],
+    ) -> None:
+        self.camera = camera
+        self.busy = False
+        """A frame of this camera is on its way through the detector."""
+        self._tracker = Tracker(tracker)
+        self._epoch = epoch
+        self._clock = clock
+        self._wake = wake
+        self._slot: LatestSlot[Frame] = LatestSlot()
+        self._sampler = Sampler(camera.detect_fps)
+        self._seq = 0
+        self._cut = threading.Event()
+        self._sampled = 0
+        self._processed = 0
+        self._processed_at: deque[float] = deque(maxlen=512)
+        self._lost: Counter[str] = Counter()
+        self._latency = LatencyRecorder(limit=512)
+        self._last: tuple[Frame, Observation] | None = None
+        self._verdict = Verdict(camera.id)
+
+    def needs_restart(self, camera: CameraConfig) -> bool:
+        """Whether these settings change how the video is read."""
+        live = {"zones", "person", "detect_fps"}
+        return camera.model_dump(exclude=live) != self.camera.model_dump(exclude=live)
+
+    def reconfigure(self, camera: CameraConfig) -> None:
+        """Go on with other zones, rules or detection rate; people keep their ids."""
+        if camera.detect_fps != self.camera.detect_fps:
+            self._sampler = Sampler(camera.detect_fps)
+        self.camera = camera
+
+    def offer(self, frame: Frame) -> None:
+        """Keep a frame if it is due at `detect_fps`, in place of one still waiting.
+
+        At pace `fast` it waits instead until that one was taken: files lose nothing.
+        """
+        if frame.scene_cut:
+            self._cut.set()
+        if not self._sampler.wants(frame.time_s, scene_cut=frame.scene_cut):
+            return
+        self._sampled += 1
+        if self.camera.pace is Pace.FAST:
+            self._slot.put_in_turn(frame)
+        else:
+            self._slot.put(frame)
+        self._wake()
+
+    def close(self) -> None:
+        """Take no more frames; lets a waiting `offer` go."""
+        self._slot.close()
+
+    def take(self) -> Frame | None:
+        """The newest frame not yet taken, or None."""
+        return self._slot.take()
+
+    @property
+    def waiting(self) -> bool:
+        """Whether a frame waits to be taken."""
+        return self._slot.full
+
+    def lose(self, cause: str) -> None:
+        """Count a taken frame that never came to an observation."""
+        self._lost[cause] += 1
+
+    def accept(self, frame: Frame, where: Fit, found: Found) -> Observation | None:
+        """Follow the people found in a frame.
+
+        Returns:
+            Who is where; None if the detector refused the frame, which is counted.
+        """
+        if found.detections is None or found.timing is None:
+            self.lose("detector_full")
+            return None
+        if self._cut.is_set():
+            self._cut.clear()
+            self._tracker.reset()
+        started = time.perf_counter()
+        observation = self.follow(frame, where.to_source(found.detections))
+        self._latency.add(
+            decode=frame.decode_ms,
+            queue=found.queue_ms,
+            preprocess=found.timing.preprocess_ms,
+            infer=found.timing.infer_ms,
+            postprocess=found.timing.postprocess_ms,
+            track=(time.perf_counter() - started) * 1e3,
+            total=(time.monotonic() - frame.received_s) * 1e3,
+        )
+        return observation
+
+    def follow(self, frame: Frame, detections: Detections) -> Observation:
+        """One tracker step; `detections` in pixels of the frame."""
+        tracks = self._tracker.step(detections, frame.time_s)
+        observation = observe(
+            tracks, frame, epoch=self._epoch, seq=self._seq, camera_id=self.camera.id
+        )
+        self._seq += 1
+        self._processed += 1
+        self._processed_at.append(self._clock.monotonic())
+        self._last = (frame, observation)
+        return observation
+
+    def judged(self, verdict: Verdict) -> None:
+        """Keep what the rules said, for the overlay and the status."""
+        self._verdict = verdict
+
+    def picture(self) -> Rgb | None:
+        """(height, width, 3) uint8 RGB: the last processed frame with its overlay; None before."""
+        if self._last is None:
+            return None
+        frame, observation = self._last
+        return draw(
+            frame.rgb(), scene_of(self.camera, observation, self._verdict, fps=self._rate())
+        )
+
+    def still(self) -> Rgb | None:
+        """(height, width, 3) uint8 RGB: the last processed frame as the camera sent it."""
+        return None if self._last is None else self._last[0].rgb()
+
+    def status(self, reader: ReaderStats) -> CameraStatus:
+        """The camera's counters, joined with its reader's."""
+        lost = Counter(reader.dropped)
+        lost.update(self._lost)
+        if superseded := self._slot.stats().superseded:
+            lost["superseded"] = superseded
+        summaries = self._latency.summaries()
+        return CameraStatus(
+            id=self.camera.id,
+            source=redact(self.camera.source),
+            state=CameraState(reader.state.value),
+            width=reader.wh[0] if reader.wh else None,
+            height=reader.wh[1] if reader.wh else None,
+            codec=reader.codec,
+            detect_fps=self.camera.detect_fps,
+            fps_in=reader.fps_in,
+            fps_processed=self._rate(),
+            frames_in=reader.frames_in,
+            frames_decoded=reader.frames_decoded,
+            frames_sampled=self._sampled,
+            frames_processed=self._processed,
+            dropped=dict(lost),
+            people_in_view=len(self._last[1].person_id) if self._last else 0,
+            num_events=self._verdict.num_events,
+            reconnects=reader.reconnects,
+            last_error=reader.last_error,
+            last_frame_at=self._last[0].captured_at if self._last else None,
+            latency_ms={step: s.p50 if s else None for step, s in summaries.items()},
+        )
+
+    def _rate(self) -> float | None:
+        now = self._clock.monotonic()
+        recent = [at for at in self._processed_at if now - at <= _RATE_WINDOW_S]
+        if not self._processed_at:
+            return None
+        since = min(_RATE_WINDOW_S, max(now - self._processed_at[0], 1e-3))
+        return round(len(recent) / since, 2)
+
+
+def observe(tracks: Tracks, frame: Frame, *, epoch: str, seq: int, camera_id: str) -> Observation:
+    """A tracker's answer for one frame as an observation: ids made unique, boxes as fractions."""
+    width, height = frame.wh
+    size = np.array([width, height, width, height], dtype=np.float32)
+    return Observation(
+        camera_id=camera_id,
+        epoch=epoch,
+        seq=seq,
+        captured_at=frame.captured_at,
+        person_id=tuple(f"{camera_id}-{epoch}-{track_id}" for track_id in tracks.track_id),
+        xyxy=np.clip(tracks.xyxy / size, 0, 1),
+        score=tracks.score,
+    )
+
+
+def new_epoch(now: datetime) -> str:
+    """A name for a tracker's life that no later life of the same camera will have."""
+    return format(int(now.timestamp() * 1000), "x")
+
+
+def scene_of(
+    camera: CameraConfig, observation: Observation, verdict: Verdict, *, fps: float | None
+) -> Scene:
+    """What to draw for one frame and what the rules said about it."""
+    longest: dict[str, float] = {}
+    for dwell in verdict.dwell:
+        longest[dwell.person_id] = max(dwell.dwell_s, longest.get(dwell.person_id, 0.0))
+    alerting = {event.person_id for event in verdict.open_events}
+    people = tuple(
+        PersonMark(
+            label=short_label(person_id),
+            xyxy=(float(box[0]), float(box[1]), float(box[2]), float(box[3])),
+            dwell_s=longest.get(person_id),
+            alert=person_id in alerting,
+        )
+        for person_id, box in zip(observation.person_id, observation.xyxy, strict=True)
+    )
+    banner = tuple(
+        "  ".join(
+            part
+            for part in (
+                event.type.upper().replace("_", " "),
+                event.zone_id,
+                short_label(event.person_id) if event.person_id else None,
+                f"{longest[event.person_id]:.1f} s" if event.person_id in longest else None,
+            )
+            if part
+        )
+        for event in verdict.open_events
+    )
+    rate = "" if fps is None else f"   {fps:.1f} fps"
+    return Scene(
+        zones=camera.zones,
+        people=people,
+        alert_zones=frozenset(e.zone_id for e in verdict.open_events if e.zone_id),
+        banner=banner[:4],
+        footer=f"{camera.id}   {rfc3339(observation.captured_at)}{rate}",
+    )
+
+
+def short_label(person_id: str) -> str:
+    """``#12`` for the person id ``table-19a0b1c2d3e-12``."""
+    return f"#{person_id.rsplit('-', 1)[-1]}"

@@ -1,0 +1,232 @@
+"""Several cameras in one process: their frames go to the detector together."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+
+from storeguard.clock import Clock, SystemClock
+from storeguard.config import CameraConfig, TrackerSettings
+from storeguard.detection.detector import DetectorInfo
+from storeguard.detection.letterbox import Fit, place
+from storeguard.detection.service import Found, FrameBatch
+from storeguard.errors import NotFoundError
+from storeguard.pipeline.camera import CameraPipeline, new_epoch
+from storeguard.pipeline.outbox import ObserveCall, Outbox
+from storeguard.pipeline.overlay import encode_jpeg
+from storeguard.pipeline.status import CameraStatus
+from storeguard.pipeline.verdict import Verdict
+from storeguard.video.frame import Frame
+from storeguard.video.reader import CameraReader
+
+_log = logging.getLogger(__name__)
+
+DetectCall = Callable[[FrameBatch], Awaitable[Sequence[Found]]]
+
+
+@dataclass(slots=True)
+class _Member:
+    pipeline: CameraPipeline
+    reader: CameraReader
+
+
+class CameraGroup:
+    """Runs cameras in one event loop: reads, samples, detects, follows, reports.
+
+    Each camera has at most one frame on its way through the detector, so frames stay in order; the
+    group has at most `max_calls` detector calls under way. What arrives meanwhile waits in the
+    cameras' latest-wins slots and goes out together.
+
+    Args:
+        info: what pictures the detector wants.
+        detect: one detector call for frames of several cameras.
+        observe: hands observations to the rules.
+        tracker: how people are followed.
+        clock: time, injected.
+        gather_s: after a frame arrives, wait this long for those of other cameras.
+        max_calls: detector calls under way at once.
+        call_timeout_s: a detector call that takes longer is given up, its frames counted lost.
+    """
+
+    def __init__(
+        self,
+        *,
+        info: DetectorInfo,
+        detect: DetectCall,
+        observe: ObserveCall,
+        tracker: TrackerSettings,
+        clock: Clock | None = None,
+        gather_s: float = 0.01,
+        max_calls: int = 2,
+        call_timeout_s: float = 10.0,
+    ) -> None:
+        self._info = info
+        self._detect = detect
+        self._tracker = tracker
+        self._clock = clock or SystemClock()
+        self._gather_s = gather_s
+        self._call_timeout_s = call_timeout_s
+        self._members: dict[str, _Member] = {}
+        self._changing = asyncio.Lock()
+        self._outbox = Outbox(observe, self._on_verdict)
+        self._slots = asyncio.Semaphore(max_calls)
+        self._wake = asyncio.Event()
+        self._loop = asyncio.get_running_loop()
+        self._pool = ThreadPoolExecutor(2, thread_name_prefix="pictures")
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def start(self) -> None:
+        """Begin to dispatch frames and to deliver observations."""
+        for work in (self._dispatch(), self._outbox.run()):
+            self._spawn(work)
+
+    async def stop(self, *, flush_s: float = 5.0) -> None:
+        """Stop all cameras, deliver what is left, and end."""
+        await self.remove(list(self._members))
+        await self._outbox.flush(flush_s)
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._pool.shutdown(wait=False, cancel_futures=True)
+
+    async def add(self, camera: CameraConfig) -> None:
+        """Start a camera; one with the same id is replaced."""
+        await self.remove([camera.id])
+        pipeline = CameraPipeline(
+            camera,
+            self._tracker,
+            epoch=new_epoch(self._clock.now()),
+            clock=self._clock,
+            wake=self._wake_from_thread,
+        )
+        reader = CameraReader(camera, clock=self._clock, on_frame=pipeline.offer)
+        self._members[camera.id] = _Member(pipeline, reader)
+        reader.start()
+
+    async def set_cameras(self, cameras: Iterable[CameraConfig]) -> None:
+        """Run exactly these cameras: stop others, start new ones, change what has changed."""
+        wanted = {camera.id: camera for camera in cameras}
+        async with self._changing:
+            await self.remove([name for name in self._members if name not in wanted])
+            for camera in wanted.values():
+                await (self.update(camera) if camera.id in self._members else self.add(camera))
+
+    async def update(self, camera: CameraConfig) -> None:
+        """Take new settings. Only a change of how its video is read interrupts the camera."""
+        member = self._member(camera.id)
+        if member.pipeline.needs_restart(camera):
+            await self.add(camera)
+        else:
+            member.pipeline.reconfigure(camera)
+
+    async def remove(self, camera_ids: Iterable[str]) -> None:
+        """Stop cameras; unknown ids are passed over."""
+        gone = [self._members.pop(name) for name in camera_ids if name in self._members]
+        for member in gone:
+            member.pipeline.close()
+        await asyncio.gather(*(asyncio.to_thread(member.reader.stop) for member in gone))
+
+    def statuses(self) -> list[CameraStatus]:
+        """How each camera is doing."""
+        return [m.pipeline.status(m.reader.stats()) for m in self._members.values()]
+
+    async def jpeg(self, camera_id: str, *, overlay: bool = True) -> bytes | None:
+        """The last processed frame as JPEG; None before the first.
+
+        Raises:
+            NotFoundError: the group has no such camera.
+        """
+        pipeline = self._member(camera_id).pipeline
+
+        def render() -> bytes | None:
+            rgb = pipeline.picture() if overlay else pipeline.still()
+            return None if rgb is None else encode_jpeg(rgb)
+
+        return await self._loop.run_in_executor(self._pool, render)
+
+    def _member(self, camera_id: str) -> _Member:
+        try:
+            return self._members[camera_id]
+        except KeyError:
+            raise NotFoundError(f"camera {camera_id!r} is not in this group") from None
+
+    def _on_verdict(self, verdict: Verdict) -> None:
+        if (member := self._members.get(verdict.camera_id)) is not None:
+            member.pipeline.judged(verdict)
+
+    def _wake_from_thread(self) -> None:
+        try:
+            self._loop.call_soon_threadsafe(self._wake.set)
+        except RuntimeError:  # the loop closed while a reader was still stopping
+            _log.debug("a frame arrived after the group's end")
+
+    def _spawn(self, work: Awaitable[None]) -> None:
+        task = asyncio.ensure_future(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _dispatch(self) -> None:
+        while True:
+            await self._wake.wait()
+            await asyncio.sleep(self._gather_s)
+            await self._slots.acquire()
+            self._wake.clear()
+            taken = self._take_newest()
+            if not taken:
+                self._slots.release()
+                continue
+            self._spawn(self._process(taken))
+
+    def _take_newest(self) -> list[tuple[CameraPipeline, Frame]]:
+        taken = []
+        for member in self._members.values():
+            pipeline = member.pipeline
+            if not pipeline.busy and (frame := pipeline.take()) is not None:
+                pipeline.busy = True
+                taken.append((pipeline, frame))
+        return taken
+
+    async def _process(self, taken: list[tuple[CameraPipeline, Frame]]) -> None:
+        try:
+            fits = [self._info.fit(frame.wh) for _, frame in taken]
+            images = await self._loop.run_in_executor(self._pool, self._render, taken, fits)
+            batch = FrameBatch(tuple(pipeline.camera.id for pipeline, _ in taken), images)
+            found = await asyncio.wait_for(self._detect(batch), self._call_timeout_s)
+            for (pipeline, frame), where, one in zip(taken, fits, found, strict=True):
+                observation = pipeline.accept(frame, where, one)
+                if observation is not None:
+                    self._outbox.put(observation)
+        except TimeoutError:
+            self._lose(taken, "detector_timeout")
+        except Exception as error:  # noqa: BLE001 - a replica's death has many names
+            _log.warning("a detector call failed for %s: %s", _names(taken), error)
+            self._lose(taken, "detector_error")
+            await asyncio.sleep(0.2)  # a dead detector is not hammered
+        finally:
+            for pipeline, _ in taken:
+                pipeline.busy = False
+            self._slots.release()
+            if any(pipeline.waiting for pipeline, _ in taken):
+                self._wake.set()
+
+    def _render(
+        self, taken: list[tuple[CameraPipeline, Frame]], fits: list[Fit]
+    ) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
+        width, height = self._info.input_wh
+        images = np.empty((len(taken), height, width, 3), dtype=np.uint8)
+        for (_, frame), where, canvas in zip(taken, fits, images, strict=True):
+            place(frame, where, canvas)
+        return images
+
+    def _lose(self, taken: list[tuple[CameraPipeline, Frame]], cause: str) -> None:
+        for pipeline, _ in taken:
+            pipeline.lose(cause)
+
+
+def _names(taken: list[tuple[CameraPipeline, Frame]]) -> str:
+    return ", ".join(pipeline.camera.id for pipeline, _ in taken)

@@ -1,0 +1,104 @@
+"""Observations on their way to the rules: kept until acknowledged, bounded, in order."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+
+from storeguard.pipeline.verdict import Verdict
+from storeguard.rules.observation import Observation
+
+_log = logging.getLogger(__name__)
+
+ObserveCall = Callable[[Sequence[Observation]], Awaitable[Sequence[Verdict]]]
+
+
+class Outbox:
+    """Sends observations in batches and sends them again until the rules have taken them.
+
+    The rules know a replay by its (camera, epoch, seq), so sending twice does no harm. Past
+    `limit` the oldest are dropped and counted.
+
+    Args:
+        observe: delivers a batch; raises if the rules could not be reached.
+        judged: called with each verdict that comes back.
+        limit: most observations kept.
+        linger_s: wait this long for more before sending.
+    """
+
+    MAX_BATCH = 256
+    _BACKOFF_S = (0.1, 0.2, 0.5, 1.0, 2.0)
+
+    def __init__(
+        self,
+        observe: ObserveCall,
+        judged: Callable[[Verdict], None],
+        *,
+        limit: int = 4096,
+        linger_s: float = 0.02,
+    ) -> None:
+        self._observe = observe
+        self._judged = judged
+        self._limit = limit
+        self._linger_s = linger_s
+        self._waiting: deque[Observation] = deque()
+        self._sending = 0
+        self._some = asyncio.Event()
+        self._empty = asyncio.Event()
+        self._empty.set()
+        self.dropped = 0
+        self.failures = 0
+
+    def put(self, observation: Observation) -> None:
+        """Queue one observation; drops the oldest one past the limit."""
+        if len(self._waiting) >= self._limit:
+            # What is being sent right now stays: it may have been taken already.
+            del self._waiting[min(self._sending, len(self._waiting) - 1)]
+            self.dropped += 1
+        self._waiting.append(observation)
+        self._empty.clear()
+        self._some.set()
+
+    async def run(self) -> None:
+        """Deliver for ever; cancel to stop."""
+        while True:
+            await self._some.wait()
+            await asyncio.sleep(self._linger_s)
+            await self._deliver()
+
+    async def flush(self, deadline_s: float) -> bool:
+        """Wait until all is delivered; False if it was not within the deadline."""
+        try:
+            await asyncio.wait_for(self._empty.wait(), deadline_s)
+        except TimeoutError:
+            return False
+        return True
+
+    async def _deliver(self) -> None:
+        attempt = 0
+        while self._waiting:
+            batch = [self._waiting[i] for i in range(min(self.MAX_BATCH, len(self._waiting)))]
+            self._sending = len(batch)
+            try:
+                verdicts = await self._observe(batch)
+            except Exception as error:  # noqa: BLE001 - an actor's death has many names
+                self.failures += 1
+                _log.warning(
+                    "the rules cannot be reached, %d observations wait: %s",
+                    len(self._waiting),
+                    error,
+                )
+                await asyncio.sleep(self._BACKOFF_S[min(attempt, len(self._BACKOFF_S) - 1)])
+                attempt += 1
+                continue
+            finally:
+                self._sending = 0
+            attempt = 0
+            for _ in batch:
+                self._waiting.popleft()
+            for verdict in verdicts:
+                self._judged(verdict)
+        self._some.clear()
+        self._empty.set()

@@ -1,0 +1,59 @@
+"""How a camera is doing, as the API and the live table show it."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from storeguard.events.event import Moment
+
+
+class CameraState(StrEnum):
+    """What a camera's reader is doing."""
+
+    CONNECTING = "connecting"
+    PLAYING = "playing"
+    RECONNECTING = "reconnecting"
+    ENDED = "ended"
+    FAILED = "failed"
+    STOPPED = "stopped"
+    DISABLED = "disabled"
+
+
+class CameraStatus(BaseModel):
+    """One camera's state and counters since its start.
+
+    Attributes:
+        source: its address, credentials hidden.
+        fps_in: frames a second arriving, over the last seconds; fps_processed: frames a second
+            that went through detection, tracking and rules. None before the first frame.
+        frames_in: frames read from the source; frames_decoded: of these, decoded; frames_sampled:
+            of these, chosen at `detect_fps`; frames_processed: of these, detected and judged.
+        dropped: frames lost on that way, by cause; sampling out is not a loss.
+        latency_ms: median milliseconds by step over the last frames; None where not measured.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    id: str
+    source: str
+    state: CameraState
+    enabled: bool = True
+    width: int | None = None
+    height: int | None = None
+    codec: str | None = None
+    detect_fps: float | None = None
+    fps_in: float | None = None
+    fps_processed: float | None = None
+    frames_in: int = 0
+    frames_decoded: int = 0
+    frames_sampled: int = 0
+    frames_processed: int = 0
+    dropped: dict[str, int] = Field(default_factory=dict)
+    people_in_view: int = 0
+    num_events: int = 0
+    reconnects: int = 0
+    last_error: str | None = None
+    last_frame_at: Moment | None = None
+    latency_ms: dict[str, float | None] = Field(default_factory=dict)

@@ -1,0 +1,42 @@
+"""Person: somebody is first seen, in the picture or in a zone."""
+
+from __future__ import annotations
+
+from storeguard.config import Anchor, PersonRule
+from storeguard.rules.scene import Scene, Sighting
+from storeguard.rules.visit import Visit, VisitRuleState
+
+_MIN_HIT_RATIO = 0.10
+
+
+class PersonState(VisitRuleState[PersonRule]):
+    """Opens an event at a person's first sighting and closes it when the person is gone.
+
+    One event starts a cooldown for everybody. Who is first seen while it runs gets no event later
+    on either, since a later sighting is not their first; who was gone and comes back is new.
+    """
+
+    def _inside(self, scene: Scene) -> list[Sighting]:
+        self.cooldown.forget(scene.at, cooldown_s=self.settings.cooldown_s)
+        min_score = self.settings.min_score
+        if self.zone is None:
+            return scene.seen(min_score=min_score)
+        return scene.inside(
+            self.zone,
+            anchor=Anchor.HIT_RATIO,
+            min_hit_ratio=_MIN_HIT_RATIO,
+            min_score=min_score,
+        )
+
+    def _is_due(self, visit: Visit, scene: Scene) -> bool:
+        first = visit.started_at == scene.at and not visit.version
+        if not first or not self.cooldown.is_over(
+            "", scene.at, cooldown_s=self.settings.cooldown_s
+        ):
+            return False
+        self.cooldown.start("", scene.at)
+        return True
+
+    def _dwell_s(self, visit: Visit) -> float | None:
+        del visit
+        return None

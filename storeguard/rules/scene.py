@@ -1,0 +1,129 @@
+"""One observation as the rules look at it: tidied once, shared by all of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from storeguard.config import Anchor
+from storeguard.rules.observation import Observation
+from storeguard.rules.zone import Float64, Zone, Zones, foot_points, head_points
+
+Box = tuple[float, float, float, float]
+
+_ROUNDING = 1e-6
+"""Boxes and scores are float32: a ratio this little short of its threshold reaches it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sighting:
+    """One person in one observation.
+
+    Attributes:
+        person_id: who.
+        score: detection confidence, 0..1.
+        box_xyxy: corners as fractions 0..1; None where it is not about one person.
+    """
+
+    person_id: str
+    score: float
+    box_xyxy: Box | None
+
+
+class Scene:
+    """Who is where at one moment, beside the moment the camera showed before.
+
+    Boxes that reach past the picture are cut at its edge, so that feet below the picture still
+    stand in a zone that ends there.
+
+    Args:
+        observation: what the camera saw.
+        zones: all zones that rules will ask about.
+        previous_at: capture time of the observation before it; None for the first.
+        new_epoch: True on the first observation of a tracker's life: no movement leads here from
+            what was seen before.
+    """
+
+    def __init__(
+        self,
+        observation: Observation,
+        *,
+        zones: Zones,
+        previous_at: datetime | None,
+        new_epoch: bool,
+    ) -> None:
+        self.at = observation.captured_at
+        self.since_previous = timedelta(0) if previous_at is None else self.at - previous_at
+        self.new_epoch = new_epoch
+        self.person_id = observation.person_id
+        self.xyxy = _tidy(observation.xyxy)
+        self.score = _tidy(observation.score)
+        self._zones = zones
+
+    @cached_property
+    def sightings(self) -> tuple[Sighting, ...]:
+        """Everybody, in the observation's order."""
+        return tuple(
+            Sighting(person_id=person_id, score=score, box_xyxy=(x1, y1, x2, y2))
+            for person_id, score, (x1, y1, x2, y2) in zip(
+                self.person_id, self.score.tolist(), self.xyxy.tolist(), strict=True
+            )
+        )
+
+    @cached_property
+    def head(self) -> Float64:
+        """(n, 2) head points."""
+        return head_points(self.xyxy)
+
+    @cached_property
+    def foot(self) -> Float64:
+        """(n, 2) foot points."""
+        return foot_points(self.xyxy)
+
+    @cached_property
+    def _head_in(self) -> NDArray[np.bool_]:
+        return self._zones.contains(self.head)
+
+    @cached_property
+    def _foot_in(self) -> NDArray[np.bool_]:
+        return self._zones.contains(self.foot)
+
+    @cached_property
+    def _hit_ratio(self) -> Float64:
+        return self._zones.hit_ratio(self.xyxy)
+
+    def inside(
+        self, zone: Zone, *, anchor: Anchor, min_hit_ratio: float, min_score: float
+    ) -> list[Sighting]:
+        """Those in one of the scene's zones by the given anchor, if detected surely enough."""
+        if not self.person_id:
+            return []
+        column = self._zones.column(zone)
+        found: NDArray[np.bool_]
+        match anchor:
+            case Anchor.HEAD:
+                found = self._head_in[:, column]
+            case Anchor.FOOT:
+                found = self._foot_in[:, column]
+            case Anchor.HIT_RATIO:
+                found = self._hit_ratio[:, column] >= min_hit_ratio - _ROUNDING
+        return self._chosen(found & (self.score >= min_score))
+
+    def seen(self, *, min_score: float) -> list[Sighting]:
+        """Those detected surely enough, wherever they are."""
+        return self._chosen(self.score >= min_score)
+
+    def _chosen(self, mask: NDArray[np.bool_]) -> list[Sighting]:
+        return [
+            sighting for sighting, keep in zip(self.sightings, mask.tolist(), strict=True) if keep
+        ]
+
+
+def _tidy(fractions: NDArray[np.float32]) -> Float64:
+    """As float64 within 0..1, without the tail that float32 leaves: 0.35, not 0.3499999940."""
+    whole: Float64 = fractions.astype(np.float64).clip(0.0, 1.0).round(6)
+    return whole

@@ -1,0 +1,309 @@
+"""Following people from frame to frame, by geometry alone and in seconds of capture time.
+
+A frame is handled in four steps:
+
+1. every track is predicted to the frame's capture time (`storeguard.tracking.motion`);
+2. confident detections are matched to confirmed tracks, then unsure ones (which may only continue
+   a track) to confirmed tracks still without one, then the confident ones that remain to tracks
+   seen only once (the two-stage idea of ByteTrack, Zhang et al., ECCV 2022);
+3. matched tracks are corrected, unmatched ones wait for `max_lost_s` and may be re-linked;
+4. confident detections that remain start tracks, unless they repeat a box that was just matched.
+
+A match costs the negative log-likelihood of the detection under the track's prediction, and must
+beat the chance that the detection is somebody else. So the gate needs no tuning for the frame rate:
+with a longer gap the prediction spreads and reaches further, and a detection far from everything
+stays a new person. A gap needs no special update when it ends, for the filter is exact over any dt.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass, fields
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.optimize import linear_sum_assignment
+
+from storeguard.config import TrackerSettings
+from storeguard.detection.detections import Detections
+from storeguard.errors import CheckpointError
+from storeguard.tracking.motion import (
+    Float64,
+    MotionModel,
+    MotionState,
+    size_of,
+    to_measurement,
+    to_xyxy,
+)
+from storeguard.tracking.tracks import Tracks
+
+CHECKPOINT_VERSION = 1
+
+Rows = NDArray[np.int64]
+
+
+@dataclass(slots=True)
+class _Book:
+    """What is known of each track beside its motion: parallel (n,) arrays.
+
+    `seen_s` and `born_s` are on the tracker's own clock (see `Tracker.step`).
+    """
+
+    track_id: NDArray[np.int64]
+    born_s: Float64
+    seen_s: Float64
+    confirmed: NDArray[np.bool_]
+
+    @classmethod
+    def empty(cls) -> _Book:
+        zero = np.zeros(0)
+        return cls(np.zeros(0, np.int64), zero, zero.copy(), np.zeros(0, np.bool_))
+
+    def rows(self, keep: NDArray[np.bool_]) -> _Book:
+        return _Book(*(getattr(self, f.name)[keep] for f in fields(self)))
+
+    def joined(self, other: _Book) -> _Book:
+        return _Book(
+            *(np.concatenate([getattr(self, f.name), getattr(other, f.name)]) for f in fields(self))
+        )
+
+
+class Tracker:
+    """Gives the people of one camera ids that last. One instance a camera; not thread-safe.
+
+    Attributes:
+        ignored_boxes: boxes passed over so far because they were not finite or had no area.
+        num_live: tracks held at the moment, lost and not yet confirmed ones included.
+    """
+
+    def __init__(self, settings: TrackerSettings) -> None:
+        self._settings = settings
+        self._model = MotionModel(speed=settings.speed, memory_s=settings.memory_s)
+        self.ignored_boxes = 0
+        self._next_id = 1
+        self._time_s: float | None = None
+        self._now_s = 0.0
+        self._motion = MotionState.empty()
+        self._book = _Book.empty()
+
+    @property
+    def num_live(self) -> int:
+        """Tracks held at the moment, lost and not yet confirmed ones included."""
+        return len(self._motion)
+
+    def reset(self) -> None:
+        """End all tracks (a scene cut). Ids are never used again; the next frame starts anew."""
+        self._time_s = None
+        self._now_s = 0.0
+        self._motion = MotionState.empty()
+        self._book = _Book.empty()
+
+    def step(self, detections: Detections, time_s: float) -> Tracks:
+        """Take in one frame; returns the confirmed people who were detected in it.
+
+        Args:
+            detections: people only, boxes in pixels of the source frame. Boxes that are not finite
+                or have no area, and boxes without a finite score, are passed over and counted.
+            time_s: capture time in seconds on any clock. The same time twice is two looks at one
+                moment. A step back by no more than `max_lost_s` counts as no time passed, and time
+                goes on from there. A step back further, or a gap longer than `max_lost_s`, ends
+                all tracks as `reset` does.
+
+        Raises:
+            ValueError: `time_s` is not finite.
+        """
+        first = self._pass_time(time_s)
+        measured, score = self._usable(detections)
+        sure = np.flatnonzero(score >= self._settings.high_score)
+        unsure = np.flatnonzero(
+            (score >= self._settings.low_score) & (score < self._settings.high_score)
+        )
+        confirmed = np.flatnonzero(self._book.confirmed)
+        tentative = np.flatnonzero(~self._book.confirmed)
+
+        matched = np.full(len(score), -1, np.int64)  # detection -> track row
+        confirmed, sure = self._match(confirmed, sure, measured, score, matched)
+        confirmed, _ = self._match(confirmed, unsure, measured, score, matched)
+        tentative, sure = self._match(tentative, sure, measured, score, matched)
+
+        seen = np.flatnonzero(matched >= 0)
+        self._motion.correct(matched[seen], measured[seen], score[seen], self._model)
+        self._book.seen_s[matched[seen]] = self._now_s
+        self._book.confirmed[matched[seen]] = True
+        fresh = self._fresh(sure, seen, measured)
+        matched[fresh] = len(self._motion) + np.arange(len(fresh))
+        self._start(measured[fresh], score[fresh], confirmed=first)
+
+        reported = seen if not first else fresh
+        tracks = Tracks(
+            track_id=self._book.track_id[matched[reported]],
+            xyxy=to_xyxy(measured[reported]).astype(np.float32),
+            score=score[reported].astype(np.float32),
+        )
+        self._end_lost()
+        return tracks
+
+    # ----------------------------------------------------------------------- steps
+
+    def _pass_time(self, time_s: float) -> bool:
+        """Move to `time_s`; True where this frame starts a scene."""
+        if not math.isfinite(time_s):
+            raise ValueError(f"time_s: expected finite seconds, got {time_s}")
+        passed = 0.0 if self._time_s is None else time_s - self._time_s
+        if abs(passed) > self._settings.max_lost_s:
+            self.reset()
+        first = self._time_s is None
+        self._time_s = float(time_s)
+        dt_s = max(passed, 0.0) if not first else 0.0
+        self._now_s += dt_s
+        self._motion.advance(dt_s, self._model)
+        return first
+
+    def _usable(self, detections: Detections) -> tuple[Float64, Float64]:
+        xyxy = detections.xyxy.astype(np.float64)
+        score = detections.score.astype(np.float64)
+        good = np.isfinite(xyxy).all(axis=1) & np.isfinite(score)
+        good &= (np.abs(xyxy) < 1e6).all(axis=1)
+        good[good] = (xyxy[good, 2:] - xyxy[good, :2] >= 0.5).all(axis=1)
+        self.ignored_boxes += int(len(good) - good.sum())
+        return to_measurement(xyxy[good]), np.clip(score[good], 0.0, 1.0)
+
+    def _match(
+        self, rows: Rows, picks: Rows, measured: Float64, score: Float64, matched: Rows
+    ) -> tuple[Rows, Rows]:
+        """Assign detections `picks` to tracks `rows`, noting pairs in `matched`; returns the rest."""
+        if len(rows) == 0 or len(picks) == 0:
+            return rows, picks
+        gain = self._settings.gate - self._cost(rows, measured[picks], score[picks])
+        # Pairs outside the gate are worth nothing, so the best assignment may leave them out.
+        row, col = linear_sum_assignment(np.maximum(gain, 0.0), maximize=True)
+        good = gain[row, col] > 0
+        row, col = row[good], col[good]
+        matched[picks[col]] = rows[row]
+        return np.delete(rows, row), np.delete(picks, col)
+
+    def _cost(self, rows: Rows, measured: Float64, score: Float64) -> Float64:
+        """(tracks, detections) minus twice the log-likelihood, lengths in box sizes."""
+        position = self._motion.position[rows]
+        size = size_of(position)
+        scale = np.ones((len(rows), 4))
+        scale[:, :2] = size[:, None]
+        noise = self._model.measurement_variance(np.ones(len(score)), score)
+        variance = (self._motion.var_p[rows] / scale**2)[:, None] + noise[None]
+        apart = (measured[None] - position[:, None]) / scale[:, None]
+        squares = apart**2 / variance
+        shape = squares[..., 2] + squares[..., 3]
+        return np.asarray(
+            squares[..., 0]
+            + squares[..., 1]
+            + np.log(variance[..., 0] * variance[..., 1])
+            # Partly hidden people change shape at once: past a point it is no further evidence.
+            + self._settings.shape_limit * (1 - np.exp(-shape / self._settings.shape_limit))
+        )
+
+    def _fresh(self, sure: Rows, seen: Rows, measured: Float64) -> Rows:
+        """The detections that start tracks: not a second box around somebody just matched."""
+        if len(sure) == 0 or len(seen) == 0:
+            return sure
+        repeats = _iou(to_xyxy(measured[sure]), to_xyxy(measured[seen])).max(axis=1)
+        return np.asarray(sure[repeats < self._settings.duplicate_iou])
+
+    def _start(self, measured: Float64, score: Float64, *, confirmed: bool) -> None:
+        n = len(score)
+        if n == 0:
+            return
+        self._motion = self._motion.joined(MotionState.first_seen(measured, score, self._model))
+        self._book = self._book.joined(
+            _Book(
+                track_id=np.arange(self._next_id, self._next_id + n, dtype=np.int64),
+                born_s=np.full(n, self._now_s),
+                seen_s=np.full(n, self._now_s),
+                confirmed=np.full(n, confirmed),
+            )
+        )
+        self._next_id += n
+
+    def _end_lost(self) -> None:
+        unseen_s = self._now_s - self._book.seen_s
+        patience_s = np.where(
+            self._book.confirmed, self._settings.max_lost_s, self._settings.confirm_s
+        )
+        # A track seen once always gets the next frame as its chance, however late that comes.
+        keep = unseen_s <= patience_s
+        if not keep.all():
+            self._motion = self._motion.rows(keep)
+            self._book = self._book.rows(keep)
+
+    # ----------------------------------------------------------------------- checkpoints
+
+    def checkpoint(self) -> bytes:
+        """The complete state as JSON; what follows `restore` is byte-identical."""
+        state: dict[str, Any] = {
+            "version": CHECKPOINT_VERSION,
+            "next_id": self._next_id,
+            "time_s": self._time_s,
+            "now_s": self._now_s,
+            "ignored_boxes": self.ignored_boxes,
+            "motion": {f.name: getattr(self._motion, f.name).tolist() for f in fields(MotionState)},
+            "book": {f.name: getattr(self._book, f.name).tolist() for f in fields(_Book)},
+        }
+        return json.dumps(state, separators=(",", ":"), allow_nan=False).encode()
+
+    def restore(self, blob: bytes) -> None:
+        """Take over the state that `checkpoint` wrote; on an error nothing is changed.
+
+        Raises:
+            CheckpointError: the bytes are no tracker checkpoint, or of another version.
+        """
+        try:
+            state = json.loads(blob)
+            if state["version"] != CHECKPOINT_VERSION:
+                raise CheckpointError(
+                    f"tracker checkpoint: expected version {CHECKPOINT_VERSION}, "
+                    f"found {state['version']!r}"
+                )
+            time_s = None if state["time_s"] is None else float(state["time_s"])
+            now_s, next_id = float(state["now_s"]), int(state["next_id"])
+            ignored = int(state["ignored_boxes"])
+            motion = MotionState(
+                *(
+                    np.asarray(state["motion"][f.name], np.float64).reshape(-1, 4)
+                    for f in fields(MotionState)
+                )
+            )
+            book = _Book(
+                track_id=np.asarray(state["book"]["track_id"], np.int64),
+                born_s=np.asarray(state["book"]["born_s"], np.float64),
+                seen_s=np.asarray(state["book"]["seen_s"], np.float64),
+                confirmed=np.asarray(state["book"]["confirmed"], np.bool_),
+            )
+            _check(motion, book, next_id)
+        except CheckpointError:
+            raise
+        except (ValueError, TypeError, KeyError, OverflowError) as error:
+            raise CheckpointError(f"tracker checkpoint: unreadable: {error!r}") from error
+        self._next_id, self._time_s, self._now_s = next_id, time_s, now_s
+        self.ignored_boxes, self._motion, self._book = ignored, motion, book
+
+
+def _check(motion: MotionState, book: _Book, next_id: int) -> None:
+    lengths = {len(getattr(motion, f.name)) for f in fields(MotionState)}
+    lengths |= {len(getattr(book, f.name)) for f in fields(_Book)}
+    if len(lengths) != 1:
+        raise ValueError(f"arrays of one length expected, found lengths {sorted(lengths)}")
+    if not all(np.isfinite(getattr(motion, f.name)).all() for f in fields(MotionState)):
+        raise ValueError("finite motion expected")
+    ids = book.track_id
+    if len(np.unique(ids)) != len(ids) or (len(ids) and not 1 <= ids.min() <= ids.max() < next_id):
+        raise ValueError(f"unique ids in 1..{next_id - 1} expected, found {ids.tolist()}")
+
+
+def _iou(a: Float64, b: Float64) -> Float64:
+    """(n, m) intersection over union of boxes (n, 4) and (m, 4)."""
+    wh = np.minimum(a[:, None, 2:], b[None, :, 2:]) - np.maximum(a[:, None, :2], b[None, :, :2])
+    shared = np.clip(wh, 0, None).prod(axis=2)
+    area_a = (a[:, 2:] - a[:, :2]).prod(axis=1)
+    area_b = (b[:, 2:] - b[:, :2]).prod(axis=1)
+    return np.asarray(shared / (area_a[:, None] + area_b[None] - shared))

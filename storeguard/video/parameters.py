@@ -1,0 +1,91 @@
+"""Noticing that a camera changed its resolution or codec parameters in the middle of a stream.
+
+H.264 and HEVC cameras repeat their parameter sets in front of keyframes (Annex B: each unit
+behind a start code). When these differ from what the stream began with, whoever writes files must
+begin a new one.
+"""
+
+from __future__ import annotations
+
+import re
+
+import av
+
+from storeguard.video.packets import StreamFormat
+
+_START = re.compile(b"\x00\x00\x01")
+# Unit types of parameter sets: H.264 SPS 7, PPS 8 (ITU-T H.264, table 7-1);
+# HEVC VPS 32, SPS 33, PPS 34 (ITU-T H.265, table 7-1).
+_SETS = {"h264": frozenset({7, 8}), "hevc": frozenset({32, 33, 34})}
+_SPS = {"h264": 7, "hevc": 33}
+_HEAD_BYTES = 4096  # parameter sets come first; the picture behind them is not searched
+
+
+def _unit_type(codec: str, first_byte: int) -> int:
+    return first_byte & 0x1F if codec == "h264" else (first_byte >> 1) & 0x3F
+
+
+def is_annex_b(codec: str, extradata: bytes) -> bool:
+    """Whether a stream's units stand behind start codes rather than lengths."""
+    return codec in _SETS and extradata[:1] != b"\x01"
+
+
+def parameter_sets(codec: str, data: bytes) -> tuple[bytes, ...]:
+    """The parameter sets at the head of Annex B data, without start codes, in their order."""
+    head = data[:_HEAD_BYTES]
+    starts = [match.end() for match in _START.finditer(head)]
+    found = []
+    for begin, after in zip(starts, [*starts[1:], None], strict=True):
+        # The last unit of the head may be cut; it counts only if it is all there is.
+        end = len(head) if after is None else after - 3
+        if after is None and len(data) > len(head):
+            break
+        unit = head[begin:end].rstrip(b"\x00")
+        if unit and _unit_type(codec, unit[0]) in _SETS[codec]:
+            found.append(unit)
+    return tuple(found)
+
+
+class ParameterWatch:
+    """The current format of one video stream, kept up to date by looking at its packets.
+
+    Args:
+        first: the format the stream was opened with.
+    """
+
+    def __init__(self, first: StreamFormat) -> None:
+        self.format = first
+        self._sets: frozenset[bytes] = frozenset()
+        if is_annex_b(first.codec, first.extradata):
+            self._sets = frozenset(parameter_sets(first.codec, first.extradata))
+
+    def see(self, packet: av.Packet) -> StreamFormat:
+        """The format of this packet."""
+        if packet.has_sidedata("new_extradata"):
+            self._change(bytes(packet.get_sidedata("new_extradata")), packet)
+        elif packet.is_keyframe and is_annex_b(self.format.codec, self.format.extradata):
+            codec = self.format.codec
+            found = parameter_sets(codec, bytes(memoryview(packet)[:_HEAD_BYTES]))
+            has_sps = any(_unit_type(codec, unit[0]) == _SPS[codec] for unit in found)
+            if has_sps and not self._sets.issuperset(found):
+                self._sets = frozenset(found)
+                self._change(b"".join(b"\x00\x00\x00\x01" + unit for unit in found), packet)
+        return self.format
+
+    def _change(self, extradata: bytes, packet: av.Packet) -> None:
+        if extradata != self.format.extradata:
+            wh = _decoded_wh(self.format, extradata, packet) or self.format.wh
+            self.format = self.format.with_parameters(extradata, wh)
+
+
+def _decoded_wh(
+    format_: StreamFormat, extradata: bytes, keyframe: av.Packet
+) -> tuple[int, int] | None:
+    """Picture size by decoding one keyframe: rare enough, and right for every codec."""
+    context = av.VideoCodecContext.create(format_.codec, "r")
+    context.extradata = extradata
+    try:
+        frames = [*context.decode(av.Packet(keyframe)), *context.decode(None)]
+    except av.FFmpegError:
+        return None
+    return (frames[0].width, frames[0].height) if frames else None

@@ -1,0 +1,584 @@
+"""Reading one camera: a thread that reads packets and a thread that decodes them.
+
+Reading never waits for decoding (but for files at full speed), so that packets are recorded and a
+camera counts as alive whatever the rest of the system does.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import threading
+from collections import Counter, deque
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from enum import StrEnum
+from itertools import takewhile
+
+from storeguard.clock import Clock, SystemClock
+from storeguard.config import CameraConfig, Pace, ReconnectSettings, redact
+from storeguard.errors import SourceError
+from storeguard.video.decode_queue import DecodeQueue, Mark
+from storeguard.video.decoder import FrameDecoder
+from storeguard.video.frame import Frame
+from storeguard.video.packets import MICROSECOND, EncodedPacket, MediaKind
+from storeguard.video.source import (
+    RawPacket,
+    Source,
+    SourceKind,
+    StreamFacts,
+    kind_of,
+    open_source,
+)
+from storeguard.video.timeline import FAST_START, Placed, Reanchor, Stamps, Timeline
+
+_log = logging.getLogger(__name__)
+
+QUEUE_PACKETS = 64
+_FPS_WINDOW_S = 5.0
+_SETTLE_S = 0.3  # packets held back on connecting, to anchor by the least delayed
+_SETTLE_PACKETS = 256
+_SLEEP_S = 0.1  # a stop is noticed within this
+_LATE_S = 1.0  # a file this late plays late from then on, rather than racing to catch up
+_STABLE_S = 10.0  # a connection that lasted this long resets the backoff
+_LOCAL = {SourceKind.FILE, SourceKind.IMAGES}
+
+
+class ReaderState(StrEnum):
+    """What a camera is doing."""
+
+    CONNECTING = "connecting"
+    PLAYING = "playing"
+    RECONNECTING = "reconnecting"
+    ENDED = "ended"
+    FAILED = "failed"
+    STOPPED = "stopped"
+
+
+@dataclass(frozen=True, slots=True)
+class ReaderStats:
+    """Counters of one camera at one moment.
+
+    Attributes:
+        state: what it is doing.
+        frames_in: video packets read; each is a picture.
+        frames_decoded: frames handed on.
+        dropped: frames lost, by cause: `decode_lag` (decoding too slow), `undecodable` (damage),
+            `before_keyframe` (decoding could not start yet), `consumer_error`.
+        connects: times the source was opened.
+        reconnects: times it was lost, or could not be opened, and tried again.
+        reanchors: faults of time by cause, see `storeguard.video.timeline.Reanchor`.
+        last_error: the latest error in words, without credentials; None if there was none.
+        codec: None until connected.
+        wh: of the newest frame, else as the source declares; None until known.
+        fps_in: packets a second over the last 5 s.
+        late_s: by how much a file at real-time pace plays late because the machine was too slow.
+        wall_offset_s: captured_at minus the wall clock's idea of it: not 0 after the wall clock
+            was set while the camera went on.
+        newest_at: capture time of the newest packet; None before the first.
+    """
+
+    state: ReaderState
+    frames_in: int = 0
+    frames_decoded: int = 0
+    dropped: Mapping[str, int] = field(default_factory=dict)
+    connects: int = 0
+    reconnects: int = 0
+    reanchors: Mapping[str, int] = field(default_factory=dict)
+    last_error: str | None = None
+    codec: str | None = None
+    wh: tuple[int, int] | None = None
+    fps_in: float = 0.0
+    late_s: float = 0.0
+    wall_offset_s: float = 0.0
+    newest_at: datetime | None = None
+
+
+class Backoff:
+    """Growing, capped, jittered waits between attempts.
+
+    Args:
+        settings: first wait, longest wait and jitter.
+        seed: makes the jitter repeatable; None takes a random one.
+    """
+
+    def __init__(self, settings: ReconnectSettings, *, seed: int | str | None = None) -> None:
+        self._settings = settings
+        self._random = random.Random(seed)  # noqa: S311  # spreads load, keeps no secret
+        self._num_failures = 0
+
+    def next_s(self) -> float:
+        """Seconds to wait before the next attempt: min(initial * 2^n, max), times 1 +- jitter."""
+        grown_s = self._settings.initial_s * 2.0 ** min(self._num_failures, 30)
+        self._num_failures += 1
+        spread = 1 + self._settings.jitter * self._random.uniform(-1, 1)
+        return min(grown_s, self._settings.max_s) * spread
+
+    def reset(self) -> None:
+        """The connection held: begin with the first wait again."""
+        self._num_failures = 0
+
+
+class _Placer:
+    """Puts raw packets on the camera's time line."""
+
+    def __init__(self, timeline: Timeline) -> None:
+        self.timeline = timeline
+        self.connection = -1
+        self._segment = -1
+        self._frame_us = 0
+
+    def connect(self, source: Source) -> None:
+        self.connection += 1
+        self._segment += 1
+        self._frame_us = source.facts.frame_us
+        self.timeline.connect(frame_us=self._frame_us, origin_us=source.origin_us)
+
+    def place(self, raw: RawPacket, received_s: float) -> EncodedPacket | None:
+        stamps = self._stamps(raw, received_s)
+        placed: Placed | None
+        if raw.format.kind is MediaKind.VIDEO:
+            placed = self.timeline.place(stamps, received_s)
+            self._segment += placed.broken
+        else:
+            placed = self.timeline.place_audio(stamps)
+        if placed is None:
+            return None
+        data = raw.data
+        data.time_base = MICROSECOND
+        known = stamps.pts_us is not None or raw.untimed
+        data.pts = placed.time_us if known or stamps.dts_us is None else None
+        data.dts = placed.decode_us
+        data.duration = stamps.duration_us
+        return EncodedPacket(
+            data=data,
+            format=raw.format,
+            is_keyframe=data.is_keyframe,
+            time_us=placed.time_us,
+            decode_us=placed.decode_us,
+            duration_us=stamps.duration_us,
+            captured_at=placed.captured_at,
+            connection=self.connection,
+            segment=self._segment,
+            received_s=received_s,
+        )
+
+    def settle(self, first: list[tuple[RawPacket, float]]) -> list[tuple[RawPacket, float]]:
+        """Anchor a live connection by the least delayed of its first packets.
+
+        Returns:
+            The packets, those in front without timestamps (RTSP leaves out the first) given some.
+        """
+        first = self._stamped(first)
+        video = [item for item in first if item[0].format.kind is MediaKind.VIDEO]
+        delays = [
+            self.timeline.arrival_us(received_s) - stamps.pts_us
+            for raw, received_s in video
+            if (stamps := self._stamps(raw, received_s)).pts_us is not None
+        ]
+        if delays:
+            self.timeline.anchor(self._stamps(*video[0]), min(delays))
+        return first
+
+    def _stamped(self, first: list[tuple[RawPacket, float]]) -> list[tuple[RawPacket, float]]:
+        video = [raw for raw, _ in first if raw.format.kind is MediaKind.VIDEO and not raw.untimed]
+        known = [raw.stamps.pts_us for raw in video if raw.stamps.pts_us is not None]
+        bare = list(takewhile(lambda raw: raw.stamps.pts_us is raw.stamps.dts_us is None, video))
+        if not known or not bare:
+            return first
+        step_us = max(raw.stamps.duration_us for raw in video) or self._frame_us
+        stamps = {
+            id(raw): Stamps(time_us, time_us, step_us)
+            for number, raw in enumerate(reversed(bare), start=1)
+            for time_us in [min(known) - number * step_us]
+        }
+        self.timeline.reanchors[Reanchor.MISSING_PTS] += len(bare)
+        return [
+            (replace(raw, stamps=stamps.get(id(raw), raw.stamps)), received_s)
+            for raw, received_s in first
+        ]
+
+    def _stamps(self, raw: RawPacket, received_s: float) -> Stamps:
+        if not raw.untimed:
+            return raw.stamps
+        arrival_us = self.timeline.arrival_us(received_s)
+        return Stamps(arrival_us, arrival_us, 0)
+
+
+def read_frames(
+    camera: CameraConfig, *, start: datetime = FAST_START, threads: int = 0
+) -> Iterator[Frame]:
+    """Every frame of a file or image folder, once, in order, as fast as they can be decoded.
+
+    Deterministic: capture times are file time from `start`. A live source works too, and then
+    frames are captured as they come.
+
+    Args:
+        camera: its settings; `pace` and `loop` do not count here.
+        start: capture time of the first frame.
+        threads: of the decoder; 0 takes one per core.
+
+    Raises:
+        SourceError: it cannot be opened or read; for a truncated file after its last frame.
+    """
+    clock = SystemClock()
+    with open_source(camera, clock=clock) as source:
+        live = source.facts.live
+        placer = _Placer(Timeline(clock, live=live, start=None if live else start))
+        skip_before_us = None if source.origin_us is None else 0
+        decoder = FrameDecoder(camera.id, threads=threads, skip_before_us=skip_before_us)
+        placer.connect(source)
+        failure: SourceError | None = None
+        packets = source.packets()
+        while True:
+            try:
+                raw = next(packets)
+            except StopIteration:
+                break
+            except SourceError as error:
+                failure = error
+                break
+            packet = placer.place(raw, clock.monotonic())
+            if packet is not None:
+                yield from decoder.decode(packet)
+        yield from decoder.drain()
+    if failure is not None:
+        raise failure
+    if not decoder.num_frames:
+        raise SourceError(
+            f"camera {camera.id!r}: {redact(camera.source)}: no frame could be decoded "
+            f"({dict(decoder.dropped)})"
+        )
+
+
+class CameraReader:
+    """Reads and decodes one camera on two threads until stopped.
+
+    Both callbacks run on the reader's threads, one call at a time each. If one raises, the
+    exception is logged and counted, and reading goes on. A slow `on_frame` makes frames drop
+    (`decode_lag`) but never packets, unless the camera's pace is `fast`, where reading waits
+    instead and nothing is dropped.
+
+    Args:
+        camera: its settings.
+        on_frame: gets every decoded frame. Called on the decoding thread.
+        on_packet: gets every packet, video and audio, at once. Called on the reading thread, so
+            it must not block: append to a `PacketRing`, no more.
+        clock: paces files, times backoff and stamps captures.
+        start: capture time of a file's first frame; None takes 1970-01-01 at pace `fast`, so
+            that runs repeat exactly, and the moment of first playing at real-time pace.
+        seed: of the backoff's jitter.
+        threads: of the decoder, see `FrameDecoder`.
+    """
+
+    def __init__(
+        self,
+        camera: CameraConfig,
+        *,
+        on_frame: Callable[[Frame], None],
+        on_packet: Callable[[EncodedPacket], None] | None = None,
+        clock: Clock | None = None,
+        start: datetime | None = None,
+        seed: int | str | None = None,
+        threads: int = 1,
+    ) -> None:
+        self._camera = camera
+        self._on_frame = on_frame
+        self._on_packet = on_packet
+        self._clock = clock or SystemClock()
+        self._fast = camera.pace is Pace.FAST
+        self._start_at = start
+        self._backoff = Backoff(camera.reconnect, seed=seed)
+        self._queue = DecodeQueue(max_packets=QUEUE_PACKETS, lossless=self._fast)
+        skip_before_us = 0 if camera.start_offset_s else None
+        self._decoder = FrameDecoder(camera.id, threads=threads, skip_before_us=skip_before_us)
+        self._placer: _Placer | None = None
+        self._stop = threading.Event()
+        self._done = threading.Event()
+        self._lock = threading.Lock()  # guards what follows
+        self._state = ReaderState.CONNECTING
+        self._frames_in = 0
+        self._frames_decoded = 0
+        self._consumer_errors: Counter[str] = Counter()
+        self._connects = 0
+        self._reconnects = 0
+        self._last_error: str | None = None
+        self._facts: StreamFacts | None = None
+        self._arrivals_s: deque[float] = deque()
+        self._late_s = 0.0
+        self._newest_at: datetime | None = None
+        name = f"camera-{camera.id}"
+        self._threads = (
+            threading.Thread(target=self._read_loop, name=f"{name}-read", daemon=True),
+            threading.Thread(target=self._decode_loop, name=f"{name}-decode", daemon=True),
+        )
+
+    def start(self) -> None:
+        """Start the threads; returns at once."""
+        for thread in self._threads:
+            thread.start()
+
+    def stop(self, *, timeout_s: float = 10.0) -> bool:
+        """Stop and join the threads; safe to call twice.
+
+        FFmpeg cannot be interrupted from outside while it opens or reads, but each of its steps
+        ends at the camera's deadlines. So this returns after `timeout_s` at the latest; a thread
+        that still waits on a dead camera then ends by itself, within `open_timeout_s` a step or
+        `read_timeout_s`, and closes its connection. No callback begins after this returns.
+
+        Returns:
+            True if both threads have ended.
+        """
+        self._stop.set()
+        self._queue.close()
+        deadline_s = SystemClock().monotonic() + timeout_s
+        for thread in self._threads:
+            if thread.ident is not None and thread is not threading.current_thread():
+                thread.join(max(0.0, deadline_s - SystemClock().monotonic()))
+        with self._lock:
+            if self._state not in {ReaderState.ENDED, ReaderState.FAILED}:
+                self._state = ReaderState.STOPPED
+        return not any(thread.is_alive() for thread in self._threads)
+
+    def join(self, timeout_s: float | None = None) -> bool:
+        """Wait until the source has ended or failed and its last frame was handed on."""
+        return self._done.wait(timeout_s)
+
+    def __enter__(self) -> CameraReader:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def stats(self) -> ReaderStats:
+        """Counters at this moment."""
+        now_s = self._clock.monotonic()
+        timeline = None if self._placer is None else self._placer.timeline
+        dropped = self._decoder.dropped.copy() + self._queue.stats().dropped
+        with self._lock:
+            self._forget_arrivals(now_s)
+            return ReaderStats(
+                state=self._state,
+                frames_in=self._frames_in,
+                frames_decoded=self._frames_decoded,
+                dropped=dict(dropped + self._consumer_errors),
+                connects=self._connects,
+                reconnects=self._reconnects,
+                reanchors={} if timeline is None else {str(k): v for k, v in timeline.reanchors.items()},
+                last_error=self._last_error,
+                codec=None if self._facts is None else self._facts.codec,
+                wh=self._decoder.wh or (None if self._facts is None else self._facts.wh),
+                fps_in=len(self._arrivals_s) / _FPS_WINDOW_S,
+                late_s=self._late_s,
+                wall_offset_s=0.0 if timeline is None else timeline.wall_offset_s(),
+                newest_at=self._newest_at,
+            )
+
+    # ------------------------------------------------------------------ reading thread
+
+    def _read_loop(self) -> None:
+        try:
+            while not self._stop.is_set():
+                began_s = self._clock.monotonic()
+                try:
+                    finished = self._play_once()
+                except SourceError as error:
+                    finished = self._after(error, self._clock.monotonic() - began_s)
+                if finished:
+                    break
+        except Exception as error:
+            _log.exception("camera %r: reading failed", self._camera.id)
+            self._set(ReaderState.FAILED, error=redact(f"{type(error).__name__}: {error}"))
+        finally:
+            self._queue.mark(Mark.END)
+
+    def _play_once(self) -> bool:
+        """Open the source and hand on its packets until it ends; True if that was all."""
+        first_pass = self._placer is None
+        offset_s = None if first_pass else 0.0
+        with open_source(self._camera, clock=self._clock, start_offset_s=offset_s) as source:
+            placer = self._placer or self._new_placer(source)
+            placer.connect(source)
+            with self._lock:
+                self._facts = source.facts
+                self._connects += 1
+            self._placer = placer
+            num_before = self._frames_in
+            if source.facts.live:
+                self._play_live(source, placer)
+            else:
+                self._play_file(source, placer)
+            played = self._frames_in > num_before
+        if self._stop.is_set():
+            return True
+        if not played:
+            raise SourceError(
+                f"camera {self._camera.id!r}: {redact(self._camera.source)}: no packet in it"
+            )
+        if not self._camera.loop:
+            self._set(ReaderState.ENDED)
+            return True
+        self._queue.mark(Mark.SCENE_CUT)
+        return False
+
+    def _new_placer(self, source: Source) -> _Placer:
+        live = source.facts.live
+        start = self._start_at
+        if start is None and self._fast and not live:
+            start = FAST_START
+        return _Placer(Timeline(self._clock, live=live, start=None if live else start))
+
+    def _play_live(self, source: Source, placer: _Placer) -> None:
+        held: list[tuple[RawPacket, float]] | None = []
+        for raw in source.packets():
+            received_s = self._clock.monotonic()
+            if self._stop.is_set():
+                return
+            if held is None:
+                self._hand_on(placer, raw, received_s)
+                continue
+            held.append((raw, received_s))
+            if received_s - held[0][1] >= _SETTLE_S or len(held) >= _SETTLE_PACKETS:
+                for item, item_received_s in placer.settle(held):
+                    self._hand_on(placer, item, item_received_s)
+                held = None
+
+    def _play_file(self, source: Source, placer: _Placer) -> None:
+        origin_s: float | None = None
+        for raw in source.packets():
+            if self._stop.is_set():
+                return
+            packet = placer.place(raw, self._clock.monotonic())
+            if packet is None:
+                continue
+            if not self._fast:
+                due_s = packet.decode_us / 1_000_000
+                if origin_s is None:
+                    origin_s = self._pace_origin(due_s, source)
+                origin_s = self._pace(origin_s, due_s)
+                if self._stop.is_set():
+                    return
+            self._deliver(packet, self._clock.monotonic())
+
+    def _pace_origin(self, due_s: float, source: Source) -> float:
+        """Monotonic time of the time line's zero."""
+        now_s = self._clock.monotonic()
+        # Packets ahead of the start offset are only there to be decoded: they are due at once.
+        return now_s - (0.0 if source.origin_us is not None and due_s < 0 else due_s)
+
+    def _pace(self, origin_s: float, due_s: float) -> float:
+        """Sleep until a packet is due. Returns the origin, moved if the file plays late."""
+        while not self._stop.is_set():
+            early_s = origin_s + due_s - self._clock.monotonic()
+            if early_s <= 0:
+                break
+            self._clock.sleep(min(early_s, _SLEEP_S))
+        late_s = self._clock.monotonic() - (origin_s + due_s)
+        if late_s <= _LATE_S or due_s < 0:
+            return origin_s
+        with self._lock:
+            self._late_s += late_s
+        return origin_s + late_s
+
+    def _hand_on(self, placer: _Placer, raw: RawPacket, received_s: float) -> None:
+        packet = placer.place(raw, received_s)
+        if packet is not None:
+            self._deliver(packet, received_s)
+
+    def _deliver(self, packet: EncodedPacket, now_s: float) -> None:
+        if packet.kind is MediaKind.VIDEO:
+            with self._lock:
+                self._frames_in += 1
+                self._newest_at = packet.captured_at
+                self._arrivals_s.append(now_s)
+                self._forget_arrivals(now_s)
+                if self._state is not ReaderState.PLAYING and not self._stop.is_set():
+                    self._state = ReaderState.PLAYING
+        if self._on_packet is not None:
+            try:
+                self._on_packet(packet)
+            except Exception as error:
+                self._consumer_failed("packet_error", error)
+        self._queue.put(packet)
+
+    def _after(self, error: SourceError, lasted_s: float) -> bool:
+        """What to do about an error; True if it is final."""
+        text = redact(str(error))
+        if kind_of(self._camera.source) in _LOCAL or self._stop.is_set():
+            played = self._frames_in > 0
+            if played and self._camera.loop and not self._stop.is_set():
+                # A truncated file still loops, over what there is of it.
+                self._set(ReaderState.PLAYING, error=text)
+                self._queue.mark(Mark.SCENE_CUT)
+                return False
+            _log.warning("%s", text)
+            self._set(ReaderState.ENDED if played else ReaderState.FAILED, error=text)
+            return True
+        if lasted_s >= _STABLE_S:
+            self._backoff.reset()
+        with self._lock:
+            self._reconnects += 1
+        wait_s = self._backoff.next_s()
+        self._set(ReaderState.RECONNECTING, error=text)
+        _log.warning("%s; trying again in %.1f s", text, wait_s)
+        self._sleep(wait_s)
+        return False
+
+    def _sleep(self, seconds: float) -> None:
+        until_s = self._clock.monotonic() + seconds
+        while not self._stop.is_set() and self._clock.monotonic() < until_s:
+            self._clock.sleep(min(_SLEEP_S, until_s - self._clock.monotonic()))
+
+    # ------------------------------------------------------------------ decoding thread
+
+    def _decode_loop(self) -> None:
+        while True:
+            item = self._queue.take(timeout_s=1.0)
+            if item is None:
+                continue
+            for frame in self._frames_of(item):
+                if self._stop.is_set():
+                    break
+                self._show(frame)
+            if item is Mark.END:
+                break
+        self._done.set()
+
+    def _frames_of(self, item: EncodedPacket | Mark) -> Iterator[Frame]:
+        match item:
+            case EncodedPacket():
+                return self._decoder.decode(item)
+            case Mark.SCENE_CUT:
+                return self._decoder.cut_scene()
+            case Mark.RESYNC:
+                return self._decoder.resync()
+            case Mark.END:
+                return self._decoder.drain()
+
+    def _show(self, frame: Frame) -> None:
+        with self._lock:
+            self._frames_decoded += 1
+        try:
+            self._on_frame(frame)
+        except Exception as error:
+            self._consumer_failed("consumer_error", error)
+
+    # ------------------------------------------------------------------ both
+
+    def _consumer_failed(self, cause: str, error: Exception) -> None:
+        _log.exception("camera %r: whoever takes its frames or packets raised", self._camera.id)
+        with self._lock:
+            self._consumer_errors[cause] += 1
+            self._last_error = redact(f"{type(error).__name__}: {error}")
+
+    def _set(self, state: ReaderState, *, error: str | None = None) -> None:
+        with self._lock:
+            self._state = state
+            if error is not None:
+                self._last_error = error
+
+    def _forget_arrivals(self, now_s: float) -> None:
+        while self._arrivals_s and self._arrivals_s[0] < now_s - _FPS_WINDOW_S:
+            self._arrivals_s.popleft()

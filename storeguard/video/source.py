@@ -1,0 +1,419 @@
+"""Opening a camera's address and reading encoded packets from it.
+
+An address is a file, a folder of images, `rtsp://`, `http(s)://` or a V4L2 device. Opening and
+reading always have deadlines; what goes wrong is told with the camera's id and its address
+without credentials.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from enum import StrEnum
+from fractions import Fraction
+from pathlib import Path
+from typing import Protocol
+from urllib.parse import urlsplit
+
+import av
+
+from storeguard.clock import Clock
+from storeguard.config import CameraConfig, redact
+from storeguard.errors import EmptySourceError, SourceError, SourceTimeoutError
+from storeguard.video.packets import MICROSECOND, MediaKind, StreamFormat
+from storeguard.video.parameters import ParameterWatch
+from storeguard.video.timeline import Stamps
+
+_IMAGE_CODECS = {
+    ".jpg": "mjpeg",
+    ".jpeg": "mjpeg",
+    ".png": "png",
+    ".bmp": "bmp",
+    ".webp": "webp",
+    ".tif": "tiff",
+    ".tiff": "tiff",
+    ".ppm": "ppm",
+}
+_UNTIMED_FORMATS = {"mpjpeg"}  # their timestamps are made up from a nominal rate
+_SLACK = 0.8  # an error this close to a deadline was the deadline
+
+
+class SourceKind(StrEnum):
+    """What an address leads to."""
+
+    FILE = "file"
+    IMAGES = "images"
+    RTSP = "rtsp"
+    HTTP = "http"
+    DEVICE = "device"
+
+
+@dataclass(frozen=True, slots=True)
+class StreamFacts:
+    """What is known of a source once it is open.
+
+    Attributes:
+        kind: what the address leads to.
+        live: whether packets come when they are captured; False for what can be played again.
+        container: FFmpeg's name of the container or protocol.
+        codec: FFmpeg's name of the video codec.
+        wh: width and height in pixels; (0, 0) when a live stream has not told yet.
+        average_fps: frames per second as declared; None when unknown.
+        time_base: seconds of one tick of the video stream's timestamps.
+        duration_s: declared length; None for live streams and where it is not declared.
+        audio_codec: None without audio.
+    """
+
+    kind: SourceKind
+    live: bool
+    container: str
+    codec: str
+    wh: tuple[int, int]
+    average_fps: float | None
+    time_base: Fraction
+    duration_s: float | None
+    audio_codec: str | None
+
+    @property
+    def frame_us(self) -> int:
+        """The usual time between two pictures in microseconds; 40 ms when unknown."""
+        return int(1_000_000 / self.average_fps) if self.average_fps else 40_000
+
+    @property
+    def local(self) -> bool:
+        """Whether an error is final: files do not come back by themselves, cameras do."""
+        return self.kind in {SourceKind.FILE, SourceKind.IMAGES}
+
+
+@dataclass(frozen=True, slots=True)
+class RawPacket:
+    """A packet as the source gave it, its timestamps converted to microseconds.
+
+    Attributes:
+        data: the packet, in the source's own time base.
+        format: of its stream; changes when the camera changes its parameters.
+        stamps: its timestamps. Both are None for streams that carry none (MJPEG over HTTP), whose
+            packets are captured when they arrive.
+        untimed: True for such streams.
+    """
+
+    data: av.Packet
+    format: StreamFormat
+    stamps: Stamps
+    untimed: bool = False
+
+
+class Source(Protocol):
+    """An open source. `origin_us` is the timestamp where playing starts, if not at the first."""
+
+    facts: StreamFacts
+    origin_us: int | None
+
+    def packets(self) -> Iterator[RawPacket]:
+        """Video and audio packets in decoding order, until the source ends.
+
+        Raises:
+            SourceTimeoutError: nothing arrived within `read_timeout_s`.
+            SourceError: the connection broke, or the file ended before its declared end.
+        """
+        ...
+
+
+def kind_of(address: str) -> SourceKind:
+    """What sort of source an address is. Looks at the file system."""
+    match urlsplit(address).scheme.lower():
+        case "rtsp" | "rtsps":
+            return SourceKind.RTSP
+        case "http" | "https":
+            return SourceKind.HTTP
+    if address.startswith("/dev/video"):
+        return SourceKind.DEVICE
+    return SourceKind.IMAGES if Path(address).is_dir() else SourceKind.FILE
+
+
+@contextmanager
+def open_source(
+    camera: CameraConfig, *, clock: Clock, start_offset_s: float | None = None
+) -> Iterator[Source]:
+    """Open a camera's source, and close it at the end of the `with` block.
+
+    Args:
+        camera: its settings.
+        clock: measures the deadlines.
+        start_offset_s: seconds of a file to skip; None takes the camera's own setting.
+
+    Raises:
+        SourceTimeoutError: it did not answer within `open_timeout_s` (per step: FFmpeg first
+            connects, then looks into the stream, and each may take that long).
+        EmptySourceError: there is no video in it.
+        SourceError: anything else that keeps it from being opened.
+    """
+    kind = kind_of(camera.source)
+    offset_s = camera.start_offset_s if start_offset_s is None else start_offset_s
+    if kind is SourceKind.IMAGES:
+        yield _ImageFolder(camera, offset_s)
+        return
+    if kind is SourceKind.FILE:
+        _require_video_file(camera)
+    if kind is SourceKind.DEVICE and not Path(camera.source).exists():
+        raise SourceError(f"{_name(camera)}: no such device")
+    started_s = clock.monotonic()
+    try:
+        container = av.open(
+            camera.source,
+            format="v4l2" if kind is SourceKind.DEVICE else None,
+            options=_options(camera, kind),
+            timeout=(camera.open_timeout_s, camera.read_timeout_s),
+        )
+    except (av.FFmpegError, OSError, ValueError) as error:
+        waited_s = clock.monotonic() - started_s
+        raise _open_failure(camera, kind, error, waited_s) from None
+    with container:
+        yield _FFmpegSource(camera, container, kind=kind, clock=clock, offset_s=offset_s)
+
+
+def _options(camera: CameraConfig, kind: SourceKind) -> dict[str, str]:
+    match kind:
+        case SourceKind.RTSP:
+            return {
+                "rtsp_transport": camera.rtsp_transport,
+                # A second guard on the socket itself, under PyAV's own deadline.
+                "timeout": str(int(camera.read_timeout_s * 1_000_000)),
+                # The SDP tells the codec; more looking would only delay the first picture.
+                "analyzeduration": "1000000",
+            }
+        case SourceKind.HTTP:
+            return {"rw_timeout": str(int(camera.read_timeout_s * 1_000_000))}
+        case SourceKind.FILE:
+            return {"fflags": "+genpts"}  # AVI keeps none for streams with B-frames
+        case _:
+            return {}
+
+
+def _name(camera: CameraConfig) -> str:
+    return f"camera {camera.id!r}: {redact(camera.source)}"
+
+
+def _require_video_file(camera: CameraConfig) -> None:
+    try:
+        status = os.stat(camera.source)  # noqa: PTH116  # may also be bytes-like odd names
+    except OSError as error:
+        reason = "no such file" if isinstance(error, FileNotFoundError) else error.strerror
+        raise SourceError(f"{_name(camera)}: {reason}") from None
+    if not stat.S_ISREG(status.st_mode):
+        # Opening a FIFO would block for ever, beyond the reach of any deadline.
+        raise SourceError(f"{_name(camera)}: expected a regular file")
+    if status.st_size == 0:
+        raise EmptySourceError(f"{_name(camera)}: the file is empty (0 bytes)")
+
+
+def _open_failure(
+    camera: CameraConfig, kind: SourceKind, error: Exception, waited_s: float
+) -> SourceError:
+    limit_s = min(camera.open_timeout_s, camera.read_timeout_s)
+    if kind is not SourceKind.FILE and (
+        isinstance(error, av.error.ExitError | TimeoutError) or waited_s >= _SLACK * limit_s
+    ):
+        return SourceTimeoutError(
+            f"{_name(camera)}: no answer within {waited_s:.1f} s "
+            f"(open_timeout_s {camera.open_timeout_s:g}, read_timeout_s {camera.read_timeout_s:g})"
+        )
+    if kind is SourceKind.FILE and isinstance(error, ValueError):
+        return SourceError(
+            f"{_name(camera)}: not a video that FFmpeg can read, or cut off before its index"
+        )
+    return SourceError(f"{_name(camera)}: cannot be opened: {_reason(error)}")
+
+
+def _reason(error: Exception) -> str:
+    """FFmpeg's words without the address, which may hold credentials."""
+    words = getattr(error, "strerror", None)
+    return redact(words or type(error).__name__)
+
+
+class _FFmpegSource:
+    """A source that FFmpeg demuxes."""
+
+    def __init__(
+        self,
+        camera: CameraConfig,
+        container: av.container.InputContainer,
+        *,
+        kind: SourceKind,
+        clock: Clock,
+        offset_s: float,
+    ) -> None:
+        self._camera, self._container, self._clock = camera, container, clock
+        if not container.streams.video:
+            others = ", ".join(s.type for s in container.streams) or "nothing at all"
+            raise EmptySourceError(f"{_name(camera)}: no video stream in it, found {others}")
+        self._video = container.streams.video[0]
+        if self._video.codec_context is None:
+            raise SourceError(f"{_name(camera)}: FFmpeg has no decoder for its video codec")
+        self._audio = next(
+            (s for s in container.streams.audio if s.codec_context is not None), None
+        )
+        self.facts = self._facts(kind)
+        if self.facts.local and 0 in self.facts.wh:
+            raise EmptySourceError(
+                f"{_name(camera)}: its frames have no size, found "
+                f"{self.facts.wh[0]}x{self.facts.wh[1]}"
+            )
+        self.origin_us = None if self.facts.live else self._seek(offset_s)
+
+    def _facts(self, kind: SourceKind) -> StreamFacts:
+        video = self._video
+        rate = video.average_rate or video.guessed_rate
+        duration = self._container.duration
+        duration_s = duration / 1_000_000 if duration and duration > 0 else None
+        live = kind in {SourceKind.RTSP, SourceKind.DEVICE} or (
+            kind is SourceKind.HTTP and duration_s is None
+        )
+        return StreamFacts(
+            kind=kind,
+            live=live,
+            container=self._container.format.name,
+            codec=video.codec_context.name,
+            wh=(video.codec_context.width, video.codec_context.height),
+            average_fps=float(rate) if rate else None,
+            time_base=video.time_base or MICROSECOND,
+            duration_s=None if live else duration_s,
+            audio_codec=None if self._audio is None else self._audio.codec_context.name,
+        )
+
+    def _seek(self, offset_s: float) -> int | None:
+        if not offset_s:
+            return None
+        if self.facts.duration_s is not None and offset_s >= self.facts.duration_s:
+            raise EmptySourceError(
+                f"{_name(self._camera)}: start_offset_s is {offset_s:g}, but the video is only "
+                f"{self.facts.duration_s:.1f} s long"
+            )
+        begin_us = self._container.start_time or 0
+        target_us = begin_us + int(offset_s * 1_000_000)
+        self._container.seek(target_us, backward=True)
+        return target_us
+
+    def packets(self) -> Iterator[RawPacket]:
+        untimed = self.facts.container in _UNTIMED_FORMATS
+        watch = ParameterWatch(StreamFormat.of(self._video))
+        audio = None if self._audio is None else StreamFormat.of(self._audio)
+        streams = [s for s in (self._video, self._audio) if s is not None]
+        last_us = 0
+        asked_s = self._clock.monotonic()
+        try:
+            for packet in self._container.demux(streams):
+                if packet.size:
+                    stamps = Stamps(None, None, 0) if untimed else _stamps(packet)
+                    if packet.stream is self._video:
+                        last_us = max(last_us, (stamps.pts_us or 0) + stamps.duration_us)
+                        yield RawPacket(packet, watch.see(packet), stamps, untimed)
+                    elif audio is not None:
+                        yield RawPacket(packet, audio, stamps)
+                asked_s = self._clock.monotonic()
+        except (av.FFmpegError, OSError) as error:
+            raise self._read_failure(error, self._clock.monotonic() - asked_s) from None
+        if self.facts.live:
+            raise self._read_failure(None, self._clock.monotonic() - asked_s)
+        self._require_whole(last_us)
+
+    def _read_failure(self, error: Exception | None, waited_s: float) -> SourceError:
+        limit_s = self._camera.read_timeout_s
+        if isinstance(error, av.error.ExitError | TimeoutError) or waited_s >= _SLACK * limit_s:
+            return SourceTimeoutError(
+                f"{_name(self._camera)}: sent nothing for {waited_s:.1f} s "
+                f"(read_timeout_s {limit_s:g})"
+            )
+        reason = "the other side ended the stream" if error is None else _reason(error)
+        return SourceError(f"{_name(self._camera)}: reading failed: {reason}")
+
+    def _require_whole(self, last_us: int) -> None:
+        """A file that stops well before the end its own index declares was cut off."""
+        video = self._video
+        if not video.duration or video.time_base is None:
+            return
+        begin_us = int((video.start_time or 0) * video.time_base * 1_000_000)
+        declared_s = float(video.duration * video.time_base)
+        found_s = (last_us - begin_us) / 1_000_000
+        if declared_s - found_s > max(1.0, 0.05 * declared_s):
+            raise SourceError(
+                f"{_name(self._camera)}: truncated: declares {declared_s:.1f} s of video, "
+                f"{max(0.0, found_s):.1f} s could be read"
+            )
+
+
+def _stamps(packet: av.Packet) -> Stamps:
+    scale = packet.time_base * 1_000_000
+    return Stamps(
+        pts_us=None if packet.pts is None else round(packet.pts * scale),
+        dts_us=None if packet.dts is None else round(packet.dts * scale),
+        duration_us=round((packet.duration or 0) * scale),
+    )
+
+
+class _ImageFolder:
+    """A folder of pictures, in the order of their names, played at `image_fps`."""
+
+    origin_us: int | None = None
+
+    def __init__(self, camera: CameraConfig, offset_s: float) -> None:
+        self._camera = camera
+        self._paths = sorted(
+            path for path in Path(camera.source).iterdir() if path.suffix.lower() in _IMAGE_CODECS
+        )
+        if not self._paths:
+            raise EmptySourceError(
+                f"{_name(camera)}: no images in the folder (looked for "
+                f"{', '.join(sorted(_IMAGE_CODECS))})"
+            )
+        num_images = len(self._paths)
+        self._paths = self._paths[int(offset_s * camera.image_fps) :]
+        if not self._paths:
+            raise EmptySourceError(
+                f"{_name(camera)}: start_offset_s {offset_s:g} skips all {num_images} images"
+            )
+        codec, wh = self._first_picture()
+        self.facts = StreamFacts(
+            kind=SourceKind.IMAGES,
+            live=False,
+            container="images",
+            codec=codec,
+            wh=wh,
+            average_fps=camera.image_fps,
+            time_base=MICROSECOND,
+            duration_s=len(self._paths) / camera.image_fps,
+            audio_codec=None,
+        )
+
+    def _first_picture(self) -> tuple[str, tuple[int, int]]:
+        for path in self._paths:
+            try:
+                with av.open(str(path)) as container:
+                    context = container.streams.video[0].codec_context
+                    if context.width and context.height:
+                        return context.name, (context.width, context.height)
+            except (av.FFmpegError, OSError, ValueError, IndexError):
+                continue
+        raise EmptySourceError(
+            f"{_name(self._camera)}: none of its {len(self._paths)} images can be read"
+        )
+
+    def packets(self) -> Iterator[RawPacket]:
+        formats: dict[str, StreamFormat] = {}
+        step_us = int(1_000_000 / self._camera.image_fps)
+        for number, path in enumerate(self._paths):
+            codec = _IMAGE_CODECS[path.suffix.lower()]
+            if codec not in formats:
+                formats[codec] = StreamFormat(MediaKind.VIDEO, codec, wh=self.facts.wh)
+            try:
+                content = path.read_bytes()
+            except OSError as error:
+                reason = error.strerror or type(error).__name__
+                raise SourceError(f"{_name(self._camera)}: {path.name}: {reason}") from None
+            packet = av.Packet(content)
+            packet.is_keyframe = True
+            stamp = number * step_us
+            yield RawPacket(packet, formats[codec], Stamps(stamp, stamp, step_us))
