@@ -12,15 +12,16 @@ import ray
 from ray.actor import ActorHandle
 from ray.serve.handle import DeploymentHandle
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
-from storeguard.events.journal import JournalDrops
-from storeguard.events.shipper import ShipperStats
 
 from actors.camera import CameraActor
 from actors.lease import Lease
 from actors.rules import RulesActor
-from storeguard.config import CameraConfig, StoreConfig, redact
+from storeguard.addresses import redact
+from storeguard.config import CameraConfig, StoreConfig
 from storeguard.events.embedded import EmbeddedValkey
 from storeguard.events.event import ModelRef
+from storeguard.events.journal import JournalDrops
+from storeguard.events.shipper import ShipperStats
 from storeguard.pipeline.roster import Roster
 from storeguard.pipeline.status import CameraState, CameraStatus
 

@@ -2,16 +2,17 @@
 
     python benchmarks/accuracy.py [--quick]
 
-Average precision on the validation pictures (one held-out CCTV room, a third of coco_people) and the
-median time of one frame in batches of 1, 4 and 8. Both detectors are timed in turn, run by run, so that
-whatever else the machine does meets both; the ratio is what to read. Writes
-benchmarks/results/accuracy.json. The pictures are not part of the project: without ../shared/data the
-script says so and ends with status 0.
+Average precision on the validation pictures (one held-out CCTV room, a third of coco_people) and
+the median time of one frame in batches of 1, 4 and 8. Both detectors are timed in turn, run by run,
+so that whatever else the machine does meets both; the ratio is what to read. Writes
+benchmarks/results/accuracy.json. The pictures are not part of the project: without ../shared/data
+the script says so and ends with status 0.
 """
 
 from __future__ import annotations
 
 import argparse
+import functools
 import hashlib
 import importlib.metadata
 import json
@@ -103,8 +104,7 @@ def measure_speed(detectors: dict[str, Forward], *, num_runs: int) -> list[dict[
         for batch in BATCHES:
             images = rng.integers(0, 256, (batch, side, side, 3), dtype=np.uint8)
             calls = {
-                name: (lambda forward=forward: forward(images))
-                for name, forward in detectors.items()
+                name: functools.partial(forward, images) for name, forward in detectors.items()
             }
             times = interleaved_ms(calls, num_runs=num_runs)
             ms = {name: statistics.median(values) / batch for name, values in times.items()}

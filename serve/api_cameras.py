@@ -5,16 +5,19 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from http import HTTPStatus
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
 from fastapi import APIRouter, Body, Response
 from fastapi.responses import StreamingResponse
 from pydantic import BaseModel, ConfigDict
 
+from serve.api_media import Seats
 from serve.api_parts import CameraControl, RecordCommand
 from serve.api_problems import ConflictError
-from storeguard.config import CameraConfig, parse, redact
+from storeguard.addresses import redact
+from storeguard.config import CameraConfig
 from storeguard.errors import ConfigError, NotFoundError, OverloadedError, QueryError
+from storeguard.loading import parse
 from storeguard.pipeline.status import CameraStatus
 
 _MAX_VIEWERS: Final = 32
@@ -64,17 +67,34 @@ def hidden(settings: CameraConfig) -> CameraConfig:
 def cameras_router(cameras: CameraControl) -> APIRouter:
     """The routes under ``/cameras``."""
     router = APIRouter(prefix="/cameras", tags=["cameras"])
-    viewers = 0
+    _add_reading(router, cameras)
+    _add_changing(router, cameras)
+    _add_pictures(router, cameras)
 
-    async def described(camera_id: str) -> Camera:
-        settings = await cameras.get(camera_id)
-        return Camera(status=await _status(cameras, camera_id), settings=hidden(settings))
+    @router.post("/{camera_id}/recordings", status_code=HTTPStatus.ACCEPTED)
+    async def record(camera_id: str, command: RecordCommand) -> dict[str, Any]:
+        """Start or stop recording; a manual start never waits for an automatic one's cooldown."""
+        if command.sensor is not None and command.sensor.id != camera_id:
+            raise QueryError(f"sensor.id: expected {camera_id!r}, found {command.sensor.id!r}")
+        await cameras.get(camera_id)
+        return await cameras.record(camera_id, command)
 
+    return router
+
+
+def _add_reading(router: APIRouter, cameras: CameraControl) -> None:
     @router.get("")
     async def list_cameras() -> Cameras:
         """All cameras and how they are doing."""
         return Cameras(cameras=[_hide(status) for status in await cameras.list()])
 
+    @router.get("/{camera_id}")
+    async def get_camera(camera_id: str) -> Camera:
+        """One camera: how it is doing, and its settings."""
+        return await _described(cameras, camera_id)
+
+
+def _add_changing(router: APIRouter, cameras: CameraControl) -> None:
     @router.post("", status_code=HTTPStatus.CREATED)
     async def add_camera(settings: CameraConfig, response: Response) -> Camera:
         """Add a camera; the others go on undisturbed."""
@@ -86,28 +106,27 @@ def cameras_router(cameras: CameraControl) -> APIRouter:
         except ConfigError as error:  # somebody else was quicker
             raise ConflictError(str(error)) from error
         response.headers["Location"] = f"/api/v1/cameras/{settings.id}"
-        return await described(settings.id)
-
-    @router.get("/{camera_id}")
-    async def get_camera(camera_id: str) -> Camera:
-        """One camera: how it is doing, and its settings."""
-        return await described(camera_id)
+        return await _described(cameras, settings.id)
 
     @router.patch("/{camera_id}")
-    async def change_camera(camera_id: str, changes: dict[str, Any] = Body()) -> Camera:  # noqa: B008 - FastAPI's way
+    async def change_camera(camera_id: str, changes: Annotated[dict[str, Any], Body()]) -> Camera:
         """Change some of a camera's settings: a JSON merge patch (RFC 7396) on `settings`."""
         settings = await cameras.get(camera_id)
         patched(settings, changes)  # a fault is the client's, and is found before anything moves
         if changes.get("source") == redact(settings.source):
             changes = {key: value for key, value in changes.items() if key != "source"}
         await cameras.patch(camera_id, changes)
-        return await described(camera_id)
+        return await _described(cameras, camera_id)
 
     @router.delete("/{camera_id}", status_code=HTTPStatus.NO_CONTENT)
     async def remove_camera(camera_id: str) -> Response:
         """Remove a camera; its events stay."""
         await cameras.remove(camera_id)
         return Response(status_code=HTTPStatus.NO_CONTENT)
+
+
+def _add_pictures(router: APIRouter, cameras: CameraControl) -> None:
+    seats = Seats(_MAX_VIEWERS, "watch")
 
     @router.get(
         "/{camera_id}/snapshot",
@@ -124,9 +143,7 @@ def cameras_router(cameras: CameraControl) -> APIRouter:
     @router.get("/{camera_id}/live", response_class=StreamingResponse)
     async def watch_live(camera_id: str) -> StreamingResponse:
         """The camera's pictures as they come (MJPEG), for an `<img>`."""
-        nonlocal viewers
-        if viewers >= _MAX_VIEWERS:
-            raise OverloadedError(f"{viewers} clients watch already; try again later")
+        seats.require_free()
         await cameras.get(camera_id)
         frames = cameras.live(camera_id)
         # The first picture is waited for here, so that what goes wrong gets a proper answer.
@@ -137,29 +154,22 @@ def cameras_router(cameras: CameraControl) -> APIRouter:
             raise OverloadedError(f"camera {camera_id!r}: no picture came") from None
 
         async def parts() -> AsyncIterator[bytes]:
-            nonlocal viewers
-            viewers += 1
-            try:
-                yield _part(first)
-                async for jpeg in frames:
-                    yield _part(jpeg)
-            finally:
-                viewers -= 1
-                await _close(frames)
+            with seats.taken():
+                try:
+                    yield _part(first)
+                    async for jpeg in frames:
+                        yield _part(jpeg)
+                finally:
+                    await _close(frames)
 
         return StreamingResponse(
             parts(), media_type=f"multipart/x-mixed-replace; boundary={_BOUNDARY}"
         )
 
-    @router.post("/{camera_id}/recordings", status_code=HTTPStatus.ACCEPTED)
-    async def record(camera_id: str, command: RecordCommand) -> dict[str, Any]:
-        """Start or stop recording; a manual start never waits for an automatic one's cooldown."""
-        if command.sensor is not None and command.sensor.id != camera_id:
-            raise QueryError(f"sensor.id: expected {camera_id!r}, found {command.sensor.id!r}")
-        await cameras.get(camera_id)
-        return await cameras.record(camera_id, command)
 
-    return router
+async def _described(cameras: CameraControl, camera_id: str) -> Camera:
+    settings = await cameras.get(camera_id)
+    return Camera(status=await _status(cameras, camera_id), settings=hidden(settings))
 
 
 async def _status(cameras: CameraControl, camera_id: str) -> CameraStatus:

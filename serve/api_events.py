@@ -11,9 +11,9 @@ from fastapi import APIRouter, Header, Query, Request, Response
 from fastapi.responses import StreamingResponse
 from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field
 
-from serve.api_media import serve_object
+from serve.api_media import Seats, serve_object
 from serve.api_parts import EventSource, Objects
-from storeguard.errors import NotFoundError, OverloadedError, QueryError, StoreError
+from storeguard.errors import NotFoundError, QueryError, StoreError
 from storeguard.events.event import Event, EventStatus, EventType
 from storeguard.events.query import MAX_ID, MAX_LIMIT, EventQuery
 
@@ -83,13 +83,28 @@ def events_router(events: EventSource, objects: Objects) -> APIRouter:
         objects: where clips and snapshots are.
     """
     router = APIRouter(prefix="/events", tags=["events"])
-    streams = 0
+    _add_pages(router, events)
+    _add_stream(router, events)  # before {event_id}, which would take "stream" for an id
+    _add_media(router, events, objects)
 
+    @router.get("/{event_id}")
+    async def get_event(event_id: str) -> Event:
+        """One event."""
+        return await _existing(events, event_id)
+
+    return router
+
+
+def _add_pages(router: APIRouter, events: EventSource) -> None:
     @router.get("")
     async def list_events(wanted: Annotated[EventFilter, Query()]) -> EventsPage:
         """A page of events, newest first. Paging neither skips nor repeats as events arrive."""
         page = await events.query(EventQuery(**dict(wanted)))
         return EventsPage(events=list(page.events), next_cursor=page.next_cursor)
+
+
+def _add_stream(router: APIRouter, events: EventSource) -> None:
+    seats = Seats(_MAX_STREAMS, "follow the events")
 
     @router.get("/stream", response_class=StreamingResponse)
     async def stream_events(
@@ -101,46 +116,44 @@ def events_router(events: EventSource, objects: Objects) -> APIRouter:
         A reconnecting client names the last change it saw in `Last-Event-ID` and misses none. If
         that change is too long ago, an event named `reset` tells it to ask for a page instead.
         """
-        nonlocal streams
         after = last_event_id or wanted.last_event_id
         if after is not None and not _CHANGE_ID.fullmatch(after):
             raise QueryError(f"Last-Event-ID: expected an id of this stream, found {after!r}")
-        if streams >= _MAX_STREAMS:
-            raise OverloadedError(f"{streams} clients follow the events already; try again later")
+        question = EventQuery(**wanted.model_dump(exclude={"last_event_id"}))
+        seats.require_free()
         await events.ping()
         missed = after is not None and await events.missed_changes(after)
-        admits = EventQuery(**wanted.model_dump(exclude={"last_event_id"})).admits
 
         async def lines() -> AsyncIterator[str]:
-            nonlocal streams
-            streams += 1
-            try:
+            with seats.taken():
                 yield "retry: 2000\n\n"
                 if missed:
                     yield "event: reset\ndata: {}\n\n"
-                async for change in events.changes(after, idle_s=_HEARTBEAT_S):
-                    if change is None:
-                        yield ": still here\n\n"
-                    elif admits(change.event):
-                        body = change.event.model_dump_json()
-                        yield f"id: {change.id}\ndata: {body}\n\n"
-            except StoreError:  # the client comes back with its Last-Event-ID
-                yield ": the event store does not answer\n\n"
-            finally:
-                streams -= 1
+                async for line in _lines(events, question, after):
+                    yield line
 
         return StreamingResponse(
             lines(), media_type="text/event-stream", headers={"X-Accel-Buffering": "no"}
         )
 
-    @router.get("/{event_id}")
-    async def get_event(event_id: str) -> Event:
-        """One event."""
-        return await _existing(events, event_id)
 
-    @router.api_route(
+async def _lines(
+    events: EventSource, question: EventQuery, after: str | None
+) -> AsyncIterator[str]:
+    try:
+        async for change in events.changes(after, idle_s=_HEARTBEAT_S):
+            if change is None:
+                yield ": still here\n\n"
+            elif question.admits(change.event):
+                yield f"id: {change.id}\ndata: {change.event.model_dump_json()}\n\n"
+    except StoreError:  # the client comes back with its Last-Event-ID
+        yield ": the event store does not answer\n\n"
+
+
+def _add_media(router: APIRouter, events: EventSource, objects: Objects) -> None:
+    @router.head("/{event_id}/clip", include_in_schema=False)
+    @router.get(
         "/{event_id}/clip",
-        methods=["GET", "HEAD"],
         response_class=Response,
         responses={
             HTTPStatus.OK: {"content": {"video/mp4": {}}},
@@ -149,16 +162,16 @@ def events_router(events: EventSource, objects: Objects) -> APIRouter:
         },
     )
     async def get_clip(event_id: str, request: Request) -> Response:
-        """The video kept for an event; answers Range requests."""
+        """The video kept for an event; answers Range requests and HEAD."""
         clip = (await _existing(events, event_id)).clip
         if clip is None or clip.uri is None:
             reason = "no video was asked for" if clip is None else clip.error or "not stored yet"
-            raise NotFoundError(f"event {event_id[:MAX_ID]!r} has no clip: {reason}")
+            raise NotFoundError(f"event {event_id!r} has no clip: {reason}")
         return await serve_object(request, objects, clip.uri, sha256=clip.sha256)
 
-    @router.api_route(
+    @router.head("/{event_id}/snapshot", include_in_schema=False)
+    @router.get(
         "/{event_id}/snapshot",
-        methods=["GET", "HEAD"],
         response_class=Response,
         responses={HTTPStatus.OK: {"content": {"image/jpeg": {}}}},
     )
@@ -166,10 +179,8 @@ def events_router(events: EventSource, objects: Objects) -> APIRouter:
         """The still picture of an event."""
         snapshot = (await _existing(events, event_id)).snapshot
         if snapshot is None:
-            raise NotFoundError(f"event {event_id[:MAX_ID]!r} has no snapshot")
+            raise NotFoundError(f"event {event_id!r} has no snapshot")
         return await serve_object(request, objects, snapshot.uri)
-
-    return router
 
 
 async def _existing(events: EventSource, event_id: str) -> Event:

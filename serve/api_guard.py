@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import ipaddress
 import re
 import time
 from collections.abc import Collection
@@ -19,7 +20,7 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from serve.api_problems import problem
-from storeguard.config import ApiSettings, is_loopback
+from storeguard.config import ApiSettings
 
 COOKIE: Final = "storeguard_session"
 MAX_BODY_BYTES: Final = 1 << 20
@@ -78,7 +79,7 @@ class Guard:
     def _refusal(self, scope: Scope, headers: Headers) -> Response | None:
         host = headers.get("host", "")
         name = _host_name(host)
-        if self._settings.token is None and not (name == self._settings.host or is_loopback(name)):
+        if self._settings.token is None and not (name == self._settings.host or _is_loopback(name)):
             # Without a token, a page elsewhere could reach us under a name of its own (DNS
             # rebinding); with one, it lacks the token.
             return problem(
@@ -199,6 +200,14 @@ def _host_name(host: str) -> str:
     if host.startswith("["):
         return host[1:].partition("]")[0]
     return host.rpartition(":")[0] if host.rpartition(":")[2].isdigit() else host
+
+
+def _is_loopback(name: str) -> bool:
+    """Strictly: a name such as 127.0.0.1.example.com is somebody else's."""
+    try:
+        return name == "localhost" or ipaddress.ip_address(name).is_loopback
+    except ValueError:
+        return False
 
 
 def _sealed(token: str, expiry: str) -> str:

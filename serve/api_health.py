@@ -18,7 +18,8 @@ from starlette.responses import JSONResponse
 
 from serve.api_guard import authenticated
 from serve.api_parts import CameraControl, EventSource, HealthCheck, HealthReport
-from storeguard.config import ApiSettings, redact
+from storeguard.addresses import redact
+from storeguard.config import ApiSettings
 from storeguard.pipeline.status import CameraState, CameraStatus
 
 T = TypeVar("T")
@@ -201,6 +202,9 @@ class _Snapshot:
             for camera in cameras:
                 counter.add_metric([camera.id], float(getattr(camera, field)))
             yield counter
+        yield from self._per_camera_and_part()
+
+    def _per_camera_and_part(self) -> Iterator[Metric]:
         dropped = CounterMetricFamily(
             "storeguard_camera_frames_dropped", "frames lost, by cause", labels=["camera", "cause"]
         )
@@ -214,7 +218,7 @@ class _Snapshot:
             "capture time of the last frame",
             labels=["camera"],
         )
-        for camera in cameras:
+        for camera in self._cameras:
             for cause, n in camera.dropped.items():
                 dropped.add_metric([camera.id, cause], float(n))
             for step, value_ms in camera.latency_ms.items():

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Final
@@ -14,6 +15,7 @@ from fastapi.responses import StreamingResponse
 
 from serve.api_parts import Objects
 from serve.api_problems import problem
+from storeguard.errors import OverloadedError
 from storeguard.storage.objects import Reader
 
 _CHUNK_BYTES: Final = 256 * 1024
@@ -67,6 +69,34 @@ def span_of(header: str, size: int) -> Span | None:
     if first >= size:
         raise LookupError(header)
     return Span(first, last)
+
+
+class Seats:
+    """Bounds how many clients a kind of stream has at once; the next one is refused.
+
+    Args:
+        limit: most clients.
+        what: what they do, for the refusal.
+    """
+
+    def __init__(self, limit: int, what: str) -> None:
+        self._limit = limit
+        self._what = what
+        self._used = 0
+
+    def require_free(self) -> None:
+        """Raise OverloadedError when all seats are taken."""
+        if self._used >= self._limit:
+            raise OverloadedError(f"{self._used} clients {self._what} already; try again later")
+
+    @contextmanager
+    def taken(self) -> Iterator[None]:
+        """Take a seat for as long as the stream lasts."""
+        self._used += 1
+        try:
+            yield
+        finally:
+            self._used -= 1
 
 
 async def serve_object(

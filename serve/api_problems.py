@@ -12,7 +12,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
-from storeguard.config import redact
+from storeguard.addresses import redact
 from storeguard.errors import (
     ConfigError,
     NotFoundError,

@@ -18,8 +18,9 @@ from actors.supervisor import NAMESPACE, Supervisor, actor_name
 from serve.api import create_api
 from serve.control import SupervisedCameras, SystemHealth
 from serve.detector import detector_application
-from storeguard.config import StoreConfig, resolve_paths
+from storeguard.config import StoreConfig
 from storeguard.events.store import EventReader
+from storeguard.loading import resolve_paths
 from storeguard.storage.objects import object_store
 
 APP_NAME = "storeguard"

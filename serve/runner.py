@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import socket
 import time
@@ -59,6 +60,7 @@ def running_store(
     say("starting Ray" if ray_address is None else f"connecting to Ray at {ray_address}")
     _init_ray(ray_address)
     try:
+        logging.getLogger("ray.serve").setLevel(logging.WARNING)
         serve.start(
             http_options={"host": config.api.host, "port": config.api.port},
             proxy_location="HeadOnly",
@@ -81,10 +83,8 @@ def stop_store(store_id: str) -> None:
     with contextlib.suppress(ValueError, RayError):
         supervisor = ray.get_actor(actor_name(store_id, "supervisor"), namespace=NAMESPACE)
         ray.get(supervisor.stop.remote(), timeout=_ANSWER_S)
-        serve.delete(APP_NAME)
+        serve.delete(APP_NAME)  # the cluster may serve other applications too
         ray.kill(supervisor)
-    with contextlib.suppress(RayError):
-        serve.shutdown()
 
 
 def _init_ray(address: str | None) -> None:

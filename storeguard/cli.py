@@ -9,7 +9,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -19,16 +19,11 @@ from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from storeguard.config import (
-    DetectorSettings,
-    StoreConfig,
-    load_config,
-    load_zones,
-    redact,
-    resolve_source,
-)
+from storeguard.addresses import redact, resolve_source
+from storeguard.config import DetectorSettings, StoreConfig
 from storeguard.errors import ConfigError, StoreguardError
 from storeguard.live_table import live_table
+from storeguard.loading import load_config, load_zones
 from storeguard.pipeline.status import CameraState, CameraStatus
 
 app = typer.Typer(
@@ -36,7 +31,7 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
-console = Console(stderr=True)
+console = Console(stderr=True, width=None if sys.stderr.isatty() else 120)
 _DEMO_CONFIG = Path(__file__).resolve().parent.parent / "configs" / "demo.yaml"
 _PLAIN_EVERY_S = 5.0
 
@@ -112,6 +107,7 @@ def _run_store(
         port = free_port(config.api.host, config.api.port)
         config = config.model_copy(update={"api": config.api.model_copy(update={"port": port})})
     signal.signal(signal.SIGTERM, _interrupt)
+    began = datetime.now(UTC)
     statuses: list[CameraStatus] = []
     try:
         with running_store(config, ray_address=ray_address, say=_say) as store:
@@ -121,7 +117,7 @@ def _run_store(
             for camera in config.cameras:
                 console.print(f"live view  {store.url}/api/v1/cameras/{camera.id}/live")
             statuses = _watch(store, config.store, seconds)
-            events = _recent_events(store.url, config)
+            events = _recent_events(store.url, config, began)
     except KeyboardInterrupt:
         console.print("stopped")
         return
@@ -168,13 +164,16 @@ def _table_display() -> Iterator[Any]:
     yield show
 
 
-def _recent_events(url: str, config: StoreConfig) -> list[dict[str, Any]]:
+def _recent_events(url: str, config: StoreConfig, since: datetime) -> list[dict[str, Any]]:
     import httpx  # noqa: PLC0415
 
     headers = {"Authorization": f"Bearer {config.api.token}"} if config.api.token else {}
     try:
         answer = httpx.get(
-            f"{url}/api/v1/events", params={"limit": 20}, headers=headers, timeout=10
+            f"{url}/api/v1/events",
+            params={"limit": 20, "start": since.isoformat()},
+            headers=headers,
+            timeout=10,
         )
         answer.raise_for_status()
     except httpx.HTTPError as error:
@@ -196,7 +195,7 @@ def _summarise(statuses: Sequence[CameraStatus], events: Sequence[dict[str, Any]
             event["camera_id"],
             event.get("zone_id") or "-",
             f"#{event['person_id'].rsplit('-', 1)[-1]}" if event.get("person_id") else "-",
-            event["started_at"],
+            event["started_at"][11:],
             "-" if dwell is None else f"{dwell:.1f}",
         )
     console.print(table)
@@ -231,8 +230,6 @@ def process(  # noqa: PLR0917 - Typer reads options off the signature
     ] = None,
 ) -> None:
     """Run one video file through detection, tracking and rules; every frame, no Ray."""
-    from datetime import UTC  # noqa: PLC0415
-
     from storeguard.pipeline.process import (  # noqa: PLC0415
         FILE_START,
         ProcessOptions,

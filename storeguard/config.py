@@ -1,28 +1,23 @@
 """Settings: what a configuration file may say, with units, bounds and defaults.
 
-Loaded once by `load_config`, frozen, and handed down typed. The environment is read here only.
+Loaded once (see storeguard.loading), frozen, and handed down typed.
 """
 
 from __future__ import annotations
 
-import importlib.util
-import os
-import re
+import ipaddress
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, TypeVar
+from typing import Annotated, Literal, Self
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
-from storeguard.errors import ConfigError
 from storeguard.rules.zone import polygon_fault
 
 Id = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,62}$")]
 Fraction = Annotated[float, Field(ge=0, le=1)]
-S = TypeVar("S", bound="Settings")
 Point = tuple[Fraction, Fraction]
 
 
@@ -174,6 +169,18 @@ class ZoneConfig(Settings):
         return self
 
 
+class ZoneList(Settings):
+    """The `zones:` list alone, as `--zones FILE` gives it."""
+
+    zones: tuple[ZoneConfig, ...]
+
+    @field_validator("zones")
+    @classmethod
+    def _unique_zones(cls, zones: tuple[ZoneConfig, ...]) -> tuple[ZoneConfig, ...]:
+        _require_unique("zone", (zone.id for zone in zones))
+        return zones
+
+
 # --------------------------------------------------------------------------- cameras
 
 
@@ -214,7 +221,11 @@ class RecordingSettings(Settings):
     command begins `start_before_now_s` ago, so its span is the two together.
     """
 
-    smart_record: SmartRecord = SmartRecord.EVENTS
+    smart_record: Annotated[
+        SmartRecord,
+        # An unquoted `off` is false in YAML.
+        BeforeValidator(lambda value: SmartRecord.OFF if value is False else value),
+    ] = SmartRecord.EVENTS
     container: Container = Container.MP4
     file_prefix: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{0,64}$")] = ""
     folder: Annotated[str, Field(pattern=r"^[A-Za-z0-9_./-]{0,128}$")] = ""
@@ -328,7 +339,7 @@ class DetectorSettings(Settings):
     input_size: InputSize = None
     """Side, or (width, height), in pixels; None takes the model's own, or 320."""
     person_class: int | None = Field(default=None, ge=0)
-    """Index of the class person; None takes the layout's usual one (0; 1 for SSD)."""
+    """Index of the class person; None takes the layout's usual one (0; 1 for SSD and RF-DETR)."""
     min_score: Fraction = 0.10
     nms_iou: Fraction = 0.60
     replicas: int = Field(default=1, ge=1, le=256)
@@ -392,7 +403,10 @@ class StorageSettings(Settings):
 
 def is_loopback(host: str) -> bool:
     """Whether a bind address is reachable from this machine only."""
-    return host in {"localhost", "::1"} or host.startswith("127.")
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 class ApiSettings(Settings):
@@ -451,173 +465,3 @@ def _require_unique(what: str, ids: Iterable[str]) -> None:
     for name, times in Counter(ids).items():
         if times > 1:
             raise ValueError(f"{what} id {name!r} is used {times} times; ids must be unique")
-
-
-# --------------------------------------------------------------------------- loading
-
-
-def load_config(path: Path | str) -> StoreConfig:
-    """Read a YAML configuration.
-
-    Raises:
-        ConfigError: the file is missing, is no YAML, or a value in it is wrong; the message names
-            file, key, value and what was expected, and the camera or zone it belongs to.
-    """
-    document = _read_yaml(Path(path))
-    if not isinstance(document, Mapping):
-        raise ConfigError(
-            f"{path}: expected a mapping with keys such as 'store' and 'cameras', "
-            f"found {type(document).__name__}"
-        )
-    return _with_environment(dict(document), str(path))
-
-
-def load_zones(path: Path | str) -> tuple[ZoneConfig, ...]:
-    """Read the `zones:` list alone: a YAML list of zones, or a mapping with the key `zones`."""
-    document = _read_yaml(Path(path))
-    if isinstance(document, Mapping) and set(document) == {"zones"}:
-        document = document["zones"]
-    return parse(_ZoneList, {"zones": document}, where=str(path)).zones
-
-
-class _ZoneList(Settings):
-    zones: tuple[ZoneConfig, ...]
-
-    @field_validator("zones")
-    @classmethod
-    def _unique_zones(cls, zones: tuple[ZoneConfig, ...]) -> tuple[ZoneConfig, ...]:
-        _require_unique("zone", (zone.id for zone in zones))
-        return zones
-
-
-def parse(kind: type[S], document: Any, *, where: str) -> S:
-    """Validate a document against a settings class.
-
-    Args:
-        kind: the class.
-        document: parsed YAML or JSON.
-        where: what the document is, for the message (a file name, `request body`, ...).
-    """
-    try:
-        return kind.model_validate(document)
-    except ValidationError as error:
-        raise ConfigError("\n".join(_explain(error, document, where))) from None
-
-
-def _read_yaml(path: Path) -> Any:
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: cannot read the configuration: {error}") from None
-    try:
-        return yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{path}: not valid YAML: {error}") from None
-
-
-def _with_environment(document: dict[str, Any], where: str) -> StoreConfig:
-    api = document.get("api")
-    token = os.environ.get("STOREGUARD_API_TOKEN")
-    if token and (api is None or isinstance(api, Mapping)) and not (api or {}).get("token"):
-        document["api"] = {**(api or {}), "token": token}
-    return parse(StoreConfig, document, where=where)
-
-
-def _explain(error: ValidationError, document: Any, where: str) -> list[str]:
-    lines = []
-    for fault in error.errors(include_url=False):
-        location = fault["loc"]
-        key = ".".join(
-            f"[{part}]" if isinstance(part, int) else str(part) for part in location
-        ).replace(".[", "[")
-        message = fault["msg"].removeprefix("Value error, ")
-        value = ""
-        if fault["type"] not in {"missing", "extra_forbidden"} and not isinstance(
-            fault["input"], Mapping | BaseModel | list | tuple
-        ):
-            value = f" (found {redact(repr(fault['input']))})"
-        lines.append(f"{where}: {key or 'top level'}{_owner(document, location)}: {message}{value}")
-    return lines
-
-
-def _owner(document: Any, location: tuple[int | str, ...]) -> str:
-    """` in camera 'x', zone 'y'` for the place a fault belongs to, or an empty string."""
-    names: list[str] = []
-    here = document
-    for part in location:
-        try:
-            here = here[part]
-        except (KeyError, IndexError, TypeError):
-            continue
-        if isinstance(part, int) and isinstance(here, Mapping) and "id" in here:
-            kind = "zone" if "polygon" in here or "line" in here or names else "camera"
-            names.append(f"{kind} {here['id']!r}")
-    return f" in {', '.join(names)}" if names else ""
-
-
-_CREDENTIALS = re.compile(r"(?P<scheme>[a-zA-Z][a-zA-Z0-9+.-]*://)[^/@\s'\"]*@")
-_SECRET_QUERY = re.compile(
-    r"(?P<key>[?&;](?:[a-z_-]*(?:pass(?:word|wd)?|pwd|token|secret|key|auth|user(?:name)?))=)[^&;\s'\"]*",
-    re.IGNORECASE,
-)
-
-
-def redact(text: str) -> str:
-    """The text with credentials in addresses replaced by ``***``.
-
-    >>> redact("rtsp://user:secret@10.0.0.7/stream1?token=abc")
-    'rtsp://***@10.0.0.7/stream1?token=***'
-    """
-    hidden = _CREDENTIALS.sub(lambda m: f"{m['scheme']}***@", text)
-    return _SECRET_QUERY.sub(lambda m: f"{m['key']}***", hidden)
-
-
-# --------------------------------------------------------------------------- places
-
-
-def resolve_source(source: str) -> str:
-    """A camera's source with a relative path made absolute.
-
-    ``package:NAME/PATH`` is a file that an installed Python package ships. Addresses with a scheme
-    and absolute paths stay as they are; other paths are taken from the working directory.
-
-    Raises:
-        ConfigError: the package is not installed or has no such file.
-    """
-    if source.startswith("package:"):
-        package, _, inside = source.removeprefix("package:").partition("/")
-        spec = importlib.util.find_spec(package)
-        folders = list(spec.submodule_search_locations or ()) if spec else []
-        for folder in folders:
-            if (file := Path(folder) / inside).is_file():
-                return str(file)
-        raise ConfigError(
-            f"source {source!r}: expected a file of an installed package, "
-            + (f"{package!r} has no {inside!r}" if folders else f"{package!r} is not installed")
-        )
-    if "://" in source:
-        return source
-    return str(Path(source).expanduser().absolute())
-
-
-def resolve_camera(camera: CameraConfig) -> CameraConfig:
-    """The camera with its source resolved (see `resolve_source`)."""
-    try:
-        source = resolve_source(camera.source)
-    except ConfigError as error:
-        raise ConfigError(f"camera {camera.id!r}: {error}") from None
-    return camera.model_copy(update={"source": source})
-
-
-def resolve_paths(config: StoreConfig) -> StoreConfig:
-    """The configuration with all paths absolute, fit for processes that run elsewhere."""
-    model = config.detector.model
-    if model != "bundled":
-        model = str(Path(model).expanduser().absolute())
-    return config.model_copy(
-        update={
-            "data_dir": config.data_dir.expanduser().absolute(),
-            "detector": config.detector.model_copy(update={"model": model}),
-            "cameras": tuple(resolve_camera(camera) for camera in config.cameras),
-        }
-    )

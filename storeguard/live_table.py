@@ -22,20 +22,20 @@ _STATE_STYLE = {
 
 def live_table(statuses: Sequence[CameraStatus], *, title: str) -> Table:
     """One row a camera: state, frames a second in and processed, drops, people, events."""
-    table = Table(title=title, title_justify="left", expand=False)
-    table.add_column("camera", style="bold")
-    table.add_column("state")
-    table.add_column("picture")
-    for heading in ("fps in", "fps done", "frames in", "processed"):
-        table.add_column(heading, justify="right")
+    table = Table(title=title, title_justify="left", expand=False, pad_edge=False)
+    table.add_column("camera", style="bold", no_wrap=True)
+    table.add_column("state", no_wrap=True)
+    table.add_column("picture", no_wrap=True)
+    for heading in ("fps in", "done", "frames in", "done"):
+        table.add_column(heading, justify="right", no_wrap=True)
     table.add_column("dropped")
-    table.add_column("people", justify="right")
-    table.add_column("events", justify="right", style="bold")
+    table.add_column("people", justify="right", no_wrap=True)
+    table.add_column("events", justify="right", style="bold", no_wrap=True)
     for status in statuses:
         table.add_row(
             status.id,
             Text(status.state.value, style=_STATE_STYLE[status.state]),
-            f"{status.width}x{status.height} {status.codec or ''}" if status.width else "-",
+            f"{status.width}x{status.height}" if status.width else "-",
             _number(status.fps_in),
             _number(status.fps_processed),
             str(status.frames_in),
@@ -45,7 +45,7 @@ def live_table(statuses: Sequence[CameraStatus], *, title: str) -> Table:
             str(status.num_events),
         )
         if status.last_error:
-            table.add_row("", Text(status.last_error, style="red", overflow="fold"))
+            table.caption = Text(f"{status.id}: {status.last_error}", style="red")
     return table
 
 

@@ -62,8 +62,6 @@ class OnnxRuntimeBackend:
         threads: threads inside one inference; 0 takes one per core this process may use.
     """
 
-    precision = "fp32"
-
     def __init__(self, model: Path, *, cuda: bool = False, threads: int = 0) -> None:
         options = ort.SessionOptions()
         options.intra_op_num_threads = threads or len(os.sched_getaffinity(0))
@@ -90,6 +88,7 @@ class OnnxRuntimeBackend:
         self.name = "onnxruntime-cuda" if cuda else "onnxruntime-cpu"
         self.metadata: Mapping[str, str] = dict(self._session.get_modelmeta().custom_metadata_map)
         self.input = self._only_input(model)
+        self.precision = "fp16" if self.input.dtype == np.float16 else "fp32"
         self._outputs = [output.name for output in self._session.get_outputs()]
 
     def _only_input(self, model: Path) -> ModelInput:
@@ -105,9 +104,12 @@ class OnnxRuntimeBackend:
         return ModelInput(only.name, np.dtype(_ORT_DTYPES[only.type]), shape)
 
     def run(self, batch: Array) -> dict[str, NDArray[np.float32]]:
-        """Outputs by name for one batch."""
+        """Outputs by name for one batch, as float32 whatever the model computes in."""
         results = self._session.run(self._outputs, {self.input.name: batch})
-        return dict(zip(self._outputs, results, strict=True))
+        return {
+            name: np.atleast_1d(np.asarray(result, dtype=np.float32))
+            for name, result in zip(self._outputs, results, strict=True)
+        }
 
 
 def open_backend(model: Path, name: BackendName, *, threads: int = 0) -> Backend:

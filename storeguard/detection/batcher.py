@@ -38,7 +38,19 @@ class Batched(Generic[R]):
 
 @dataclass(frozen=True, slots=True)
 class BatcherStats:
-    """Counts since the start: items taken in, answered and refused; batches run; items waiting."""
+    """Counts since the start.
+
+    Every submitted item is, in the end, answered, refused, failed or abandoned.
+
+    Attributes:
+        submitted: items taken in.
+        answered: items that got their answer.
+        refused: items that had to give way, or came too late.
+        failed: items whose batch failed.
+        batches: batches run.
+        waiting: items in the queue now; those being worked on are not among them.
+        abandoned: items whose caller gave up before their batch began.
+    """
 
     submitted: int
     answered: int
@@ -46,9 +58,10 @@ class BatcherStats:
     failed: int
     batches: int
     waiting: int
+    abandoned: int = 0
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class _Waiting(Generic[T, R]):
     item: T
     since_s: float
@@ -93,13 +106,20 @@ class Batcher(Generic[T, R]):
         self._gatherer: asyncio.Task[None] | None = None
         self._running: set[asyncio.Task[None]] = set()
         self._submitted = self._answered = self._refused = self._failed = self._batches = 0
+        self._abandoned = 0
+        self._closed = False
 
     async def submit(self, lane: str, item: T) -> Batched[R]:
         """Queue one item and wait for its answer.
 
         Raises:
-            OverloadedError: the queue was full and this item had to give way.
+            OverloadedError: the queue was full and this item had to give way, or the batcher is
+                closed.
         """
+        if self._closed:
+            self._submitted += 1
+            self._refused += 1
+            raise OverloadedError(f"camera {lane!r}: refused, the detector has stopped")
         if self._gatherer is None:
             self._gatherer = asyncio.create_task(self._gather(), name="batcher")
         waiting = _Waiting[T, R](item, self._monotonic(), asyncio.Future())
@@ -107,9 +127,13 @@ class Batcher(Generic[T, R]):
         self._num_waiting += 1
         self._submitted += 1
         if self._num_waiting > self._max_queue:
-            self._refuse_one()
+            self._refuse_one(f"{self._max_queue} frames are waiting already")
         self._changed.set()
-        return await waiting.answer
+        try:
+            return await waiting.answer
+        except asyncio.CancelledError:
+            self._abandon(lane, waiting)
+            raise
 
     def stats(self) -> BatcherStats:
         """Counts since the start."""
@@ -120,28 +144,43 @@ class Batcher(Generic[T, R]):
             failed=self._failed,
             batches=self._batches,
             waiting=self._num_waiting,
+            abandoned=self._abandoned,
         )
 
-    async def close(self) -> None:
-        """Stop gathering; whoever still waits is refused."""
+    async def close(self, deadline_s: float = 5.0) -> None:
+        """Stop gathering. Whoever waits is refused, and so is who is still without an answer after
+        the deadline.
+        """
+        self._closed = True
+        while self._num_waiting:
+            self._refuse_one("the detector has stopped")
         if self._gatherer is not None:
             self._gatherer.cancel()
-            await asyncio.gather(self._gatherer, *self._running, return_exceptions=True)
-        while self._num_waiting:
-            self._refuse_one()
+            await asyncio.gather(self._gatherer, return_exceptions=True)
+        if self._running:
+            _, hung = await asyncio.wait(self._running, timeout=deadline_s)
+            for task in hung:
+                task.cancel()
+            await asyncio.gather(*hung, return_exceptions=True)
 
-    def _refuse_one(self) -> None:
+    def _refuse_one(self, why: str) -> None:
         lane = max(self._lanes, key=lambda name: len(self._lanes[name]))
         waiting = self._lanes[lane].popleft()
         self._forget_if_empty(lane)
         self._num_waiting -= 1
+        if waiting.answer.done():
+            self._abandoned += 1
+            return
         self._refused += 1
-        if not waiting.answer.done():
-            waiting.answer.set_exception(
-                OverloadedError(
-                    f"camera {lane!r}: refused, {self._max_queue} frames are waiting already"
-                )
-            )
+        waiting.answer.set_exception(OverloadedError(f"camera {lane!r}: refused, {why}"))
+
+    def _abandon(self, lane: str, waiting: _Waiting[T, R]) -> None:
+        """Forget an item whose caller gave up, if it still waits."""
+        if waiting in self._lanes.get(lane, ()):
+            self._lanes[lane].remove(waiting)
+            self._forget_if_empty(lane)
+            self._num_waiting -= 1
+            self._abandoned += 1
 
     async def _gather(self) -> None:
         while True:
@@ -182,7 +221,9 @@ class Batcher(Generic[T, R]):
             self._lanes.move_to_end(name)
             self._forget_if_empty(name)
             self._num_waiting -= 1
-            if not waiting.answer.done():  # its caller may have given up
+            if waiting.answer.done():  # its caller gave up just now
+                self._abandoned += 1
+            else:
                 batch.append(waiting)
         return batch
 
@@ -199,16 +240,24 @@ class Batcher(Generic[T, R]):
             values = await loop.run_in_executor(
                 self._executor, self._run, [waiting.item for waiting in batch]
             )
+            if len(values) != len(batch):
+                raise ValueError(f"expected {len(batch)} answers, got {len(values)}")  # noqa: TRY301
             for waiting, value in zip(batch, values, strict=True):
                 if not waiting.answer.done():
                     queued_ms = (started - waiting.since_s) * 1e3
                     waiting.answer.set_result(Batched(value, queued_ms, len(batch)))
             self._answered += len(batch)
+        except asyncio.CancelledError:
+            self._fail(batch, OverloadedError("no answer: the detector was stopped"))
+            raise
         except Exception as error:  # noqa: BLE001 - whatever it is belongs to those who wait
-            self._failed += len(batch)
-            for waiting in batch:
-                if not waiting.answer.done():
-                    waiting.answer.set_exception(error)
+            self._fail(batch, error)
         finally:
             self._batches += bool(batch)
             self._idle.release()
+
+    def _fail(self, batch: list[_Waiting[T, R]], error: Exception) -> None:
+        self._failed += len(batch)
+        for waiting in batch:
+            if not waiting.answer.done():
+                waiting.answer.set_exception(error)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from importlib import resources
 from pathlib import Path
 from typing import TypeVar
@@ -28,6 +28,7 @@ from storeguard.errors import ModelError, ModelLayoutError
 
 BUNDLED_MODEL = "person_yolox_nano.onnx"
 DEFAULT_INPUT_SIZE = 320
+_COCO_IDS = 91
 _IMAGENET_MEAN = np.array([0.485, 0.456, 0.406], dtype=np.float32)
 _IMAGENET_STD = np.array([0.229, 0.224, 0.225], dtype=np.float32)
 
@@ -104,7 +105,7 @@ class Detector:
         input_wh = self._input_wh(path)
         shapes = self._probe(input_wh, path)
         layout = self._layout(shapes, input_wh, path)
-        habit = _HABITS[layout]
+        habit = _habit_of(layout, shapes)
         self._decode = DECODERS[layout]
         self._needs_nms = habit.needs_nms
         self._person_class = (
@@ -113,7 +114,7 @@ class Detector:
         meta = self._backend.metadata
         self._pixels = _chosen(settings.pixels, meta.get("pixels"), habit.pixels)
         self._channels = _chosen(settings.channels, meta.get("channels"), habit.channels)
-        centred = meta["pad"] == "centred" if "pad" in meta else habit.centred
+        centred = {"centred": True, "topleft": False}.get(meta.get("pad", ""), habit.centred)
         self.info = DetectorInfo(
             name=path.stem,
             sha256=sha256_of(path),
@@ -149,7 +150,8 @@ class Detector:
         inferred = time.perf_counter()
         found = [
             self._people(raw)
-            for raw in self._decode(outputs, self.info.input_wh, self._settings.min_score)
+            for part in outputs
+            for raw in self._decode(part, self.info.input_wh, self._settings.min_score)
         ]
         ended = time.perf_counter()
         return found, DetectTiming(
@@ -166,14 +168,11 @@ class Detector:
 
     def _run(
         self, batch: NDArray[np.float32] | NDArray[np.uint8]
-    ) -> dict[str, NDArray[np.float32]]:
+    ) -> list[dict[str, NDArray[np.float32]]]:
+        """The outputs for the whole batch, or for each picture where the model takes but one."""
         if self._whole_batches or len(batch) == 1:
-            return self._backend.run(batch)
-        one_by_one = [self._backend.run(batch[i : i + 1]) for i in range(len(batch))]
-        return {
-            name: np.concatenate([outputs[name] for outputs in one_by_one])
-            for name in one_by_one[0]
-        }
+            return [self._backend.run(batch)]
+        return [self._backend.run(batch[i : i + 1]) for i in range(len(batch))]
 
     def _to_input(self, images: NDArray[np.uint8]) -> NDArray[np.float32] | NDArray[np.uint8]:
         if self._channels is Channels.BGR:
@@ -231,7 +230,7 @@ class Detector:
     ) -> LayoutName:
         named = self._settings.layout
         if named is LayoutName.AUTO:
-            named = LayoutName(self._backend.metadata.get("layout", LayoutName.AUTO))
+            named = _told(self._backend.metadata.get("layout"), LayoutName.AUTO)
         try:
             layout = recognise(shapes, input_wh) if named is LayoutName.AUTO else named
             blank = {name: np.zeros(shape, np.float32) for name, shape in shapes.items()}
@@ -262,13 +261,28 @@ def model_path(model: str) -> Path:
     return Path(model).expanduser()
 
 
-_E = TypeVar("_E", Pixels, Channels)
+_E = TypeVar("_E", Pixels, Channels, LayoutName)
 
 
 def _chosen(setting: _E, metadata: str | None, habit: _E) -> _E:
-    if setting != "auto":
-        return setting
-    return type(habit)(metadata) if metadata else habit
+    return _told(metadata, habit) if setting == "auto" else setting
+
+
+def _told(metadata: str | None, habit: _E) -> _E:
+    """What the model's metadata says, if it is ours: other exporters write ``channels: 3``."""
+    try:
+        told = type(habit)(metadata or "")
+    except ValueError:
+        return habit
+    return habit if told == "auto" else told
+
+
+def _habit_of(layout: LayoutName, shapes: Mapping[str, tuple[int, ...]]) -> _Habit:
+    """How such a model is fed. 91 classes are COCO's own ids, where a person is 1: RF-DETR."""
+    habit = _HABITS[layout]
+    if layout is LayoutName.DETR and any(shape[-1] == _COCO_IDS for shape in shapes.values()):
+        return replace(habit, pixels=Pixels.IMAGENET, person_class=1)
+    return habit
 
 
 DetectFunction = Callable[[NDArray[np.uint8]], tuple[list[Detections], DetectTiming]]

@@ -32,7 +32,10 @@ class Fit:
     input_wh: tuple[int, int]
 
     def to_source(self, detections: Detections) -> Detections:
-        """Boxes from pixels of the model's input to pixels of the frame, clipped to the frame."""
+        """Boxes from pixels of the model's input to pixels of the frame, clipped to the frame.
+
+        What lies in the padding alone has nothing left to show, and is dropped.
+        """
         width, height = self.source_wh
         scale = np.array(
             [width / self.inner_wh[0], height / self.inner_wh[1]] * 2, dtype=np.float32
@@ -40,7 +43,8 @@ class Fit:
         offset = np.array(self.offset_xy * 2, dtype=np.float32)
         limit = np.array([width, height] * 2, dtype=np.float32)
         boxes = np.clip((detections.xyxy - offset) * scale, 0, limit)
-        return Detections(xyxy=boxes, score=detections.score, class_id=detections.class_id)
+        there = (boxes[:, 2:] > boxes[:, :2]).all(axis=1)
+        return Detections(xyxy=boxes, score=detections.score, class_id=detections.class_id)[there]
 
 
 def fit(

@@ -78,7 +78,19 @@ class DetectorService:
         return self._detector.info
 
     async def detect(self, batch: FrameBatch) -> tuple[Found, ...]:
-        """Find people in each frame of a batch; one `Found` a frame, in order."""
+        """Find people in each frame of a batch; one `Found` a frame, in order.
+
+        Raises:
+            ValueError: the images are not of the model's input size. Batched with others they
+                would take the others' answers away too.
+        """
+        expected = (*self.info.input_wh[::-1], 3)
+        if batch.images.shape[1:] != expected or batch.images.dtype != np.uint8:
+            raise ValueError(
+                f"cameras {', '.join(sorted(set(batch.camera_id)))}: expected images (n, "
+                f"{', '.join(map(str, expected))}) uint8, got {batch.images.shape} "
+                f"{batch.images.dtype}"
+            )
         return tuple(
             await asyncio.gather(
                 *(
@@ -89,14 +101,17 @@ class DetectorService:
         )
 
     async def check(self, deadline_s: float = 10.0) -> None:
-        """Infer on a blank picture.
+        """Infer on a blank picture, right after the batch under way: a full queue is no illness.
 
         Raises:
             TimeoutError: no answer within the deadline.
         """
         width, height = self.info.input_wh
-        blank = np.full((height, width, 3), PAD_VALUE, np.uint8)
-        await asyncio.wait_for(self._batcher.submit("(health check)", blank), deadline_s)
+        blank = np.full((1, height, width, 3), PAD_VALUE, np.uint8)
+        answer = asyncio.get_running_loop().run_in_executor(
+            self._executor, self._detector.detect, blank
+        )
+        await asyncio.wait_for(answer, deadline_s)
 
     def stats(self) -> BatcherStats:
         """The batcher's counts."""

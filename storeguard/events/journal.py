@@ -20,7 +20,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import IntEnum
 from pathlib import Path
-from typing import Final, Self
+from typing import Any, Final, Self
 
 from pydantic import ValidationError
 
@@ -187,6 +187,22 @@ class Journal:
             raise
         except OSError as error:
             raise JournalError(f"journal {self.path}: cannot open: {error}") from error
+
+    @classmethod
+    def recover(cls, path: Path | str, *, max_bytes: int, clock: Clock | None = None) -> Self:
+        """Open the journal; in place of a damaged one, which is moved aside, begin a fresh one.
+
+        For those who must go on taking events whatever happened before.
+
+        Raises:
+            JournalError: also a fresh one cannot be made.
+        """
+        try:
+            return cls(path, max_bytes=max_bytes, clock=clock)
+        except JournalError:
+            if Path(path).exists():  # not moved aside: a lack of rights, space, ..., no damage
+                raise
+            return cls(path, max_bytes=max_bytes, clock=clock)
 
     # ------------------------------------------------------------------ writing
 
@@ -512,12 +528,12 @@ class Journal:
             except sqlite3.Error as error:
                 raise JournalError(f"journal {self.path}: cannot read: {error}") from error
 
-    def _one(self, sql: str, values: tuple[object, ...]) -> tuple[object, ...] | None:
+    def _one(self, sql: str, values: tuple[object, ...]) -> tuple[Any, ...] | None:
         with self._reading() as db:
-            row: tuple[object, ...] | None = db.execute(sql, values).fetchone()
+            row: tuple[Any, ...] | None = db.execute(sql, values).fetchone()
             return row
 
-    def _all(self, sql: str, values: tuple[object, ...]) -> list[tuple[int, ...]]:
+    def _all(self, sql: str, values: tuple[object, ...]) -> list[tuple[Any, ...]]:
         with self._reading() as db:
             return db.execute(sql, values).fetchall()
 

@@ -19,7 +19,8 @@ from redis.asyncio.retry import Retry as AsyncRetry
 from redis.backoff import ConstantBackoff, NoBackoff
 from redis.retry import Retry
 
-from storeguard.config import CameraConfig, redact
+from storeguard.addresses import redact
+from storeguard.config import CameraConfig
 from storeguard.errors import StoreError
 from storeguard.events import keyspace
 from storeguard.events.event import Event

@@ -10,8 +10,9 @@ from datetime import datetime
 
 import numpy as np
 
+from storeguard.addresses import redact
 from storeguard.clock import Clock
-from storeguard.config import CameraConfig, Pace, TrackerSettings, redact
+from storeguard.config import CameraConfig, Pace, TrackerSettings
 from storeguard.detection.detections import Detections
 from storeguard.detection.letterbox import Fit
 from storeguard.detection.service import Found

@@ -24,7 +24,7 @@ class Outbox:
     Args:
         observe: delivers a batch; raises if the rules could not be reached.
         judged: called with each verdict that comes back.
-        limit: most observations kept.
+        limit: most observations kept; one more while as many are being sent.
         linger_s: wait this long for more before sending.
     """
 
@@ -44,7 +44,7 @@ class Outbox:
         self._limit = limit
         self._linger_s = linger_s
         self._waiting: deque[Observation] = deque()
-        self._sending = 0
+        self._sending: tuple[Observation, ...] = ()
         self._some = asyncio.Event()
         self._empty = asyncio.Event()
         self._empty.set()
@@ -53,10 +53,9 @@ class Outbox:
 
     def put(self, observation: Observation) -> None:
         """Queue one observation; drops the oldest one past the limit."""
-        if len(self._waiting) >= self._limit:
-            # What is being sent right now stays: it may have been taken already.
-            del self._waiting[min(self._sending, len(self._waiting) - 1)]
-            self.dropped += 1
+        # What is being sent right now stays: it may have been taken already.
+        if self._waiting and len(self._waiting) + len(self._sending) >= self._limit:
+            self._drop_oldest()
         self._waiting.append(observation)
         self._empty.clear()
         self._some.set()
@@ -79,11 +78,16 @@ class Outbox:
     async def _deliver(self) -> None:
         attempt = 0
         while self._waiting:
-            batch = [self._waiting[i] for i in range(min(self.MAX_BATCH, len(self._waiting)))]
-            self._sending = len(batch)
+            size = min(self.MAX_BATCH, len(self._waiting))
+            self._sending = tuple(self._waiting.popleft() for _ in range(size))
+            verdicts: Sequence[Verdict] = ()
             try:
-                verdicts = await self._observe(batch)
+                verdicts = await self._observe(self._sending)
+            except asyncio.CancelledError:
+                self._take_back()
+                raise
             except Exception as error:  # noqa: BLE001 - an actor's death has many names
+                self._take_back()
                 self.failures += 1
                 _log.warning(
                     "the rules cannot be reached, %d observations wait: %s",
@@ -93,12 +97,19 @@ class Outbox:
                 await asyncio.sleep(self._BACKOFF_S[min(attempt, len(self._BACKOFF_S) - 1)])
                 attempt += 1
                 continue
-            finally:
-                self._sending = 0
             attempt = 0
-            for _ in batch:
-                self._waiting.popleft()
+            self._sending = ()
             for verdict in verdicts:
                 self._judged(verdict)
         self._some.clear()
         self._empty.set()
+
+    def _take_back(self) -> None:
+        self._waiting.extendleft(reversed(self._sending))
+        self._sending = ()
+        while len(self._waiting) > self._limit:
+            self._drop_oldest()
+
+    def _drop_oldest(self) -> None:
+        self._waiting.popleft()
+        self.dropped += 1

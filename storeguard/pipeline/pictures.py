@@ -6,16 +6,17 @@ import json
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TextIO
 
 import av
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps
 
 from storeguard.config import DetectorSettings
 from storeguard.detection.detections import Detections
 from storeguard.detection.detector import Detector
 from storeguard.detection.letterbox import place
-from storeguard.errors import DatasetError, SourceError
+from storeguard.errors import ConfigError, DatasetError, SourceError
 from storeguard.video.frame import Frame
 
 ENDINGS = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp"})
@@ -37,14 +38,17 @@ def detect_folder(
     Raises:
         DatasetError: the folder is missing or holds no picture.
         SourceError: a picture cannot be read; it names the file.
+        ConfigError: `out` cannot be written.
     """
     if not folder.is_dir():
         raise DatasetError(f"{folder}: expected a folder of pictures")
-    files = sorted(path for path in folder.iterdir() if path.suffix.lower() in ENDINGS)
+    files = sorted(
+        path for path in folder.iterdir() if path.suffix.lower() in ENDINGS and path.is_file()
+    )
     if not files:
         raise DatasetError(f"{folder}: no picture in it ({', '.join(sorted(ENDINGS))})")
     detector = Detector(settings)
-    with out.open("w", encoding="utf-8") as lines:
+    with _opened(out) as lines:
         for done, path in enumerate(files, start=1):
             found = detect_picture(detector, path)
             line = {
@@ -66,7 +70,7 @@ def detect_picture(detector: Detector, path: Path) -> Detections:
     try:
         with Image.open(path) as picture:
             rgb = np.asarray(ImageOps.exif_transpose(picture).convert("RGB"))
-    except (OSError, UnidentifiedImageError, ValueError) as error:
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise SourceError(f"{path}: cannot read the picture: {error}") from None
     frame = Frame(
         camera_id=path.name,
@@ -84,3 +88,10 @@ def detect_picture(detector: Detector, path: Path) -> Detections:
     place(frame, where, canvas[0])
     found, _ = detector.detect(canvas)
     return where.to_source(found[0])
+
+
+def _opened(out: Path) -> TextIO:
+    try:
+        return out.open("w", encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(f"{out}: cannot be written: {error.strerror}") from None

@@ -7,8 +7,9 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from storeguard.config import CameraConfig, parse
-from storeguard.errors import ConfigError, NotFoundError
+from storeguard.config import CameraConfig
+from storeguard.errors import ConfigError, NotFoundError, StorageError
+from storeguard.loading import parse
 
 
 class Roster:
@@ -58,6 +59,7 @@ class Roster:
 
         Raises:
             ConfigError: its id is taken.
+            StorageError: the change cannot be written; nothing has changed.
         """
         if camera.id in self._cameras:
             raise ConfigError(f"camera id {camera.id!r} is in use already; ids must be unique")
@@ -68,6 +70,7 @@ class Roster:
 
         Raises:
             NotFoundError: there is no such camera.
+            StorageError: the change cannot be written; nothing has changed.
         """
         self.get(camera.id)
         self._set(camera.id, camera)
@@ -77,6 +80,7 @@ class Roster:
 
         Raises:
             NotFoundError: there is no such camera.
+            StorageError: the change cannot be written; nothing has changed.
         """
         self.get(camera_id)
         self._set(camera_id, None)
@@ -131,20 +135,30 @@ class Roster:
             raise ConfigError(f"{self._path}: cannot read the cameras' changes: {error}") from None
         if not isinstance(document, dict):
             raise ConfigError(f"{self._path}: expected a mapping from camera id to settings")
-        return {
-            name: None if value is None else parse(CameraConfig, value, where=str(self._path))
-            for name, value in document.items()
-        }
+        return {name: self._camera(name, value) for name, value in document.items()}
+
+    def _camera(self, name: str, value: object) -> CameraConfig | None:
+        if value is None:
+            return None
+        camera = parse(CameraConfig, value, where=f"{self._path}: {name}")
+        if camera.id != name:
+            raise ConfigError(f"{self._path}: {name}: expected id {name!r}, found {camera.id!r}")
+        return camera
 
     def _save(self, changes: dict[str, CameraConfig | None]) -> None:
         document = {
             name: None if camera is None else camera.model_dump(mode="json")
             for name, camera in changes.items()
         }
-        self._path.parent.mkdir(parents=True, exist_ok=True)
         fresh = self._path.with_suffix(".new")
-        with os.fdopen(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
-            json.dump(document, file, indent=2)
-            file.flush()
-            os.fsync(file.fileno())
-        fresh.replace(self._path)
+        try:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            fresh.unlink(missing_ok=True)  # one left by a crash may be open to others
+            handle = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            with os.fdopen(handle, "w", encoding="utf-8") as file:
+                json.dump(document, file, indent=2)
+                file.flush()
+                os.fsync(file.fileno())
+            fresh.replace(self._path)
+        except OSError as error:
+            raise StorageError(f"{self._path}: cannot keep the cameras' change: {error}") from error

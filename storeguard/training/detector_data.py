@@ -5,7 +5,7 @@ Two layouts of a folder are read:
 - YOLO: `images/*.jpg|png` and, for each picture, `labels/<same name>.txt` with lines of
   `class cx cy w h`, the last four as fractions of the picture's width and height. A picture without
   people has an empty label file: a missing one is more often a mistake than a statement.
-- COCO: one `*.json` in the folder (or in `annotations/`) with `images`, `annotations` and `categories`;
+- COCO: one `*.json` in the folder (or in `annotations/`): `images`, `annotations`, `categories`;
   the pictures lie beside it or under `images/`. Crowd boxes are ignored in the loss.
 """
 
@@ -57,10 +57,10 @@ class DetectorSource(BaseModel):
 
     Attributes:
         path: a folder in YOLO or COCO layout.
-        share: how often it is drawn from, relative to the other sources; 0 to only validate with it.
+        share: how often it is drawn from, relative to other sources; 0 to only validate with it.
         retain: also hold on to what the start model says about these pictures, cell by cell. For
-            everyday pictures beside a special data set: a few hundred labels alone would make the model
-            forget most of what it was first trained with.
+            everyday pictures beside a special data set: a few hundred labels alone would make the
+            model forget most of what it was first trained with.
         person_class: class number of a person (YOLO), or category name (COCO, always "person").
         ignore_class: class number of boxes to look away from; None for none.
         val_names: file names held out for validation; None holds out the last `val_fraction` of the
@@ -91,7 +91,7 @@ class DetectorSource(BaseModel):
         if unknown := names - {image.path.name for image in images}:
             raise DatasetError(
                 f"{self.path}: {len(unknown)} validation names are not in the data set, "
-                f"such as {sorted(unknown)[0]}"
+                f"such as {min(unknown)}"
             )
         train = [image for image in images if image.path.name not in names]
         return train, [image for image in images if image.path.name in names]
@@ -388,10 +388,8 @@ def _clip(boxes: Boxes, window: Boxes) -> tuple[Boxes, Boxes]:
     return inside[good], inside[~good & (visible > 0)]
 
 
-def _jitter(
-    piece: Image.Image, settings: Augmentation, rng: np.random.Generator
-) -> Image.Image:
-    """Vary brightness, contrast, gamma and tint by one table a channel; sometimes grey or blurred."""
+def _jitter(piece: Image.Image, settings: Augmentation, rng: np.random.Generator) -> Image.Image:
+    """Vary brightness, contrast, gamma and tint by a table; sometimes make it grey or blurred."""
     spread = rng.uniform(-1, 1, 6)
     grey = rng.random() < settings.grey
     blurred = rng.random() < settings.blur

@@ -1,8 +1,8 @@
 """Labels for films that nobody labelled: the start model's own findings, seen larger and mirrored.
 
-At twice the size and averaged with its mirror image a detector finds people that it misses at working
-size. What all views agree on becomes a label; what they half agree on is ignored in the loss, neither
-taught nor denied.
+At twice the size and averaged with its mirror image a detector finds people that it misses at
+working size. What all views agree on becomes a label; what they half agree on is ignored in the
+loss, neither taught nor denied.
 """
 
 from __future__ import annotations
@@ -122,7 +122,7 @@ def sample_frames(film: Path, count: int) -> Iterator[Image.Image]:
             for index, frame in enumerate(container.decode(video=0)):
                 if index in wanted:
                     num_found += 1
-                    yield frame.to_image()
+                    yield Image.fromarray(frame.to_ndarray(format="rgb24"))
     except (av.FFmpegError, OSError) as error:
         raise DatasetError(f"{film}: expected a film: {error}") from error
     if not num_found:

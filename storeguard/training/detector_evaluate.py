@@ -1,8 +1,9 @@
 """How well a person detector finds people: average precision as COCO counts it.
 
-Matching and interpolation follow the COCO protocol (Lin et al. 2014, https://arxiv.org/abs/1405.0312,
-and https://cocodataset.org/#detection-eval): detections of all pictures by falling score, each takes the
-free person it overlaps most, precision is made monotone and read at 101 recalls.
+Matching and interpolation follow the COCO protocol (Lin et al. 2014,
+https://arxiv.org/abs/1405.0312, and https://cocodataset.org/#detection-eval): detections of all
+pictures by falling score, each takes the free person it overlaps most, precision is made monotone
+and read at 101 recalls.
 """
 
 from __future__ import annotations
@@ -99,7 +100,7 @@ def score_persons(found: Sequence[Detections], images: Sequence[LabelledImage]) 
 def _matches(
     found: Sequence[Detections], wanted: Sequence[Boxes], min_iou: float
 ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-    """The scores of all detections, and which of them hit a person no better detection has taken."""
+    """The scores of all detections, and which of them hit a person that was still free."""
     scores, hits = [np.zeros(0, np.float32)], [np.zeros(0, np.bool_)]
     for detections, persons in zip(found, wanted, strict=True):
         order = np.argsort(-detections.score, kind="stable")[:MAX_DETECTIONS]

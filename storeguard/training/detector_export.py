@@ -1,8 +1,8 @@
 """Writes the person detector as an ONNX file that takes camera pixels as they are.
 
-The graph is written node by node from the model's parameters instead of being traced: batch, height and
-width stay free, initialisers keep the parameters' names (so that training can start from an exported
-file), and casting and transposing of the pixels are part of the graph.
+The graph is written node by node from the model's parameters instead of being traced: batch, height
+and width stay free, initialisers keep the parameters' names (so that training can start from an
+exported file), and casting and transposing of the pixels are part of the graph.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -37,9 +38,9 @@ def export_detector(
     """Write `model` to `path`, whole or not at all.
 
     The file's input `images` is uint8 (N, H, W, 3) RGB, 0..255, H and W multiples of 32, all three
-    free. Its output `output` is float32 (N, A, 6), A = H*W/64 + H*W/256 + H*W/1024 in stride order 8, 16,
-    32: cx, cy, w, h in raw grid units (centre = (cxcy + cell) * stride, size = exp(wh) * stride), then
-    the probabilities of objectness and of person.
+    free. Its output `output` is float32 (N, A, 6), A = H*W/64 + H*W/256 + H*W/1024 in stride order
+    8, 16, 32: cx, cy, w, h in raw grid units (centre = (cxcy + cell) * stride,
+    size = exp(wh) * stride), then the probabilities of objectness and of person.
 
     Args:
         model: the trained network, on the CPU.
@@ -97,7 +98,7 @@ class _Graph:
             x = self._module(module, x)
         return x
 
-    def _module(self, module: nn.Module, x: str) -> str:
+    def _module(self, module: nn.Module, x: str) -> str:  # noqa: PLR0911  # one per kind
         match module:
             case Conv():
                 x = self._conv(module.conv, x)
@@ -165,7 +166,7 @@ class _Graph:
             self.tensors.append(numpy_helper.from_array(np.ascontiguousarray(values), name))
         return name
 
-    def _add(self, kind: str, inputs: list[str], output: str = "", **attributes: object) -> str:
+    def _add(self, kind: str, inputs: list[str], output: str = "", **attributes: Any) -> str:
         name = output or f"{kind.lower()}_{len(self.nodes)}"
         self.nodes.append(helper.make_node(kind, inputs, [name], name=name, **attributes))
         return name

@@ -1,7 +1,7 @@
 """What the person detector is taught: which cells answer for which person, and the loss.
 
-Assignment is SimOTA as in the YOLOX paper (https://arxiv.org/abs/2107.08430, section 2.3): each person
-takes the cells that already predict it best, as many as the best overlaps add up to.
+Assignment is SimOTA as in the YOLOX paper (https://arxiv.org/abs/2107.08430, section 2.3): each
+person takes the cells that already predict it best, as many as the best overlaps add up to.
 """
 
 from __future__ import annotations
@@ -42,8 +42,8 @@ def detector_loss(raw: Tensor, batch: Batch) -> DetectorLoss:
         batch: the pictures and boxes.
 
     Returns:
-        `BOX_WEIGHT` * (1 - IoU^2) + objectness + person cross-entropy, each summed and divided by the
-        number of answering cells.
+        `BOX_WEIGHT` * (1 - IoU^2) + objectness + person cross-entropy, each summed and divided by
+        the number of answering cells.
     """
     corners, strides = grid_cells(*batch.images.shape[2:])
     boxes = to_xyxy(decode_boxes(raw, corners, strides))
@@ -89,8 +89,8 @@ def detector_loss(raw: Tensor, batch: Batch) -> DetectorLoss:
 def retention_loss(raw: Tensor, start: Tensor) -> Tensor:
     """How far predictions strayed from the start model's, cell by cell; a scalar.
 
-    Cross-entropy to its objectness everywhere, to its person probability where it saw an object, and
-    the distance of boxes (in cells) where it saw a person; per object that it saw.
+    Cross-entropy to its objectness everywhere, to its person probability where it saw an object,
+    and the distance of boxes (in cells) where it saw a person; per object that it saw.
 
     Args:
         raw: float32 (N, A, 6), the model's output.
@@ -122,7 +122,8 @@ def assign(
         boxes: (A, 4) predicted xyxy in pixels.
         logits: (A, 2) of objectness and person.
         persons: (n, 4) xyxy in pixels.
-        corners: (A, 2) and strides: (A, 1), from `grid_cells`.
+        corners: (A, 2), from `grid_cells`.
+        strides: (A, 1), likewise.
 
     Returns:
         int64 (k,) cells, int64 (k,) the person each answers for, float32 (k,) their overlap (IoU).
@@ -131,9 +132,9 @@ def assign(
     if not len(persons):
         return none, none, torch.zeros(0)
     centres = (corners + 0.5) * strides
-    in_box = (
-        (centres[None] > persons[:, None, :2]) & (centres[None] < persons[:, None, 2:])
-    ).all(-1)
+    in_box = ((centres[None] > persons[:, None, :2]) & (centres[None] < persons[:, None, 2:])).all(
+        -1
+    )
     middles = (persons[:, :2] + persons[:, 2:]) / 2
     near = ((centres[None] - middles[:, None]).abs() < CENTRE_RADIUS * strides[None]).all(-1)
     candidates = (in_box | near).any(0).nonzero()[:, 0]

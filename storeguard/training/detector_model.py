@@ -1,19 +1,21 @@
 """The person detector: YOLOX-nano in plain torch, with one class.
 
-A depthwise CSPDarknet (depth 0.33, width 0.25), a PAFPN and a decoupled head, after "YOLOX: Exceeding
-YOLO Series in 2021" (https://arxiv.org/abs/2107.08430). Three things differ from the published network,
-none of which changes what it computes:
+A depthwise CSPDarknet (depth 0.33, width 0.25), a PAFPN and a decoupled head, after "YOLOX:
+Exceeding YOLO Series in 2021" (https://arxiv.org/abs/2107.08430). Three things differ from the
+published network, none of which changes what it computes:
 
-- Batch normalisation is folded into the convolutions. The weights we start from are published that way,
-  fine-tuning on small data sets has no use for batch statistics of mixed scenes, and what is trained is
-  then exactly what is exported.
+- Batch normalisation is folded into the convolutions. The weights we start from are published
+  that way, fine-tuning on small data sets has no use for batch statistics of mixed scenes, and
+  what is trained is then exactly what is exported.
 - The focus layer (space-to-depth, then a 3x3 convolution over 12 channels) is written as the 6x6
   convolution with stride 2 that it is equal to: one pass over the pixels instead of nine.
-- The first convolution takes RGB. The channel swap is done once, on the weights, when they are loaded.
+- The first convolution takes RGB. The channel swap is done once, on the weights, when they are
+  loaded.
 """
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import numpy as np
@@ -43,7 +45,7 @@ class Conv(nn.Module):
         self, inputs: int, outputs: int, kernel: int = 1, stride: int = 1, groups: int = 1
     ) -> None:
         super().__init__()
-        # (kernel - 1) // 2 on both sides also fits the 6x6 stem: 2 before, 2 after, output size halved.
+        # Also fits the 6x6 stem: 2 on either side, and the output's size is halved.
         padding = (kernel - 1) // 2
         self.conv = nn.Conv2d(inputs, outputs, kernel, stride, padding, groups=groups)
 
@@ -79,7 +81,7 @@ class Bottleneck(nn.Module):
 
 
 class CspLayer(nn.Module):
-    """Two half-width branches, one of them through `depth` bottlenecks, joined by a 1x1 convolution."""
+    """Two half-width branches, one of them through `depth` bottlenecks, joined by a 1x1."""
 
     def __init__(self, inputs: int, outputs: int, *, depth: int, shortcut: bool = True) -> None:
         super().__init__()
@@ -123,11 +125,10 @@ class HeadLevel(nn.Module):
         self.reg_pred = nn.Conv2d(width, 4, 1)
         self.obj_pred = nn.Conv2d(width, 1, 1)
         self.cls_pred = nn.Conv2d(width, 1, 1)
-        # The published start: every cell begins at a low probability, so that the first steps are stable.
+        # As published: every cell begins at a low probability, which keeps the first steps stable.
+        bias = -math.log((1 - PRIOR_PROBABILITY) / PRIOR_PROBABILITY)
         for pred in (self.obj_pred, self.cls_pred):
-            nn.init.constant_(
-                pred.bias, -float(np.log((1 - PRIOR_PROBABILITY) / PRIOR_PROBABILITY))
-            )  # type: ignore[arg-type]
+            pred.bias = nn.Parameter(torch.full((1,), bias))
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.stem(x)
@@ -147,8 +148,8 @@ class PersonDetector(nn.Module):
 
     `forward` takes float32 (N, 3, H, W), RGB, 0..255, H and W multiples of 32, and returns float32
     (N, A, 6) with A = H*W/64 + H*W/256 + H*W/1024 rows in stride order 8, 16, 32, each row-major:
-    cx, cy, w, h in raw grid units, then the logits of objectness and of person. `decode_boxes` gives
-    pixels.
+    cx, cy, w, h in raw grid units, then the logits of objectness and of person. `decode_boxes`
+    gives pixels.
     """
 
     def __init__(self) -> None:
@@ -187,7 +188,7 @@ class PersonDetector(nn.Module):
         return torch.cat([level.flatten(2) for level in levels], 2).transpose(1, 2)
 
     def freeze_early(self) -> None:
-        """Stop training of the first two stages: edges and colours need no new lesson, and cost most."""
+        """Stop training of the first two stages: edges and colours, whose training costs most."""
         for module in (self.stem, self.down2, self.dark2):
             module.requires_grad_(False)
 
@@ -197,7 +198,7 @@ def _twice(x: Tensor) -> Tensor:
 
 
 def grid_cells(height: int, width: int) -> tuple[Tensor, Tensor]:
-    """Return the cells' corners, float32 (A, 2) as x, y in grid units, and their strides, float32 (A, 1)."""
+    """Return the cells' corners x, y in grid units (A, 2) and their strides (A, 1), float32."""
     corners, strides = [], []
     for stride in STRIDES:
         rows, columns = height // stride, width // stride
@@ -219,7 +220,8 @@ def load_weights(model: PersonDetector, path: Path) -> None:
     """Load weights into `model` from an ONNX file.
 
     Takes a file that `export_detector` wrote (initialisers named like the model's parameters), or a
-    published yolox_nano.onnx with folded batch normalisation, of which the first class (person) is kept.
+    published yolox_nano.onnx with folded batch normalisation, of which the first class (person) is
+    kept.
 
     Raises:
         WeightsError: the file is neither.
@@ -237,7 +239,8 @@ def load_weights(model: PersonDetector, path: Path) -> None:
     for name, parameter in wanted.items():
         if found[name].shape != tuple(parameter.shape):
             raise WeightsError(
-                f"{path}: {name}: expected shape {tuple(parameter.shape)}, found {found[name].shape}"
+                f"{path}: {name}: expected shape {tuple(parameter.shape)}, "
+                f"found {found[name].shape}"
             )
     model.load_state_dict({name: torch.from_numpy(np.array(a)) for name, a in found.items()})
 
@@ -281,8 +284,9 @@ def _from_published(
 def _unfold_focus(weight: NDArray[np.float32]) -> NDArray[np.float32]:
     """Turn the focus layer's (O, 12, 3, 3) weights for BGR into (O, 3, 6, 6) for RGB.
 
-    Focus stacks the pixels of each 2x2 block as top-left, bottom-left, top-right, bottom-right, three
-    channels each. Tap (u, v) of the 3x3 kernel on block pixel (dy, dx) is tap (2u + dy, 2v + dx).
+    Focus stacks the pixels of each 2x2 block as top-left, bottom-left, top-right, bottom-right,
+    three channels each. Tap (u, v) of the 3x3 kernel on block pixel (dy, dx) is tap
+    (2u + dy, 2v + dx).
     """
     out = np.zeros((weight.shape[0], 3, 6, 6), dtype=weight.dtype)
     for block, (dy, dx) in enumerate(((0, 0), (1, 0), (0, 1), (1, 1))):

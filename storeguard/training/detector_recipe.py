@@ -1,4 +1,6 @@
-"""How the bundled person detector was made: `python -m storeguard.training.detector_recipe DATA OUT`.
+"""How the bundled person detector was made.
+
+    python -m storeguard.training.detector_recipe DATA OUT
 
 DATA is the development data's folder (`detection/`, `videos/`, `weights/`); it is not part of the
 project. Only films with a licence that allows it are used.

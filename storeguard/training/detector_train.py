@@ -1,13 +1,12 @@
 """Fine-tunes the person detector: settings, data, model, optimiser, loop, export.
 
-Read it from top to bottom. Everything random derives from one seed; the settings that made a model are
-written beside it.
+Read it from top to bottom. Everything random derives from one seed; the settings that made a model
+are written beside it.
 """
 
 from __future__ import annotations
 
 import copy
-import datetime
 import hashlib
 import itertools
 import math
@@ -17,6 +16,7 @@ from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
 import torch
@@ -63,7 +63,8 @@ class DetectorTrainSettings(BaseModel):
         weight_decay: AdamW's, on weights but not biases.
         ema_decay: of the running mean of weights that is exported.
         max_gradient_norm: longer gradients are shortened to this.
-        retain_weight: of the loss that holds on to the start model's answers, on sources with `retain`.
+        retain_weight: of the loss that holds on to the start model's answers, on sources with
+            `retain`.
         start_blend: part of the start weights in the exported model (Wortsman et al. 2021,
             https://arxiv.org/abs/2109.01903): trades the new scenes against everyday pictures.
         freeze_early: leave the first two stages as they are: faster, and safe for small data sets.
@@ -155,8 +156,8 @@ def train_detector(
 ) -> DetectorTrainResult:
     """Fine-tune the person detector and write it to `settings.out`.
 
-    Writes `person_detector.onnx`, `settings.json` and `result.json`, each whole or not at all, and only
-    once training has ended well.
+    Writes `person_detector.onnx`, `settings.json` and `result.json`, each whole or not at all, and
+    only once training has ended well.
 
     Args:
         settings: everything that decides the run.
@@ -186,7 +187,7 @@ def train_detector(
         load_weights(model, settings.start)
     if settings.freeze_early:
         model.freeze_early()
-    model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # depthwise: faster
+    model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     start = copy.deepcopy(model).requires_grad_(requires_grad=False)
     average = copy.deepcopy(start)
 
@@ -222,14 +223,14 @@ def train_detector(
                     f"{settings.learning_rate:g}"
                 )
             optimiser.zero_grad(set_to_none=True)
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
             torch.nn.utils.clip_grad_norm_(trained, settings.max_gradient_norm)
             optimiser.step()
             _follow(average, model, step, settings.ema_decay)
             bar.update(task, advance=1, loss=sum(losses[-20:]) / len(losses[-20:]))
             if settings.eval_every and (step + 1) % settings.eval_every == 0:
                 for score in _score(average, splits, settings):
-                    bar.print(
+                    bar.console.print(
                         f"step {step + 1} loss {sum(losses[-50:]) / len(losses[-50:]):.3f} "
                         f"{score.path.name}@{score.input_px} AP50 {score.ap50:.4f}"
                     )
@@ -252,7 +253,7 @@ def train_detector(
 
 
 def rate_factor(step: int, settings: DetectorTrainSettings) -> float:
-    """Return the learning rate of a step, relative to the highest: a ramp, then half a cosine to 0.02."""
+    """Return a step's learning rate relative to the highest: a ramp, then a cosine to 0.02."""
     if step < settings.warmup_steps:
         return (step + 1) / settings.warmup_steps
     rest = max(settings.num_steps - settings.warmup_steps, 1)
@@ -306,9 +307,7 @@ def _score(
                 continue
             for side in settings.eval_sizes_px:
                 found: PersonScores = evaluate(forward, split.val, input_wh=(side, side))
-                scores.append(
-                    ScoredSource(path=split.source.path, input_px=side, **vars(found))
-                )
+                scores.append(ScoredSource(path=split.source.path, input_px=side, **vars(found)))
     return scores
 
 
@@ -325,12 +324,12 @@ def _metadata(settings: DetectorTrainSettings) -> dict[str, str]:
         "score_threshold": f"{settings.score_threshold:g}",
         "trained_from": settings.trained_from,
         "dataset": names,
-        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
+        "date": datetime.now(UTC).date().isoformat(),
     }
 
 
-def _bar(*, shown: bool) -> _Bar:
-    return _Bar(
+def _bar(*, shown: bool) -> Progress:
+    return Progress(
         TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
@@ -340,13 +339,6 @@ def _bar(*, shown: bool) -> _Bar:
     )
 
 
-class _Bar(Progress):
-    """A progress bar that prints above itself."""
-
-    def print(self, text: str) -> None:
-        self.console.print(text, highlight=False)
-
-
 def _write(path: Path, text: str) -> None:
     partial = path.with_name(f".{path.name}.partial")
     try:
@@ -354,4 +346,3 @@ def _write(path: Path, text: str) -> None:
         os.replace(partial, path)  # noqa: PTH105  # the one call that is atomic by promise
     finally:
         partial.unlink(missing_ok=True)
-

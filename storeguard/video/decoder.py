@@ -72,8 +72,6 @@ class FrameDecoder:
         heapq.heappush(self._inside, packet.time_us)
         if len(self._inside) > _MAX_INSIDE:
             heapq.heappop(self._inside)
-        # Carried through the decoder, which reorders frames and may lose their timestamps.
-        packet.data.opaque = (packet.time_us, packet.received_s)
         yield from self._run(packet.data)
 
     def drain(self) -> Iterator[Frame]:
@@ -114,7 +112,7 @@ class FrameDecoder:
         if not (picture.width and picture.height) or picture.opaque is None:
             self.dropped["undecodable"] += 1
             return None
-        packet_us, received_s = picture.opaque
+        packet_us, received_s, _ = picture.opaque
         stamp = picture.pts if picture.pts is not None else picture.dts
         time_us = packet_us if stamp is None else stamp
         self._mistimed |= time_us < self._last_us

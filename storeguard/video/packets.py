@@ -137,7 +137,8 @@ class EncodedPacket:
 
     Attributes:
         data: the packet; its pts, dts and duration are in microseconds of the camera's time line.
-            `pts` is None where the source gave none (AVI with B-frames).
+            `pts` is None where the source gave none (AVI with B-frames). Its `opaque` is the
+            tuple (time_us, received_s, duration_us), which decoders hand on to their pictures.
         format: of the stream it belongs to.
         is_keyframe: whether decoding can start here.
         time_us: presentation time in microseconds on the camera's time line. Decoding order is
@@ -205,6 +206,8 @@ class PacketRing:
         self._bytes = 0
         self._newest_us = -(2**62)
         self._evicted = 0
+        self._audio: StreamFormat | None = None
+        self._connection = -1
         self._changed = threading.Condition()
 
     def append(self, packet: EncodedPacket) -> int:
@@ -216,6 +219,10 @@ class PacketRing:
                 self._keys.append(number)
             self._packets.append(packet)
             self._bytes += packet.data.size
+            if packet.connection != self._connection:
+                self._connection, self._audio = packet.connection, None
+            if packet.kind is MediaKind.AUDIO:
+                self._audio = packet.format
             if packet.kind is MediaKind.VIDEO:
                 self._newest_us = max(self._newest_us, packet.time_us + packet.duration_us)
             self._evict()
@@ -235,6 +242,11 @@ class PacketRing:
         """End of the newest picture: the camera's own present. None without a keyframe."""
         span = self.span()
         return None if span is None else span[1]
+
+    def audio_format(self) -> StreamFormat | None:
+        """Format of the newest connection's audio; None without audio."""
+        with self._changed:
+            return self._audio
 
     def keyframe_at(self, moment: datetime) -> int | None:
         """Number of the last keyframe at or before `moment`.

@@ -89,3 +89,37 @@ def _decoded_wh(
     except av.FFmpegError:
         return None
     return (frames[0].width, frames[0].height) if frames else None
+
+
+class AdtsStripper:
+    """Turns AAC with a header on each packet (ADTS: MPEG-TS, some cameras) into plain AAC.
+
+    mp4 wants one description for the whole stream (AudioSpecificConfig, ISO/IEC 14496-3, 1.6.2.1)
+    before its first packet. It is made from the first header's profile, rate and channels
+    (ISO/IEC 13818-7, 6.2.1).
+
+    Args:
+        stream: the input stream.
+    """
+
+    def __init__(self, stream: av.AudioStream) -> None:
+        self._stream = stream
+        self._format: StreamFormat | None = None
+
+    def strip(self, packet: av.Packet) -> tuple[av.Packet, StreamFormat] | None:
+        """The packet without its header, and its format; None if it has no such header."""
+        head = bytes(memoryview(packet)[:7])
+        if len(head) < 7 or head[0] != 0xFF or head[1] & 0xF6 != 0xF0:
+            return None
+        if self._format is None:
+            object_type = (head[2] >> 6) + 1
+            rate_index = head[2] >> 2 & 0x0F
+            channels = (head[2] & 1) << 2 | head[3] >> 6
+            config = object_type << 11 | rate_index << 7 | channels << 3
+            self._format = StreamFormat.of(self._stream, extradata=config.to_bytes(2, "big"))
+        size = 7 if head[1] & 1 else 9  # 9 with a checksum
+        plain = av.Packet(memoryview(packet)[size:])
+        plain.pts, plain.dts = packet.pts, packet.dts
+        plain.duration, plain.time_base = packet.duration, packet.time_base
+        plain.is_keyframe = True
+        return plain, self._format

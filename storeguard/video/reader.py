@@ -9,15 +9,16 @@ from __future__ import annotations
 import logging
 import random
 import threading
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import StrEnum
 from itertools import takewhile
 
+from storeguard.addresses import redact
 from storeguard.clock import Clock, SystemClock
-from storeguard.config import CameraConfig, Pace, ReconnectSettings, redact
+from storeguard.config import CameraConfig, Pace, ReconnectSettings
 from storeguard.errors import SourceError
 from storeguard.video.decode_queue import DecodeQueue, Mark
 from storeguard.video.decoder import FrameDecoder
@@ -65,7 +66,8 @@ class ReaderStats:
         frames_in: video packets read; each is a picture.
         frames_decoded: frames handed on.
         dropped: frames lost, by cause: `decode_lag` (decoding too slow), `undecodable` (damage),
-            `before_keyframe` (decoding could not start yet), `consumer_error`.
+            `before_keyframe` (decoding could not start yet).
+        consumer_errors: times a callback raised.
         connects: times the source was opened.
         reconnects: times it was lost, or could not be opened, and tried again.
         reanchors: faults of time by cause, see `storeguard.video.timeline.Reanchor`.
@@ -83,6 +85,7 @@ class ReaderStats:
     frames_in: int = 0
     frames_decoded: int = 0
     dropped: Mapping[str, int] = field(default_factory=dict)
+    consumer_errors: int = 0
     connects: int = 0
     reconnects: int = 0
     reanchors: Mapping[str, int] = field(default_factory=dict)
@@ -151,6 +154,8 @@ class _Placer:
         data.pts = placed.time_us if known or stamps.dts_us is None else None
         data.dts = placed.decode_us
         data.duration = stamps.duration_us
+        # Carried through decoders, which reorder pictures and may lose their timestamps.
+        data.opaque = (placed.time_us, received_s, stamps.duration_us)
         return EncodedPacket(
             data=data,
             format=raw.format,
@@ -300,7 +305,7 @@ class CameraReader:
         self._state = ReaderState.CONNECTING
         self._frames_in = 0
         self._frames_decoded = 0
-        self._consumer_errors: Counter[str] = Counter()
+        self._consumer_errors = 0
         self._connects = 0
         self._reconnects = 0
         self._last_error: str | None = None
@@ -363,10 +368,13 @@ class CameraReader:
                 state=self._state,
                 frames_in=self._frames_in,
                 frames_decoded=self._frames_decoded,
-                dropped=dict(dropped + self._consumer_errors),
+                dropped=dict(dropped),
+                consumer_errors=self._consumer_errors,
                 connects=self._connects,
                 reconnects=self._reconnects,
-                reanchors={} if timeline is None else {str(k): v for k, v in timeline.reanchors.items()},
+                reanchors={}
+                if timeline is None
+                else {str(k): v for k, v in timeline.reanchors.items()},
                 last_error=self._last_error,
                 codec=None if self._facts is None else self._facts.codec,
                 wh=self._decoder.wh or (None if self._facts is None else self._facts.wh),
@@ -500,15 +508,17 @@ class CameraReader:
             try:
                 self._on_packet(packet)
             except Exception as error:
-                self._consumer_failed("packet_error", error)
+                self._consumer_failed(error)
         self._queue.put(packet)
 
     def _after(self, error: SourceError, lasted_s: float) -> bool:
         """What to do about an error; True if it is final."""
         text = redact(str(error))
-        if kind_of(self._camera.source) in _LOCAL or self._stop.is_set():
+        if self._stop.is_set():
+            return True
+        if kind_of(self._camera.source) in _LOCAL:
             played = self._frames_in > 0
-            if played and self._camera.loop and not self._stop.is_set():
+            if played and self._camera.loop:
                 # A truncated file still loops, over what there is of it.
                 self._set(ReaderState.PLAYING, error=text)
                 self._queue.mark(Mark.SCENE_CUT)
@@ -563,14 +573,14 @@ class CameraReader:
         try:
             self._on_frame(frame)
         except Exception as error:
-            self._consumer_failed("consumer_error", error)
+            self._consumer_failed(error)
 
     # ------------------------------------------------------------------ both
 
-    def _consumer_failed(self, cause: str, error: Exception) -> None:
+    def _consumer_failed(self, error: Exception) -> None:
         _log.exception("camera %r: whoever takes its frames or packets raised", self._camera.id)
         with self._lock:
-            self._consumer_errors[cause] += 1
+            self._consumer_errors += 1
             self._last_error = redact(f"{type(error).__name__}: {error}")
 
     def _set(self, state: ReaderState, *, error: str | None = None) -> None:

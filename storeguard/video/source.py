@@ -20,11 +20,12 @@ from urllib.parse import urlsplit
 
 import av
 
+from storeguard.addresses import redact
 from storeguard.clock import Clock
-from storeguard.config import CameraConfig, redact
+from storeguard.config import CameraConfig
 from storeguard.errors import EmptySourceError, SourceError, SourceTimeoutError
 from storeguard.video.packets import MICROSECOND, MediaKind, StreamFormat
-from storeguard.video.parameters import ParameterWatch
+from storeguard.video.parameters import AdtsStripper, ParameterWatch
 from storeguard.video.timeline import Stamps
 
 _IMAGE_CODECS = {
@@ -301,6 +302,9 @@ class _FFmpegSource:
         untimed = self.facts.container in _UNTIMED_FORMATS
         watch = ParameterWatch(StreamFormat.of(self._video))
         audio = None if self._audio is None else StreamFormat.of(self._audio)
+        adts = None
+        if self._audio is not None and audio is not None and audio.codec == "aac":
+            adts = None if audio.extradata else AdtsStripper(self._audio)
         streams = [s for s in (self._video, self._audio) if s is not None]
         last_us = 0
         asked_s = self._clock.monotonic()
@@ -311,6 +315,10 @@ class _FFmpegSource:
                     if packet.stream is self._video:
                         last_us = max(last_us, (stamps.pts_us or 0) + stamps.duration_us)
                         yield RawPacket(packet, watch.see(packet), stamps, untimed)
+                    elif adts is not None:
+                        plain = adts.strip(packet)
+                        if plain is not None:
+                            yield RawPacket(*plain, stamps)
                     elif audio is not None:
                         yield RawPacket(packet, audio, stamps)
                 asked_s = self._clock.monotonic()

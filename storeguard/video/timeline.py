@@ -119,9 +119,9 @@ class Timeline:
             self._last_ref = origin_us
             self._last_arrival = 0
             self._start_clocks()
-        held = self._wall_ahead - self._drift
-        if self._live and held > _WALL_STEP_US:
-            self._drift += held
+        if self._live and self._mono0 is not None:
+            self.arrival_us(self._clock.monotonic())  # notices a step during the outage
+            self._drift += max(0, self._wall_ahead - self._drift)
 
     def arrival_us(self, received_s: float) -> int:
         """The time line's own idea of when something arrived at `received_s` (monotonic)."""

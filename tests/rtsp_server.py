@@ -1,0 +1,99 @@
+"""A real RTSP server on loopback, as a pytest plugin: the fixture `rtsp_server`.
+
+It runs in a process of its own, so that a test can kill it, freeze it (half-open: connections
+stay, nothing is said) and start it again on the same port.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+_PROGRAM = """
+import asyncio, sys
+from aio_rtsp_toolkit import server
+asyncio.run(server.serve(sys.argv[1], "127.0.0.1", int(sys.argv[2])))
+"""
+
+
+def free_port() -> int:
+    """A TCP port on loopback that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+class RtspServer:
+    """Serves the video files of one folder over RTSP/TCP."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.port = free_port()
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def url(self, file_name: str, *, user: str = "", repeat: bool = True) -> str:
+        """Address of a file; `user` is `name:password`."""
+        login = f"{user}@" if user else ""
+        times = "/play_count_0" if repeat else ""
+        return f"rtsp://{login}127.0.0.1:{self.port}/{file_name}{times}"
+
+    def start(self) -> None:
+        """Start, and wait until it accepts connections."""
+        self._process = subprocess.Popen(
+            [sys.executable, "-c", _PROGRAM, str(self.folder), str(self.port)],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        for _ in range(200):
+            with contextlib.suppress(OSError):
+                socket.create_connection(("127.0.0.1", self.port), timeout=1).close()
+                return
+            time.sleep(0.05)
+        raise RuntimeError("the RTSP server did not come up")
+
+    def freeze(self) -> None:
+        """Say nothing more, but keep the connections."""
+        self._send(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        """Go on after `freeze`."""
+        self._send(signal.SIGCONT)
+
+    def kill(self) -> None:
+        """End at once, as in a power cut."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+            self._process = None
+
+    def _send(self, number: signal.Signals) -> None:
+        if self._process is None:
+            raise RuntimeError("the RTSP server is not running")
+        self._process.send_signal(number)
+
+
+@pytest.fixture
+def rtsp_server() -> Iterator[Callable[[Path], RtspServer]]:
+    """Makes running RTSP servers: `rtsp_server(folder)`; killed after the test."""
+    if importlib.util.find_spec("aio_rtsp_toolkit") is None:
+        pytest.skip("aio-rtsp-toolkit is not installed: no RTSP server to test against")
+    servers: list[RtspServer] = []
+
+    def make(folder: Path) -> RtspServer:
+        server = RtspServer(folder)
+        server.start()
+        servers.append(server)
+        return server
+
+    yield make
+    for server in servers:
+        server.kill()

@@ -1,0 +1,185 @@
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+IN, OUT = 0.5, 0.1
+RULE = {"type": "loitering", "loiter_s": 3.0, "grace_s": 1.0, "update_s": 1.0}
+
+
+def test_opens_at_the_threshold_grows_and_closes(stage: type[Any]) -> None:
+    show = stage(RULE)
+    show.see(0, ann=OUT)
+    show.watch(1, 6.4, fps=5, ann=IN)
+    show.watch(6.6, 8, fps=5, ann=OUT)
+
+    assert [(e.version, e.status.value, e.dwell_s) for e in show.events] == [
+        (1, "open", 3.0),
+        (2, "open", 4.0),
+        (3, "open", 5.0),
+        (4, "closed", 5.4),
+    ]
+    assert len({event.event_id for event in show.events}) == 1
+    assert {event.started_at for event in show.events} == {show.events[-1].started_at}
+    assert show.closed() == [("ann", 1.0, 6.4)]  # the visit's start, not the threshold's
+
+
+# What the seed system and others get wrong, each by name.
+
+
+def test_dwell_is_time_and_never_a_count_of_frames(stage: type[Any]) -> None:
+    fast, slow = stage(RULE), stage(RULE)
+
+    fast.watch(0, 2.9, fps=30, ann=IN)  # 88 frames, less than 3 s
+    slow.watch(0, 3, fps=1, ann=IN)  # 4 frames, 3 s
+
+    assert fast.said() == []
+    assert slow.said() == [("loitering", "open", "ann")]
+
+
+def test_two_people_in_turn_do_not_add_up_to_one_loiterer(stage: type[Any]) -> None:
+    show = stage(RULE)
+
+    show.watch(0, 2, ann=IN)
+    show.watch(2.1, 4, bob=IN)
+    show.watch(4.1, 6, cem=IN)
+
+    assert show.said() == []
+
+
+def test_two_people_at_once_each_have_their_own_dwell(stage: type[Any]) -> None:
+    show = stage(RULE)
+
+    show.watch(0, 1.9, ann=IN, bob=OUT)
+    show.watch(2, 4, ann=IN, bob=IN)
+    show.watch(4.1, 6, ann=OUT, bob=IN)
+    show.watch(6.1, 8)
+
+    assert show.closed() == [("ann", 0, 4), ("bob", 2, 6)]
+
+
+def test_leaving_resets_dwell(stage: type[Any]) -> None:
+    show = stage(RULE)
+
+    show.watch(0, 2, ann=IN)
+    show.watch(2.1, 3.5, ann=OUT)
+    show.watch(3.6, 5.6, ann=IN)  # 2 s again: 4 s in all, but no stay of 3
+
+    assert show.said() == []
+
+
+def test_people_whose_ids_swap_take_nothing_of_each_others_dwell(stage: type[Any]) -> None:
+    show = stage(RULE)
+
+    show.watch(0, 2, ann=IN, bob=OUT)
+    show.watch(2.1, 4.9, ann=OUT, bob=IN)  # the tracker took one for the other
+    assert show.said() == []
+    show.watch(5, 5.2, ann=OUT, bob=IN)
+
+    assert [(e.person_id, e.dwell_s) for e in show.events] == [("bob", 3.0)]
+
+
+def test_one_event_a_visit_and_another_for_the_next_visit(stage: type[Any]) -> None:
+    show = stage(RULE)
+    for visit in range(3):
+        show.watch(visit * 20, visit * 20 + 5, ann=IN)
+        show.watch(visit * 20 + 5.1, visit * 20 + 7, ann=OUT)
+
+    assert show.closed() == [("ann", 0, 5), ("ann", 20, 25), ("ann", 40, 45)]
+    assert len({event.event_id for event in show.events}) == 3
+
+
+@pytest.mark.parametrize(
+    ("seen_again_s", "shown_between", "ended_s"),
+    [
+        # a second away is bridged, whether the camera showed the absence or was silent
+        (5.0, [4.5], None),
+        (5.0, [], None),
+        # more than a second outside, observed: the visit ended at 4
+        (5.2, [4.5, 5.1], 4.0),
+        # a silent camera proves nothing, up to max_gap_s
+        (9.0, [], None),
+        (14.0, [], None),
+        (14.1, [], 4.0),
+        # outside when the camera fell silent, but not for long enough then
+        (9.0, [4.5], None),
+        # the first observation after the silence shows nobody
+        (9.1, [9.0], 4.0),
+    ],
+)
+def test_gaps(
+    stage: type[Any], seen_again_s: float, shown_between: list[float], ended_s: float | None
+) -> None:
+    show = stage(RULE)
+    show.watch(0, 4, ann=IN)
+    for at_s in shown_between:
+        show.see(at_s, ann=OUT)
+
+    show.see(seen_again_s, ann=IN)
+
+    assert show.closed() == ([] if ended_s is None else [("ann", 0, ended_s)])
+    (dwell,) = show.rules.dwell()
+    assert dwell == ("ann", "z", seen_again_s if ended_s is None else 0)
+
+
+def test_a_grace_longer_than_the_gap_bridges_the_gap(stage: type[Any]) -> None:
+    show = stage(RULE | {"grace_s": 30, "max_gap_s": 5})
+    show.see(0, ann=IN)
+
+    show.see(20, ann=IN)
+
+    assert [(e.status.value, e.dwell_s) for e in show.events] == [("open", 20)]
+
+
+def test_dwell_survives_when_three_of_four_frames_are_dropped(stage: type[Any]) -> None:
+    show = stage(RULE)
+    for index in range(0, 120, 4):  # of 10 fps
+        show.see(index / 10, ann=IN if 10 <= index < 90 else OUT)
+
+    ((person, start_s, end_s),) = show.closed()
+    assert person == "ann"
+    assert 1.0 <= start_s <= 1.4
+    assert 8.5 <= end_s <= 9.0
+
+
+# A walk: stays of half a second and more, with absences clearly shorter or longer than grace.
+ABSENCES = st.one_of(st.floats(0.05, 0.5), st.floats(1.9, 5))
+WALKS = st.lists(st.tuples(st.floats(0.5, 6), ABSENCES), min_size=1, max_size=5)
+SAMPLINGS = st.one_of(
+    st.sampled_from([[0.1], [0.2], [0.4]]),  # 10, 5 and 2.5 fps
+    st.lists(st.floats(0.02, 0.4), min_size=1, max_size=20),  # irregular
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(walk=WALKS, sampling=SAMPLINGS)
+def test_dwell_is_the_walks_within_a_frame_interval_at_each_end(
+    stage: type[Any], walk: list[tuple[float, float]], sampling: list[float]
+) -> None:
+    now, stays = 0.5, []
+    for stay_s, absence_s in walk:
+        stays.append((now, now + stay_s))
+        now += stay_s + absence_s
+    expected = [stays[0]]
+    for before, after in pairwise(stays):
+        if after[0] - before[1] <= 0.5:
+            expected[-1] = (expected[-1][0], after[1])
+        else:
+            expected.append(after)
+
+    show = stage({"type": "intrusion", "anchor": "foot", "grace_s": 1.0, "cooldown_s": 0})
+    at_s, index = 0.0, 0
+    while at_s < now + 3:
+        show.see(at_s, ann=IN if any(a <= at_s < b for a, b in stays) else OUT)
+        at_s += sampling[index % len(sampling)]
+        index += 1
+
+    found = [(start_s, end_s) for _, start_s, end_s in show.closed()]
+    assert len(found) == len(expected)
+    for (start_s, end_s), (entered_s, left_s) in zip(found, expected, strict=True):
+        assert 0 <= start_s - entered_s + 1e-5 <= max(sampling) + 2e-5
+        assert 0 <= left_s - end_s + 1e-5 <= max(sampling) + 2e-5

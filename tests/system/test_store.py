@@ -1,0 +1,201 @@
+"""The whole system on a real local Ray: cameras to events over HTTP, and what may go wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import ray
+
+from actors.supervisor import NAMESPACE, actor_name
+from serve.runner import RunningStore, free_port, running_store
+from storeguard.config import StoreConfig
+from tests.waiting import EVERYWHERE, wait_for
+
+
+def config_of(folder: Path, bikes: Path, visit: Path) -> StoreConfig:
+    rules = [{"type": "loitering", "loiter_s": 2}, {"type": "intrusion", "anchor": "hit_ratio"}]
+    return StoreConfig.model_validate(
+        {
+            "store": "test",
+            "data_dir": folder,
+            "api": {"port": free_port("127.0.0.1", 0)},
+            "placement": {"cameras_per_actor": 2},
+            "cameras": [
+                {
+                    "id": "cabin",
+                    "source": str(visit),
+                    "zones": [{"id": "seat", "polygon": EVERYWHERE, "rules": rules}],
+                },
+                {
+                    "id": "street",
+                    "source": str(bikes),
+                    "loop": True,
+                    "zones": [{"id": "road", "polygon": EVERYWHERE, "rules": rules}],
+                },
+            ],
+        }
+    )
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("store")
+
+
+@pytest.fixture(scope="module")
+def store(folder: Path, bikes: Path, long_visit: Path) -> Iterator[RunningStore]:
+    said: list[str] = []
+    with running_store(config_of(folder, bikes, long_visit), say=said.append) as running:
+        yield running
+    assert said[-1] == "stopping"
+
+
+@pytest.fixture
+def api(store: RunningStore) -> Iterator[httpx.Client]:
+    with httpx.Client(base_url=store.url, timeout=30) as client:
+        yield client
+
+
+def events(api: httpx.Client, **query: Any) -> list[dict[str, Any]]:
+    answer = api.get("/api/v1/events", params=query)
+    assert answer.status_code == 200, answer.text
+    found: list[dict[str, Any]] = answer.json()["events"]
+    return found
+
+
+def camera(api: httpx.Client, camera_id: str) -> dict[str, Any]:
+    cameras = api.get("/api/v1/cameras").json()["cameras"]
+    return next(one for one in cameras if one["id"] == camera_id)
+
+
+def test_real_video_raises_queryable_events(api: httpx.Client) -> None:
+    (loitering,) = wait_for(lambda: events(api, camera="cabin", type="loitering"))
+    assert loitering["store_id"] == "test"
+    assert loitering["zone_id"] == "seat"
+    assert loitering["status"] == "open"
+    assert loitering["dwell_s"] >= 2
+    assert loitering["model"]["name"] == "person_yolox_nano"
+    assert loitering["rule"]["loiter_s"] == 2
+    assert loitering["started_at"].endswith("Z")
+    assert (
+        api.get(f"/api/v1/events/{loitering['event_id']}").json()["event_id"]
+        == (loitering["event_id"])
+    )
+    assert wait_for(lambda: events(api, camera="street", type="intrusion"))
+
+
+def test_the_rules_actor_killed_mid_dwell_goes_on_counting(api: httpx.Client) -> None:
+    (before,) = wait_for(lambda: events(api, camera="cabin", type="loitering"))
+    rules = ray.get_actor(actor_name("test", "rules"), namespace=NAMESPACE)
+    ray.kill(rules, no_restart=False)
+
+    def grown() -> list[dict[str, Any]]:
+        found = events(api, camera="cabin", type="loitering")
+        return [event for event in found if event["dwell_s"] > before["dwell_s"] + 4]
+
+    (after,) = wait_for(grown)
+    assert after["event_id"] == before["event_id"]
+    assert after["started_at"] == before["started_at"]
+    assert len(events(api, camera="cabin", type="loitering")) == 1
+    assert len(events(api, camera="cabin", type="intrusion")) == 1
+
+
+def test_pictures_health_metrics_and_docs(api: httpx.Client) -> None:
+    wait_for(lambda: camera(api, "cabin")["frames_processed"])
+    for path in ("/api/v1/cameras/cabin/snapshot", "/api/v1/cameras/street/snapshot"):
+        answer = api.get(path)
+        assert answer.status_code == 200
+        assert answer.content[:2] == b"\xff\xd8"
+    with api.stream("GET", "/api/v1/cameras/cabin/live") as live:
+        assert live.headers["content-type"].startswith("multipart/x-mixed-replace")
+        assert any(b"\xff\xd8" in chunk for chunk in live.iter_bytes())
+    wait_for(lambda: api.get("/healthz").status_code == 200)
+    assert 'camera="cabin"' in api.get("/metrics").text
+    assert "/api/v1/events" in api.get("/docs").text
+
+
+def test_events_stream_as_they_happen(api: httpx.Client) -> None:
+    with api.stream("GET", "/api/v1/events/stream") as stream:
+        for line in stream.iter_lines():
+            if line.startswith("data:"):
+                assert '"event_id"' in line
+                break
+
+
+def test_cameras_change_at_run_time_without_stopping_others(api: httpx.Client, bikes: Path) -> None:
+    before = camera(api, "cabin")
+    added = api.post(
+        "/api/v1/cameras",
+        json={"id": "late", "source": f"{bikes}", "loop": True, "detect_fps": 2},
+    )
+    assert added.status_code == 201, added.text
+    wait_for(lambda: camera(api, "late")["frames_processed"])
+    assert api.post("/api/v1/cameras", json={"id": "late", "source": "x"}).status_code == 409
+    zones = [
+        {
+            "id": "seat",
+            "polygon": EVERYWHERE,
+            "rules": [{"type": "loitering", "loiter_s": 2, "update_s": 3}],
+        }
+    ]
+    changed = api.patch("/api/v1/cameras/cabin", json={"zones": zones})
+    assert changed.status_code == 200, changed.text
+    assert api.delete("/api/v1/cameras/late").status_code == 204
+    assert api.get("/api/v1/cameras/late").status_code == 404
+    after = wait_for(
+        lambda: (
+            (now := camera(api, "cabin"))["frames_processed"] > before["frames_processed"] and now
+        )
+    )
+    assert after["reconnects"] == before["reconnects"]
+    assert after["frames_in"] >= before["frames_in"]  # a restart would have begun at 0
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body", "status"),
+    [
+        ("GET", "/api/v1/events?limit=0", None, 422),
+        ("GET", "/api/v1/events?start=yesterday", None, 422),
+        ("GET", "/api/v1/events/none-such", None, 404),
+        ("GET", "/api/v1/cameras/none-such/live", None, 404),
+        ("POST", "/api/v1/cameras", {"id": "x"}, 422),
+        ("PATCH", "/api/v1/cameras/cabin", {"detect_fps": -1}, 422),
+    ],
+)
+def test_bad_requests_are_told_what_is_wrong(
+    api: httpx.Client, method: str, path: str, body: object, status: int
+) -> None:
+    answer = api.request(method, path, json=body)
+    assert answer.status_code == status, answer.text
+    assert answer.headers["content-type"] == "application/problem+json"
+
+
+def test_a_dead_detector_comes_back(api: httpx.Client) -> None:
+    """The replica's process is killed: frames are lost and counted, then all goes on."""
+    replicas = [
+        actor
+        for actor in ray.util.list_named_actors(all_namespaces=True)
+        if "Detector" in actor["name"] and actor["namespace"] == "serve"
+    ]
+    assert replicas
+    for replica in replicas:
+        ray.kill(ray.get_actor(replica["name"], namespace="serve"))
+    before = camera(api, "street")["frames_processed"]
+    wait_for(lambda: camera(api, "street")["frames_processed"] > before + 10, seconds=90)
+
+
+def test_what_was_changed_and_stored_survives_a_restart(
+    store: RunningStore, folder: Path, bikes: Path, long_visit: Path
+) -> None:
+    """Runs last: stops the store, and starts it again on the same data folder."""
+    with httpx.Client(base_url=store.url, timeout=30) as api:
+        api.patch("/api/v1/cameras/street", json={"detect_fps": 3})
+        api.delete("/api/v1/cameras/cabin").raise_for_status()
+        known = {event["event_id"] for event in events(api, limit=1000)}
+    with httpx.Client(base_url=store.url, timeout=30) as api:
+        closed = wait_for(lambda: events(api, camera="cabin", type="loitering", status="closed"))
+    assert len(closed) == 1

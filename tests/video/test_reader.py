@@ -1,0 +1,242 @@
+"""One camera's threads: pace, loops, lag, errors, and stopping."""
+
+from __future__ import annotations
+
+import threading
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from storeguard.config import CameraConfig, ReconnectSettings
+from storeguard.testing import FakeClock
+from storeguard.testing_video import number_of
+from storeguard.video.frame import Frame
+from storeguard.video.packets import EncodedPacket
+from storeguard.video.reader import Backoff, CameraReader, ReaderState
+from storeguard.video.timeline import FAST_START
+from tests.video.conftest import MakeVideo
+
+START = datetime(2026, 5, 1, tzinfo=UTC)
+
+
+class Collector:
+    """Keeps what a reader hands on; done after `enough` frames."""
+
+    def __init__(self, enough: int = 10**9) -> None:
+        self.frames: list[Frame] = []
+        self.packets: list[EncodedPacket] = []
+        self.enough = threading.Event()
+        self._enough = enough
+
+    def on_frame(self, frame: Frame) -> None:
+        self.frames.append(frame)
+        if len(self.frames) >= self._enough:
+            self.enough.set()
+
+    def on_packet(self, packet: EncodedPacket) -> None:
+        self.packets.append(packet)
+
+    def numbers(self) -> list[int]:
+        return [number_of(frame.picture) for frame in self.frames]
+
+
+def reader(camera: CameraConfig, got: Collector, **settings: object) -> CameraReader:
+    return CameraReader(camera, on_frame=got.on_frame, on_packet=got.on_packet, **settings)
+
+
+def camera(source: object, **settings: object) -> CameraConfig:
+    return CameraConfig(id="till", source=str(source), **settings)
+
+
+def assert_adds_up(playing: CameraReader) -> None:
+    stats = playing.stats()
+    assert stats.frames_in == stats.frames_decoded + sum(stats.dropped.values())
+
+
+def test_fast_pace_hands_on_every_frame_and_repeats_exactly(video: MakeVideo):
+    runs = []
+    for _ in range(2):
+        got = Collector()
+        with reader(camera(video("mp4", b_frames=2), pace="fast"), got) as playing:
+            assert playing.join(20)
+        assert playing.stats().state is ReaderState.ENDED
+        assert playing.stats().dropped == {}
+        runs.append([(f.captured_at, f.time_s, n) for f, n in zip(got.frames, got.numbers())])  # noqa: B905
+    assert runs[0] == runs[1]
+    assert [n for *_, n in runs[0]] == list(range(30))
+    assert runs[0][0][0] == FAST_START
+    assert len(got.packets) == 30
+
+
+def test_fast_pace_waits_for_a_slow_consumer(video: MakeVideo):
+    got = Collector()
+    gate = threading.Semaphore(0)
+
+    def slowly(frame: Frame) -> None:
+        gate.acquire()
+        got.on_frame(frame)
+
+    playing = CameraReader(
+        camera(video("mp4", num_frames=200), pace="fast"), on_frame=slowly, on_packet=got.on_packet
+    )
+    with playing:
+        for _ in range(100):
+            gate.release()
+        assert not playing.join(0.3)
+        assert len(got.packets) < 200  # reading waits: queue, decoder and one frame in hand
+        gate.release(200)
+        assert playing.join(20)
+    assert got.numbers() == list(range(200))
+
+
+def test_real_time_pace_follows_the_clock(video: MakeVideo):
+    clock = FakeClock(START)
+    got = Collector()
+    with reader(camera(video("mp4")), got, clock=clock) as playing:
+        assert playing.join(20)
+    assert got.frames[0].captured_at == START
+    assert got.frames[-1].captured_at == START + timedelta(seconds=2.9)
+    assert clock.monotonic() == pytest.approx(2.9, abs=0.11)
+    assert playing.stats().late_s == 0
+
+
+def test_a_file_on_a_slow_machine_plays_late_but_whole(video: MakeVideo):
+    clock = FakeClock(START)
+    got = Collector()
+
+    def dawdle(packet: EncodedPacket) -> None:
+        got.on_packet(packet)
+        clock.advance(5.0 if len(got.packets) == 10 else 0.0)  # the machine stood still
+
+    playing = CameraReader(
+        camera(video("mp4")), on_frame=got.on_frame, on_packet=dawdle, clock=clock
+    )
+    with playing:
+        assert playing.join(20)
+    assert got.numbers() == list(range(30))
+    # File time goes on undisturbed, and the rest is not rushed: 5 s more in all.
+    assert got.frames[-1].time_s == pytest.approx(2.9)
+    assert clock.monotonic() == pytest.approx(2.9 + 4.9, abs=0.2)
+    assert playing.stats().late_s == pytest.approx(4.9, abs=0.2)
+
+
+def test_loop_is_one_continuous_time_line_with_scene_cuts(video: MakeVideo):
+    got = Collector(enough=75)
+    with reader(camera(video("mp4", b_frames=2), loop=True, pace="fast"), got) as playing:
+        assert got.enough.wait(20)
+    frames = got.frames[:75]
+    assert got.numbers()[:75] == [*range(30), *range(30), *range(15)]
+    assert [f.index for f in frames if f.scene_cut] == [30, 60]
+    assert [f.time_s for f in frames] == pytest.approx([i / 10 for i in range(75)])
+    assert playing.stats().state is ReaderState.STOPPED
+
+
+def test_loop_skips_the_start_offset_at_its_first_playing_only(video: MakeVideo):
+    got = Collector(enough=50)
+    settings = {"loop": True, "pace": "fast", "start_offset_s": 1.5}
+    with reader(camera(video("mp4"), **settings), got):
+        assert got.enough.wait(20)
+    assert got.numbers()[:50] == [*range(15, 30), *range(30), *range(5)]
+    assert got.frames[0].captured_at == FAST_START
+
+
+def test_slow_decoding_drops_frames_but_no_packets(video: MakeVideo):
+    got = Collector()
+    gate = threading.Event()
+
+    def stuck(frame: Frame) -> None:
+        gate.wait()
+        got.on_frame(frame)
+
+    # The fake clock never really waits, so 300 packets come while one frame is in hand.
+    playing = CameraReader(
+        camera(video("mp4", num_frames=300, gop=20)),
+        on_frame=stuck,
+        on_packet=got.on_packet,
+        clock=FakeClock(START),
+    )
+    with playing:
+        while len(got.packets) < 300:
+            assert not playing.join(0.01)
+        gate.set()
+        assert playing.join(20)
+        stats = playing.stats()
+    assert stats.dropped["decode_lag"] > 0
+    assert stats.frames_in == 300
+    assert_adds_up(playing)
+    # After the gap decoding went on at a keyframe, undamaged, and to the end.
+    numbers = got.numbers()
+    jumps = [b for a, b in zip(numbers, numbers[1:], strict=False) if b != a + 1]
+    assert jumps
+    assert all(number % 20 == 0 for number in jumps)
+    assert numbers[-1] == 299
+
+
+def test_a_consumer_that_raises_does_not_stop_the_camera(video: MakeVideo):
+    seen: list[int] = []
+
+    def clumsy(frame: Frame) -> None:
+        seen.append(frame.index)
+        if frame.index % 3 == 0:
+            raise RuntimeError("rtsp://user:secret@camera/ is not to be shown")
+
+    playing = CameraReader(camera(video("mp4"), pace="fast"), on_frame=clumsy)
+    with playing:
+        assert playing.join(20)
+    stats = playing.stats()
+    assert seen == list(range(30))
+    assert stats.consumer_errors == 10
+    assert "secret" not in (stats.last_error or "")
+    assert stats.state is ReaderState.ENDED
+
+
+def test_a_missing_file_fails_for_good(tmp_path: Path):
+    with reader(camera(tmp_path / "none.mp4"), Collector()) as playing:
+        assert playing.join(10)
+    stats = playing.stats()
+    assert stats.state is ReaderState.FAILED
+    assert "no such file" in (stats.last_error or "")
+    assert stats.reconnects == 0
+
+
+def test_a_dead_camera_is_tried_again_and_again(free_port: int):
+    clock = FakeClock(START)
+    address = f"rtsp://user:secret@127.0.0.1:{free_port}/stream"
+    with reader(camera(address), Collector(), clock=clock, seed=1) as playing:
+        while playing.stats().reconnects < 5:
+            assert not playing.join(0.01)
+    stats = playing.stats()
+    assert stats.state is ReaderState.STOPPED
+    assert "Connection refused" in (stats.last_error or "")
+    assert "secret" not in (stats.last_error or "")
+    assert clock.monotonic() > 0.5 * (0.7 + 1.4 + 2.8 + 5.6)  # 0.5, 1, 2, 4 s, -30 % at most
+
+
+def test_stop_returns_in_time_while_opening_a_silent_server(silent_server: int):
+    settings = {"open_timeout_s": 1.0, "read_timeout_s": 1.0}
+    address = f"rtsp://127.0.0.1:{silent_server}/stream"
+    playing = reader(camera(address, **settings), Collector())
+    playing.start()
+    assert not playing.stop(timeout_s=0.1)  # FFmpeg still waits, but we do not
+    assert playing.stats().state is ReaderState.STOPPED
+    assert playing.stop(timeout_s=10)  # ... and its thread ends by itself at the deadline
+
+
+def test_stop_is_safe_before_start_and_twice(video: MakeVideo):
+    playing = reader(camera(video("mp4")), Collector())
+    assert playing.stop()
+    with reader(camera(video("mp4"), loop=True), Collector()) as second:
+        assert second.stop()
+        assert second.stop()
+
+
+def test_backoff_grows_to_its_cap_and_stays_within_its_jitter():
+    settings = ReconnectSettings(initial_s=0.5, max_s=4, jitter=0.3)
+    backoff = Backoff(settings, seed=7)
+    waits = [backoff.next_s() for _ in range(6)]
+    for wait_s, nominal_s in zip(waits, [0.5, 1, 2, 4, 4, 4], strict=True):
+        assert 0.7 * nominal_s <= wait_s <= 1.3 * nominal_s
+    assert len(set(waits)) == 6
+    backoff.reset()
+    assert backoff.next_s() <= 0.5 * 1.3
