@@ -11,6 +11,7 @@ import tempfile
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import av
@@ -20,16 +21,19 @@ from numpy.typing import NDArray
 from storeguard.config import DetectorSettings
 from storeguard.detection.detections import Detections
 from storeguard.detection.detector import Detector, model_path
+from storeguard.detection.letterbox import place
 from storeguard.detection.nms import nms
 from storeguard.tracking import mot
 from storeguard.tracking.metrics import iou
 from storeguard.tracking.tracks import Tracks
+from storeguard.video.frame import Frame
 
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 VIDEOS = ("plaza_pedestrians", "one_by_one_table", "store_aisle", "grocery_checkout_hevc")
 MODEL = DATA / "weights" / "yolox_nano.onnx"
 INPUT_SIZE = 416
 SEED = 20
+EPOCH = datetime(2026, 1, 1, tzinfo=UTC)
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,25 +172,38 @@ def filmed(name: str) -> Sequence:
 def _detect(path: Path, detector: Detector) -> dict[str, NDArray[np.float64]]:
     boxes: list[NDArray[np.float64]] = []
     times: list[float] = []
+    width, height = detector.info.input_wh
+    canvas = np.zeros((height, width, 3), np.uint8)
     with av.open(str(path), timeout=10) as container:
         stream = container.streams.video[0]
         fps = float(stream.average_rate or 30)
-        for picture in container.decode(stream):
-            place = detector.info.fit((picture.width, picture.height))
-            found, _ = detector.detect(place.picture(picture)[None])
-            people = place.to_source(found[0])
+        for index, picture in enumerate(container.decode(stream)):
+            time_s = index / fps if picture.time is None else float(picture.time)
+            where = detector.info.fit((picture.width, picture.height))
+            place(_frame(picture, index, time_s), where, canvas)
+            people = where.to_source(detector.detect(canvas[None])[0][0])
             boxes.append(np.column_stack([people.xyxy, people.score]).astype(np.float64))
-            times.append(float(picture.time or len(times) / fps))
-    starts = np.cumsum([0, *map(len, boxes)])[:-1]
+            times.append(time_s)
     return {
         "boxes": np.concatenate(boxes),
-        "starts": starts.astype(np.float64),
+        "starts": np.cumsum([0, *map(len, boxes)])[:-1],
         "time_s": np.array(times),
         "fps": np.array(fps),
     }
 
 
-def _timed(
-    name: str, fps: float, detections: list[Detections], truth: list[Tracks]
-) -> Sequence:
+def _frame(picture: av.VideoFrame, index: int, time_s: float) -> Frame:
+    return Frame(
+        camera_id="benchmark",
+        index=index,
+        captured_at=EPOCH + timedelta(seconds=time_s),
+        time_s=time_s,
+        picture=picture,
+        scene_cut=False,
+        decode_ms=0.0,
+        received_s=0.0,
+    )
+
+
+def _timed(name: str, fps: float, detections: list[Detections], truth: list[Tracks]) -> Sequence:
     return Sequence(name, fps, detections, np.arange(len(truth)) / fps, dict(enumerate(truth)))

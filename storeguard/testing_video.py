@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -84,7 +85,7 @@ def make_video(path: Path, spec: VideoSpec | None = None) -> Path:
     """Encode a test video; the container follows from the file's suffix. Returns `path`."""
     spec = spec or VideoSpec()
     with av.open(str(path), "w") as out:
-        video = out.add_stream(_ENCODERS[spec.codec], rate=spec.fps, options=_options(spec))
+        video: Any = out.add_stream(_ENCODERS[spec.codec], rate=spec.fps, options=_options(spec))
         video.width, video.height = spec.wh
         video.pix_fmt = "yuvj420p" if spec.codec == "mjpeg" else "yuv420p"
         video.codec_context.gop_size = spec.gop
@@ -131,9 +132,9 @@ def _options(spec: VideoSpec) -> dict[str, str]:
             return {"qscale": "3"}
 
 
-def _add_audio(out: av.container.OutputContainer, encoder: str) -> av.AudioStream:
+def _add_audio(out: av.container.OutputContainer, encoder: str) -> Any:
     rate = 8000 if encoder in {"pcm_mulaw", "pcm_alaw"} else 48_000
-    sound = out.add_stream(encoder, rate=rate)
+    sound: Any = out.add_stream(encoder, rate=rate)
     sound.layout = "mono"
     return sound
 

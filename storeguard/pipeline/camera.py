@@ -170,8 +170,16 @@ class CameraPipeline:
         """(height, width, 3) uint8 RGB: the last processed frame as the camera sent it."""
         return None if self._last is None else self._last[0].rgb()
 
-    def status(self, reader: ReaderStats) -> CameraStatus:
-        """The camera's counters, joined with its reader's."""
+    def status(self, reader: ReaderStats, *, all_decoded: bool) -> CameraStatus:
+        """The camera's counters, joined with its reader's.
+
+        Args:
+            reader: what the reader says.
+            all_decoded: the reader has ended and handed on its last frame.
+        """
+        state = CameraState(reader.state.value)
+        if state is CameraState.ENDED and (not all_decoded or self.waiting or self.busy):
+            state = CameraState.PLAYING  # its last frames are still on their way
         lost = Counter(reader.dropped)
         lost.update(self._lost)
         if superseded := self._slot.stats().superseded:
@@ -180,7 +188,7 @@ class CameraPipeline:
         return CameraStatus(
             id=self.camera.id,
             source=redact(self.camera.source),
-            state=CameraState(reader.state.value),
+            state=state,
             width=reader.wh[0] if reader.wh else None,
             height=reader.wh[1] if reader.wh else None,
             codec=reader.codec,

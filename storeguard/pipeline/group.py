@@ -133,7 +133,10 @@ class CameraGroup:
 
     def statuses(self) -> list[CameraStatus]:
         """How each camera is doing."""
-        return [m.pipeline.status(m.reader.stats()) for m in self._members.values()]
+        return [
+            m.pipeline.status(m.reader.stats(), all_decoded=m.reader.join(0))
+            for m in self._members.values()
+        ]
 
     async def jpeg(self, camera_id: str, *, overlay: bool = True) -> bytes | None:
         """The last processed frame as JPEG; None before the first.

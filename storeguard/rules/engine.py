@@ -133,7 +133,6 @@ class CameraRules:
                     f"{previous_at.isoformat()} or later, got {observation.captured_at.isoformat()}"
                 )
             events = self._close_before_set_back(previous_at)
-            previous_at = None
         self._advance(observation)
         scene = Scene(observation, zones=self._zones, previous_at=previous_at, new_epoch=new_epoch)
         for key, state in self._states.items():

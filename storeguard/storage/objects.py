@@ -148,8 +148,8 @@ class ObjectStore:
         """A seekable reader of an object; the caller closes it.
 
         Raises:
-            NotFoundError: there is no such object.
-            StorageError: it cannot be read, or the URI is not below this store's.
+            NotFoundError: there is no such object, or the URI is not below this store's.
+            StorageError: it cannot be read, or the key is malformed.
         """
         path = self._path(key_or_uri)
         return cast("Reader", self._do(path, lambda: self._fs.open_input_file(path)))
@@ -227,7 +227,7 @@ class ObjectStore:
         if "://" in key_or_uri:
             base = f"{self.uri}/"
             if not key_or_uri.startswith(base):
-                raise StorageError(f"{redact(key_or_uri)}: expected an object below {self.uri}")
+                raise NotFoundError(f"{redact(key_or_uri)}: not in this storage, {self.uri}")
             key = unquote(key_or_uri[len(base) :]) if self._is_local else key_or_uri[len(base) :]
         if len(key) > _MAX_KEY or not _KEY.fullmatch(key):
             raise StorageError(

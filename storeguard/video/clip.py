@@ -17,12 +17,20 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
+from typing import Any, cast
 
 import av
 
 from storeguard.config import Container
 from storeguard.errors import RecordingError
-from storeguard.video.packets import MICROSECOND, EncodedPacket, MediaKind, StreamFormat
+from storeguard.video.packets import (
+    MICROSECOND,
+    EncodedPacket,
+    MediaKind,
+    Opaque,
+    Packet,
+    StreamFormat,
+)
 
 PART_SUFFIX = ".part"
 _FINAL_SUFFIX = ".final"
@@ -103,7 +111,7 @@ class ClipWriter:
         self._part = part_of(path)
         self._notes: list[str] = []
         self._origin_us: int | None = None
-        self._last_dts: dict[MediaKind, int] = {}
+        self._next_dts: dict[MediaKind, int] = {}
         self._transcoder: _Transcoder | None = None
         self._closed = False
         copied = video.codec in _COPIED[container] and bool(video.header)
@@ -199,15 +207,19 @@ class ClipWriter:
                 path.unlink()
 
     def _mux(self, packet: EncodedPacket, origin_us: int) -> None:
-        copy = av.Packet(packet.data)  # shares the bytes; the ring's own packet stays as it is
-        copy.stream = self._video if packet.kind is MediaKind.VIDEO else self._audio
+        stream = self._video if packet.kind is MediaKind.VIDEO else self._audio
+        if stream is None:
+            return
+        copy: Packet = av.Packet(
+            cast("bytes", packet.data)
+        )  # shares the bytes; the ring's own packet stays as it is
+        copy.stream = stream
         copy.time_base = MICROSECOND
         copy.is_keyframe = packet.is_keyframe
         copy.duration = packet.duration_us
-        dts = packet.decode_us - origin_us
-        # Muxers demand rising decoding times; a tick is enough.
-        dts = max(dts, self._last_dts.get(packet.kind, dts - 1) + 1)
-        self._last_dts[packet.kind] = max(dts, self._last_dts.get(packet.kind, dts) + 11)
+        # Muxers demand decoding times that rise by a tick of the stream at least.
+        dts = max(packet.decode_us - origin_us, self._next_dts.get(packet.kind, -(2**62)))
+        self._next_dts[packet.kind] = dts + 1 + int(1_000_000 * stream.time_base)
         copy.dts = dts
         copy.pts = max(packet.time_us - origin_us, dts)
         self._out.mux(copy)
@@ -293,14 +305,14 @@ def _holds_audio(container: Container, audio: StreamFormat) -> bool:
     return bool(audio.header) and name in _AUDIO[container]
 
 
-def _add_copy(out: av.container.OutputContainer, format_: StreamFormat) -> av.stream.Stream:
+def _add_copy(out: av.container.OutputContainer, format_: StreamFormat) -> Any:
     with format_.template() as container:
         stream = out.add_stream_from_template(container.streams[0], opaque=True)
     _dress(out, stream, format_.kind)
     return stream
 
 
-def _dress(out: av.container.OutputContainer, stream: av.stream.Stream, kind: MediaKind) -> None:
+def _dress(out: av.container.OutputContainer, stream: Any, kind: MediaKind) -> None:
     ticks = _TICKS[kind] or Fraction(1, stream.codec_context.sample_rate)
     stream.time_base = ticks
     tag = _TAGS.get((out.format.name, stream.codec_context.name))
@@ -334,13 +346,15 @@ def _put_index_in_front(part: Path, path: Path) -> MendedClip:
                 out.metadata["comment"] = comment
             streams = {}
             for stream in source.streams:
-                copy = out.add_stream_from_template(stream, opaque=True)
+                copy: Any = out.add_stream_from_template(stream, opaque=True)
                 _dress(out, copy, MediaKind(stream.type))
                 streams[stream.index] = copy
             codec = source.streams.video[0].codec_context.name
             for packet in source.demux():
-                if not packet.size or packet.dts is None or packet.pts is None:
+                if not packet.size or packet.pts is None:
                     continue
+                if packet.dts is None:  # Matroska's reader does not know the first ones
+                    packet.dts = packet.pts - round(1 / packet.time_base) + num_frames
                 is_video = packet.stream.type == "video"
                 if origin_s is None:
                     if not (is_video and packet.is_keyframe):
@@ -385,7 +399,7 @@ class _Transcoder:
         self.num_frames = 0
         self._origin_us = 0
         self._duration_us = 0
-        self.stream = out.add_stream(_ENCODER, options={"preset": "veryfast", "crf": "23"})
+        self.stream: Any = out.add_stream(_ENCODER, options={"preset": "veryfast", "crf": "23"})
         width, height = video.wh
         # H.264 in 4:2:0 needs even sides.
         self.stream.width, self.stream.height = max(2, width & ~1), max(2, height & ~1)
@@ -413,7 +427,7 @@ class _Transcoder:
         for picture in pictures:
             if picture.opaque is None:
                 continue
-            time_us, _, duration_us = picture.opaque
+            time_us, _, duration_us = cast("Opaque", picture.opaque)
             frame = picture.reformat(
                 width=self.stream.width, height=self.stream.height, format="yuv420p"
             )
@@ -423,7 +437,7 @@ class _Transcoder:
             self._mux(self.stream.encode(frame), duration_us)
             self.num_frames += 1
 
-    def _mux(self, packets: list[av.Packet], duration_us: int) -> None:
+    def _mux(self, packets: list[Packet], duration_us: int) -> None:
         self._duration_us = duration_us or self._duration_us
         for packet in packets:
             # The encoder only knows a nominal rate.

@@ -7,11 +7,12 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from datetime import datetime, timedelta
+from typing import cast
 
 import av
 
 from storeguard.video.frame import Frame
-from storeguard.video.packets import EncodedPacket, MediaKind
+from storeguard.video.packets import EncodedPacket, MediaKind, Opaque, Packet
 
 MIN_STEP_US = 1000
 """Two frames are never closer than this on the time line: events count milliseconds."""
@@ -36,7 +37,9 @@ class FrameDecoder:
         skip_before_us: frames earlier than this on the time line are decoded but not handed on.
     """
 
-    def __init__(self, camera_id: str, *, threads: int = 1, skip_before_us: int | None = None):
+    def __init__(
+        self, camera_id: str, *, threads: int = 1, skip_before_us: int | None = None
+    ) -> None:
         self._camera_id = camera_id
         self._threads = threads
         self._skip_before_us = skip_before_us
@@ -93,7 +96,7 @@ class FrameDecoder:
         self._context, self._key = None, None
         self._cut = True
 
-    def _run(self, packet: av.Packet | None) -> Iterator[Frame]:
+    def _run(self, packet: Packet | None) -> Iterator[Frame]:
         assert self._context is not None  # noqa: S101  # for the type checker: callers made it
         started_s = time.perf_counter()
         try:
@@ -112,7 +115,7 @@ class FrameDecoder:
         if not (picture.width and picture.height) or picture.opaque is None:
             self.dropped["undecodable"] += 1
             return None
-        packet_us, received_s, _ = picture.opaque
+        packet_us, received_s, _ = cast("Opaque", picture.opaque)
         stamp = picture.pts if picture.pts is not None else picture.dts
         time_us = packet_us if stamp is None else stamp
         self._mistimed |= time_us < self._last_us

@@ -11,8 +11,13 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from fractions import Fraction
 from itertools import islice
+from typing import Any
 
 import av
+
+Packet = av.Packet[Any]
+Opaque = tuple[int, float, int]
+"""What a packet hands to its pictures: time_us, received_s, duration_us."""
 
 MICROSECOND = Fraction(1, 1_000_000)
 """Time base of every packet behind the source: the camera's own time line."""
@@ -52,12 +57,12 @@ class StreamFormat:
     @classmethod
     def of(
         cls,
-        stream: av.VideoStream | av.AudioStream,
+        stream: Any,
         *,
         extradata: bytes | None = None,
         wh: tuple[int, int] | None = None,
     ) -> StreamFormat:
-        """Take the format off an open input stream, optionally with other parameters."""
+        """Take the format off an open `av` video or audio stream, maybe with other parameters."""
         context = stream.codec_context
         video = stream.type == "video"
         size = (wh or (context.width, context.height)) if video else (0, 0)
@@ -87,6 +92,7 @@ class StreamFormat:
             raise ValueError(f"codec {self.codec!r} cannot be copied into another file")
         return av.open(
             io.BytesIO(self.header),
+            "r",
             format="nut",
             options={"probesize": "32", "analyzeduration": "0"},
         )
@@ -97,7 +103,7 @@ class StreamFormat:
             with self.template() as container:
                 context = container.streams.video[0].codec_context
         else:
-            context = av.VideoCodecContext.create(self.codec, "r")
+            context = new_decoder(self.codec)
             if self.extradata:
                 context.extradata = self.extradata
         context.thread_type = "AUTO" if threads != 1 else "NONE"
@@ -106,15 +112,23 @@ class StreamFormat:
         return context
 
 
+def new_decoder(codec: str) -> av.VideoCodecContext:
+    """A video decoder by FFmpeg's name of the codec."""
+    context = av.CodecContext.create(codec, "r")
+    if not isinstance(context, av.VideoCodecContext):
+        raise TypeError(f"{codec!r} is no video codec")
+    return context
+
+
 def _header_of(
-    stream: av.VideoStream | av.AudioStream,
+    stream: Any,
     extradata: bytes | None,
     wh: tuple[int, int] | None,
 ) -> bytes:
     buffer = io.BytesIO()
     try:
         with av.open(buffer, "w", format="nut", options={"fflags": "+bitexact"}) as out:
-            copy = out.add_stream_from_template(stream, opaque=True)
+            copy: Any = out.add_stream_from_template(stream, opaque=True)
             if extradata is not None:
                 copy.codec_context.extradata = extradata
             if wh is not None:
@@ -151,7 +165,7 @@ class EncodedPacket:
         received_s: monotonic seconds when it was read.
     """
 
-    data: av.Packet
+    data: Packet
     format: StreamFormat
     is_keyframe: bool
     time_us: int

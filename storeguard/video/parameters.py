@@ -8,10 +8,11 @@ begin a new one.
 from __future__ import annotations
 
 import re
+from itertools import zip_longest
 
 import av
 
-from storeguard.video.packets import StreamFormat
+from storeguard.video.packets import Packet, StreamFormat, new_decoder
 
 _START = re.compile(b"\x00\x00\x01")
 # Unit types of parameter sets: H.264 SPS 7, PPS 8 (ITU-T H.264, table 7-1);
@@ -35,7 +36,7 @@ def parameter_sets(codec: str, data: bytes) -> tuple[bytes, ...]:
     head = data[:_HEAD_BYTES]
     starts = [match.end() for match in _START.finditer(head)]
     found = []
-    for begin, after in zip(starts, [*starts[1:], None], strict=True):
+    for begin, after in zip_longest(starts, starts[1:]):
         # The last unit of the head may be cut; it counts only if it is all there is.
         end = len(head) if after is None else after - 3
         if after is None and len(data) > len(head):
@@ -59,7 +60,7 @@ class ParameterWatch:
         if is_annex_b(first.codec, first.extradata):
             self._sets = frozenset(parameter_sets(first.codec, first.extradata))
 
-    def see(self, packet: av.Packet) -> StreamFormat:
+    def see(self, packet: Packet) -> StreamFormat:
         """The format of this packet."""
         if packet.has_sidedata("new_extradata"):
             self._change(bytes(packet.get_sidedata("new_extradata")), packet)
@@ -72,20 +73,20 @@ class ParameterWatch:
                 self._change(b"".join(b"\x00\x00\x00\x01" + unit for unit in found), packet)
         return self.format
 
-    def _change(self, extradata: bytes, packet: av.Packet) -> None:
+    def _change(self, extradata: bytes, packet: Packet) -> None:
         if extradata != self.format.extradata:
             wh = _decoded_wh(self.format, extradata, packet) or self.format.wh
             self.format = self.format.with_parameters(extradata, wh)
 
 
 def _decoded_wh(
-    format_: StreamFormat, extradata: bytes, keyframe: av.Packet
+    format_: StreamFormat, extradata: bytes, keyframe: Packet
 ) -> tuple[int, int] | None:
     """Picture size by decoding one keyframe: rare enough, and right for every codec."""
-    context = av.VideoCodecContext.create(format_.codec, "r")
+    context = new_decoder(format_.codec)
     context.extradata = extradata
     try:
-        frames = [*context.decode(av.Packet(keyframe)), *context.decode(None)]
+        frames = [*context.decode(keyframe), *context.decode(None)]
     except av.FFmpegError:
         return None
     return (frames[0].width, frames[0].height) if frames else None
@@ -106,7 +107,7 @@ class AdtsStripper:
         self._stream = stream
         self._format: StreamFormat | None = None
 
-    def strip(self, packet: av.Packet) -> tuple[av.Packet, StreamFormat] | None:
+    def strip(self, packet: Packet) -> tuple[Packet, StreamFormat] | None:
         """The packet without its header, and its format; None if it has no such header."""
         head = bytes(memoryview(packet)[:7])
         if len(head) < 7 or head[0] != 0xFF or head[1] & 0xF6 != 0xF0:
@@ -118,7 +119,7 @@ class AdtsStripper:
             config = object_type << 11 | rate_index << 7 | channels << 3
             self._format = StreamFormat.of(self._stream, extradata=config.to_bytes(2, "big"))
         size = 7 if head[1] & 1 else 9  # 9 with a checksum
-        plain = av.Packet(memoryview(packet)[size:])
+        plain: Packet = av.Packet(bytes(memoryview(packet)[size:]))
         plain.pts, plain.dts = packet.pts, packet.dts
         plain.duration, plain.time_base = packet.duration, packet.time_base
         plain.is_keyframe = True

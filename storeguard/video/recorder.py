@@ -189,6 +189,7 @@ class Recording:
 
     def _feed_video(self, packet: EncodedPacket) -> list[ClipFile]:
         if self._ends_before(packet):
+            self._reach_the_end(packet)
             return self._finish_file("")
         finished: list[ClipFile] = []
         if packet.segment != self._segment:
@@ -207,6 +208,15 @@ class Recording:
         if self._file.writer.write(packet):
             self._file.end = max(self._file.end, packet.ends_at)
         return finished
+
+    def _reach_the_end(self, packet: EncodedPacket) -> None:
+        """Where packets are missing before the end, the first behind it closes the span."""
+        file = self._file
+        same = packet.segment == self._segment and packet.format == self._video
+        if file is None or file.end >= self.requested_end or not same or self._waiting:
+            return
+        if file.writer.write(packet):
+            file.end = max(file.end, packet.ends_at)
 
     def _ends_before(self, packet: EncodedPacket) -> bool:
         # By decoding time: pictures that belong before the end may still come after one behind it.

@@ -24,7 +24,7 @@ from storeguard.addresses import redact
 from storeguard.clock import Clock
 from storeguard.config import CameraConfig
 from storeguard.errors import EmptySourceError, SourceError, SourceTimeoutError
-from storeguard.video.packets import MICROSECOND, MediaKind, StreamFormat
+from storeguard.video.packets import MICROSECOND, MediaKind, Packet, StreamFormat
 from storeguard.video.parameters import AdtsStripper, ParameterWatch
 from storeguard.video.timeline import Stamps
 
@@ -101,7 +101,7 @@ class RawPacket:
         untimed: True for such streams.
     """
 
-    data: av.Packet
+    data: Packet
     format: StreamFormat
     stamps: Stamps
     untimed: bool = False
@@ -353,7 +353,7 @@ class _FFmpegSource:
             )
 
 
-def _stamps(packet: av.Packet) -> Stamps:
+def _stamps(packet: Packet) -> Stamps:
     scale = packet.time_base * 1_000_000
     return Stamps(
         pts_us=None if packet.pts is None else round(packet.pts * scale),
@@ -421,7 +421,7 @@ class _ImageFolder:
             except OSError as error:
                 reason = error.strerror or type(error).__name__
                 raise SourceError(f"{_name(self._camera)}: {path.name}: {reason}") from None
-            packet = av.Packet(content)
+            packet: Packet = av.Packet(content)
             packet.is_keyframe = True
             stamp = number * step_us
             yield RawPacket(packet, formats[codec], Stamps(stamp, stamp, step_us))

@@ -69,6 +69,15 @@ def test_open_events_and_dwell_for_the_overlay(stage: type[Any]) -> None:
     assert {e.event_id for e in show.rules.open_events()} == {e.event_id for e in show.events}
 
 
+def test_the_overlay_shows_the_longer_of_two_rules_dwells(stage: type[Any]) -> None:
+    show = stage(INTRUSION, LOITERING | {"min_hit_ratio": 1.0})
+    show.see(0, ann=0.32)  # feet inside, but not all of the box
+    show.see(1, ann=IN)
+    show.see(2, ann=IN)
+
+    assert show.rules.dwell() == [("ann", "z", 2.0)]
+
+
 # --------------------------------------------------------------------------- refusals, replays
 
 
@@ -101,6 +110,16 @@ def test_late_observations_of_an_ended_epoch_change_nothing(stage: type[Any]) ->
 
     assert show.take(late) == []
     assert show.rules.checkpoint() == before
+
+
+def test_only_so_many_ended_epochs_are_remembered(stage: type[Any]) -> None:
+    show = stage(INTRUSION)
+    sizes = []
+    for epoch in range(200):
+        show.take(show.observation(epoch, {}, epoch=f"epoch-{epoch:03}"))
+        sizes.append(len(show.rules.checkpoint()))
+
+    assert sizes[-1] == sizes[99] > sizes[9]
 
 
 # --------------------------------------------------------------------------- epochs and silence

@@ -19,6 +19,8 @@ RULE = {"type": "intrusion", "anchor": "foot", "grace_s": 1.0, "cooldown_s": 2.0
         ({"anchor": "hit_ratio"}, (0.2, 0.4, 0.3, 0.8), False),  # beside it
         ({"anchor": "hit_ratio"}, (0.21, 0.4, 0.31, 0.8), True),  # a tenth inside, to the dot
         ({"anchor": "hit_ratio"}, (0.205, 0.4, 0.305, 0.8), False),  # half a tenth
+        # a fifth, though binary arithmetic makes it 0.19999999999999998
+        ({"anchor": "hit_ratio", "min_hit_ratio": 0.2}, (0.1, 0.4, 0.35, 0.8), True),
         ({"anchor": "hit_ratio", "min_hit_ratio": 0.5}, (0.24, 0.4, 0.34, 0.8), False),
         ({"anchor": "hit_ratio", "min_hit_ratio": 0.5}, (0.26, 0.4, 0.36, 0.8), True),
         ({}, (0.4, 0.1, 0.6, 0.95), True),  # the head by default: 0.27

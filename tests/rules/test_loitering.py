@@ -166,7 +166,7 @@ def test_dwell_is_the_walks_within_a_frame_interval_at_each_end(
         now += stay_s + absence_s
     expected = [stays[0]]
     for before, after in pairwise(stays):
-        if after[0] - before[1] <= 0.5:
+        if after[0] - before[1] <= 1.0:
             expected[-1] = (expected[-1][0], after[1])
         else:
             expected.append(after)

@@ -82,7 +82,9 @@ def test_start_offset_skips_to_the_frame(video: MakeVideo, offset_s: float):
 def test_images_of_mixed_types_and_sizes(tmp_path: Path):
     from PIL import Image
 
-    for index, (suffix, wh) in enumerate([("jpg", (160, 96)), ("png", (160, 96)), ("jpg", (96, 64))]):
+    for index, (suffix, wh) in enumerate(
+        [("jpg", (160, 96)), ("png", (160, 96)), ("jpg", (96, 64))]
+    ):
         Image.fromarray(picture(index, wh)).save(tmp_path / f"{index}.{suffix}")
     (tmp_path / "notes.txt").write_text("no image")
     frames = list(read_frames(camera(tmp_path, image_fps=4)))
