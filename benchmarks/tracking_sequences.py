@@ -10,7 +10,7 @@ import hashlib
 import tempfile
 import zlib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -70,8 +70,10 @@ class Sequence:
 def sequences() -> Iterator[Sequence]:
     """All sequences whose files are there."""
     makers: list[tuple[str, Callable[[], Sequence]]] = [
+        ("", lambda: simulated(shoppers(), "shoppers simulated", 10.0)),
         ("tracking/mot17_02_dpm", public_detections),
         ("tracking/mot17_02_dpm", lambda: simulated(_mot17_truth(), "mot17_02 simulated", 30.0)),
+        ("tracking/mot17_02_dpm", _slow_mot17),
         ("tracking/tud_stadtmitte", lambda: simulated(_tud_truth(), "tud simulated", 25.0)),
     ]
     makers += [(f"videos/{name}.mp4", lambda name=name: filmed(name)) for name in VIDEOS]
@@ -80,6 +82,47 @@ def sequences() -> Iterator[Sequence]:
             yield make()
         else:
             print(f"not run: {needs} is not there")
+
+
+def shoppers(*, seed: int = SEED, fps: float = 10.0, seconds: float = 90.0) -> list[Tracks]:
+    """A made-up ground truth: people who walk from shelf to shelf at 0.6..1.6 m/s and stand there.
+
+    The camera looks across the room from a corner, 960x540: who is nearer stands lower and is
+    taller (110..230 pixels for 1.7 m). People come in at a door on the left and leave by it.
+    """
+    rng = np.random.default_rng([seed, 1])
+    frames: list[list[tuple[int, list[float]]]] = [[] for _ in range(int(seconds * fps))]
+    for person in range(1, 15):
+        start = int(rng.uniform(0, 0.8) * len(frames)) if person > 3 else 0
+        floor, target = np.array([-0.05, 0.5]), rng.random(2)
+        pause_s, pace = 0.0, rng.uniform(0.6, 1.6)
+        stops = int(rng.integers(2, 6))
+        for boxes in frames[start:]:
+            height = 110 + 120 * floor[1]
+            x, foot = 960 * floor[0], 200 + 320 * floor[1]
+            wide = height * (0.36 + 0.04 * np.sin(6 * floor.sum() * 10))
+            boxes.append((person, [x - wide / 2, foot - height, x + wide / 2, foot]))
+            if pause_s > 0:
+                pause_s -= 1 / fps
+                continue
+            pixels = (target - floor) * (960, 320)
+            stride = pace / 1.7 * height / fps * np.array([1, 0.5])  # depth is foreshortened
+            length = float(np.hypot(*(pixels / stride)))
+            floor = target if length <= 1 else floor + pixels / length / (960, 320)
+            if length <= 1:
+                if stops < 0:
+                    break
+                stops -= 1
+                pause_s = rng.exponential(4.0)
+                target = rng.random(2) if stops >= 0 else np.array([-0.05, 0.5])
+    return [
+        Tracks(
+            track_id=np.array([person for person, _ in boxes], np.int64),
+            xyxy=np.array([box for _, box in boxes], np.float32).reshape(-1, 4),
+            score=np.ones(len(boxes), np.float32),
+        )
+        for boxes in frames
+    ]
 
 
 def _mot17_truth() -> list[Tracks]:
@@ -93,6 +136,12 @@ def _tud_truth() -> list[Tracks]:
 
 def _every_frame(by_frame: dict[int, Tracks]) -> list[Tracks]:
     return [by_frame.get(frame, Tracks.empty()) for frame in range(1, max(by_frame) + 1)]
+
+
+def _slow_mot17() -> Sequence:
+    """A camera at 10 fps, so that three of four frames gone leave 2.5 a second."""
+    slow = simulated(_mot17_truth(), "mot17_02 simulated", 30.0).thinned(3)
+    return replace(slow, name="mot17_02 simulated, 10 fps")
 
 
 def public_detections() -> Sequence:

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from storeguard.addresses import redact, resolve_source
-from storeguard.config import CameraConfig, Settings, StoreConfig, ZoneConfig, ZoneList
+from storeguard.config import ApiSettings, CameraConfig, Settings, StoreConfig, ZoneConfig, ZoneList
 from storeguard.errors import ConfigError
 
 TOKEN_VARIABLE = "STOREGUARD_API_TOKEN"  # noqa: S105 - the variable's name, not its value
@@ -141,6 +141,7 @@ def _with_environment(document: dict[str, Any]) -> dict[str, Any]:
     """The document with the API's token from the environment, unless it has one of its own."""
     api, token = document.get("api"), os.environ.get(TOKEN_VARIABLE)
     if token and (api is None or isinstance(api, Mapping)) and not (api or {}).get("token"):
+        parse(ApiSettings, {"token": token}, where=f"environment variable {TOKEN_VARIABLE}")
         document["api"] = {**(api or {}), "token": token}
     return document
 
@@ -175,7 +176,7 @@ def _found(fault: ErrorDetails) -> str:
     if isinstance(value, Mapping | list | tuple):
         # That a mapping or list has the wrong number of items is said already.
         return f" (found {_kind_of(value)})" if fault["type"].endswith("_type") else ""
-    return f" (found {redact(repr(value))})"
+    return f" (found {_shown(value)})"
 
 
 def _owner(document: Any, location: tuple[int | str, ...]) -> str:
@@ -183,7 +184,7 @@ def _owner(document: Any, location: tuple[int | str, ...]) -> str:
     names: list[str] = []
     here, kind = document, ""
     if isinstance(document, Mapping) and "id" in document:
-        names.append(f"camera {document['id']!r}")  # a request body
+        names.append(f"camera {_shown(document['id'])}")  # a request body
     for part in location:
         try:
             here = here[part]
@@ -192,7 +193,7 @@ def _owner(document: Any, location: tuple[int | str, ...]) -> str:
         if isinstance(part, str):
             kind = {"cameras": "camera", "zones": "zone"}.get(part, "")
         elif kind and isinstance(here, Mapping) and "id" in here:
-            names.append(f"{kind} {here['id']!r}")
+            names.append(f"{kind} {_shown(here['id'])}")
     return f" in {', '.join(names)}" if names else ""
 
 
@@ -211,4 +212,8 @@ def _kind_of(value: Any) -> str:
         case list() | tuple():
             return "a list"
         case _:
-            return redact(repr(value))
+            return _shown(value)
+
+
+def _shown(value: Any) -> str:
+    return redact(repr(value))

@@ -52,6 +52,15 @@ class ModelRef(_Record):
     sha256: str
 
 
+class ClipPart(_Record):
+    """A further file of a clip that is too long for one, or was interrupted."""
+
+    uri: str
+    start: Moment
+    end: Moment
+    sha256: str | None = None
+
+
 class ClipRef(_Record):
     """The video kept for an event.
 
@@ -61,6 +70,7 @@ class ClipRef(_Record):
         requested_start, requested_end: the span that was asked for.
         sha256: checksum of the file.
         error: why there is no clip, or why it covers less than asked; None when all is well.
+        parts: the files behind the first one, in order of time; mostly none.
     """
 
     uri: str | None = None
@@ -70,6 +80,7 @@ class ClipRef(_Record):
     requested_end: Moment | None = None
     sha256: str | None = None
     error: str | None = None
+    parts: tuple[ClipPart, ...] = ()
 
 
 class SnapshotRef(_Record):

@@ -132,9 +132,7 @@ def _pair(
     return pairs, shared
 
 
-def _agreement(
-    truth: Mapping[int, Tracks], found: Mapping[int, Tracks], min_iou: float
-) -> int:
+def _agreement(truth: Mapping[int, Tracks], found: Mapping[int, Tracks], min_iou: float) -> int:
     """The most boxes that agree when every person is given at most one track, and back."""
     person_row = _index(truth)
     track_col = _index(found)

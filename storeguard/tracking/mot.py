@@ -30,8 +30,7 @@ def lines_of(frame: int, tracks: Tracks) -> Iterator[str]:
         tracks.track_id, tracks.xyxy.astype(np.float64), tracks.score, strict=True
     ):
         yield (
-            f"{frame},{track_id},{x1:.2f},{y1:.2f},{x2 - x1:.2f},{y2 - y1:.2f},"
-            f"{score:.4f},-1,-1,-1"
+            f"{frame},{track_id},{x1:.2f},{y1:.2f},{x2 - x1:.2f},{y2 - y1:.2f},{score:.4f},-1,-1,-1"
         )
 
 
@@ -51,10 +50,13 @@ def read_tracks(path: Path | str, *, pedestrians_only: bool = False) -> dict[int
             (column 8) pedestrian. Right for MOT16, MOT17 and MOT20 ground truth alone.
 
     Raises:
-        DatasetError: the file is missing, or a row has fewer than 7 numbers.
+        DatasetError: the file is missing, or a row has fewer than 7 numbers, or no class
+            where pedestrians are asked for.
     """
     table = _read_table(Path(path))
     if pedestrians_only:
+        if table.shape[1] <= MIN_COLUMNS:
+            raise DatasetError(f"{path}: expected column 8, the class, to choose pedestrians by")
         table = table[(table[:, 6] != 0) & (table[:, 7] == PEDESTRIAN)]
     return {
         frame: Tracks(

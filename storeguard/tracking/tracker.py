@@ -28,6 +28,7 @@ from scipy.optimize import linear_sum_assignment
 
 from storeguard.config import TrackerSettings
 from storeguard.detection.detections import Detections
+from storeguard.detection.nms import iou_matrix
 from storeguard.errors import CheckpointError
 from storeguard.tracking.motion import (
     Float64,
@@ -35,11 +36,13 @@ from storeguard.tracking.motion import (
     MotionState,
     size_of,
     to_measurement,
-    to_xyxy,
 )
 from storeguard.tracking.tracks import Tracks
 
 CHECKPOINT_VERSION = 1
+MAX_COORDINATE_PX = 1e6
+"""A box that reaches further is no box of any camera."""
+MIN_SIDE_PX = 0.5
 
 Rows = NDArray[np.int64]
 
@@ -48,18 +51,16 @@ Rows = NDArray[np.int64]
 class _Book:
     """What is known of each track beside its motion: parallel (n,) arrays.
 
-    `seen_s` and `born_s` are on the tracker's own clock (see `Tracker.step`).
+    `seen_s` is on the tracker's own clock (see `Tracker.step`).
     """
 
     track_id: NDArray[np.int64]
-    born_s: Float64
     seen_s: Float64
     confirmed: NDArray[np.bool_]
 
     @classmethod
     def empty(cls) -> _Book:
-        zero = np.zeros(0)
-        return cls(np.zeros(0, np.int64), zero, zero.copy(), np.zeros(0, np.bool_))
+        return cls(np.zeros(0, np.int64), np.zeros(0), np.zeros(0, np.bool_))
 
     def rows(self, keep: NDArray[np.bool_]) -> _Book:
         return _Book(*(getattr(self, f.name)[keep] for f in fields(self)))
@@ -115,7 +116,9 @@ class Tracker:
             ValueError: `time_s` is not finite.
         """
         first = self._pass_time(time_s)
-        measured, score = self._usable(detections)
+        people = self._usable(detections)
+        measured = to_measurement(people.xyxy.astype(np.float64))
+        score = np.clip(people.score.astype(np.float64), 0.0, 1.0)
         sure = np.flatnonzero(score >= self._settings.high_score)
         unsure = np.flatnonzero(
             (score >= self._settings.low_score) & (score < self._settings.high_score)
@@ -132,14 +135,14 @@ class Tracker:
         self._motion.correct(matched[seen], measured[seen], score[seen], self._model)
         self._book.seen_s[matched[seen]] = self._now_s
         self._book.confirmed[matched[seen]] = True
-        fresh = self._fresh(sure, seen, measured)
+        fresh = self._fresh(sure, seen, people)
         matched[fresh] = len(self._motion) + np.arange(len(fresh))
         self._start(measured[fresh], score[fresh], confirmed=first)
 
         reported = seen if not first else fresh
         tracks = Tracks(
             track_id=self._book.track_id[matched[reported]],
-            xyxy=to_xyxy(measured[reported]).astype(np.float32),
+            xyxy=people.xyxy[reported],
             score=score[reported].astype(np.float32),
         )
         self._end_lost()
@@ -161,14 +164,14 @@ class Tracker:
         self._motion.advance(dt_s, self._model)
         return first
 
-    def _usable(self, detections: Detections) -> tuple[Float64, Float64]:
-        xyxy = detections.xyxy.astype(np.float64)
-        score = detections.score.astype(np.float64)
-        good = np.isfinite(xyxy).all(axis=1) & np.isfinite(score)
-        good &= (np.abs(xyxy) < 1e6).all(axis=1)
-        good[good] = (xyxy[good, 2:] - xyxy[good, :2] >= 0.5).all(axis=1)
+    def _usable(self, detections: Detections) -> Detections:
+        """Detections with finite numbers and an area; the others are counted."""
+        good = np.isfinite(detections.xyxy).all(axis=1) & np.isfinite(detections.score)
+        good &= (np.abs(detections.xyxy) < MAX_COORDINATE_PX).all(axis=1)
+        boxes = detections.xyxy[good]
+        good[good] = (boxes[:, 2:] - boxes[:, :2] >= MIN_SIDE_PX).all(axis=1)
         self.ignored_boxes += int(len(good) - good.sum())
-        return to_measurement(xyxy[good]), np.clip(score[good], 0.0, 1.0)
+        return detections[good]
 
     def _match(
         self, rows: Rows, picks: Rows, measured: Float64, score: Float64, matched: Rows
@@ -203,12 +206,12 @@ class Tracker:
             + self._settings.shape_limit * (1 - np.exp(-shape / self._settings.shape_limit))
         )
 
-    def _fresh(self, sure: Rows, seen: Rows, measured: Float64) -> Rows:
+    def _fresh(self, sure: Rows, seen: Rows, people: Detections) -> Rows:
         """The detections that start tracks: not a second box around somebody just matched."""
         if len(sure) == 0 or len(seen) == 0:
             return sure
-        repeats = _iou(to_xyxy(measured[sure]), to_xyxy(measured[seen])).max(axis=1)
-        return np.asarray(sure[repeats < self._settings.duplicate_iou])
+        repeats = iou_matrix(people.xyxy[sure], people.xyxy[seen]).max(axis=1)
+        return sure[repeats < self._settings.duplicate_iou]
 
     def _start(self, measured: Float64, score: Float64, *, confirmed: bool) -> None:
         n = len(score)
@@ -218,7 +221,6 @@ class Tracker:
         self._book = self._book.joined(
             _Book(
                 track_id=np.arange(self._next_id, self._next_id + n, dtype=np.int64),
-                born_s=np.full(n, self._now_s),
                 seen_s=np.full(n, self._now_s),
                 confirmed=np.full(n, confirmed),
             )
@@ -275,11 +277,10 @@ class Tracker:
             )
             book = _Book(
                 track_id=np.asarray(state["book"]["track_id"], np.int64),
-                born_s=np.asarray(state["book"]["born_s"], np.float64),
                 seen_s=np.asarray(state["book"]["seen_s"], np.float64),
                 confirmed=np.asarray(state["book"]["confirmed"], np.bool_),
             )
-            _check(motion, book, next_id)
+            _check(motion, book, next_id, now_s, time_s or 0.0)
         except CheckpointError:
             raise
         except (ValueError, TypeError, KeyError, OverflowError) as error:
@@ -288,22 +289,17 @@ class Tracker:
         self.ignored_boxes, self._motion, self._book = ignored, motion, book
 
 
-def _check(motion: MotionState, book: _Book, next_id: int) -> None:
-    lengths = {len(getattr(motion, f.name)) for f in fields(MotionState)}
-    lengths |= {len(getattr(book, f.name)) for f in fields(_Book)}
-    if len(lengths) != 1:
-        raise ValueError(f"arrays of one length expected, found lengths {sorted(lengths)}")
-    if not all(np.isfinite(getattr(motion, f.name)).all() for f in fields(MotionState)):
-        raise ValueError("finite motion expected")
+def _check(motion: MotionState, book: _Book, next_id: int, now_s: float, time_s: float) -> None:
+    arrays = [getattr(part, f.name) for part in (motion, book) for f in fields(part)]
+    lengths = sorted({len(array) for array in arrays})
+    if len(lengths) != 1 or any(column.ndim != 1 for column in (book.seen_s, book.confirmed)):
+        raise CheckpointError(f"tracker checkpoint: expected arrays of one length, found {lengths}")
+    if not all(np.isfinite(array).all() for array in (*arrays, now_s, time_s)):
+        raise CheckpointError("tracker checkpoint: expected finite numbers")
+    if not ((motion.var_p > 0).all() and (motion.var_v > 0).all()):
+        raise CheckpointError("tracker checkpoint: expected positive variances")
     ids = book.track_id
     if len(np.unique(ids)) != len(ids) or (len(ids) and not 1 <= ids.min() <= ids.max() < next_id):
-        raise ValueError(f"unique ids in 1..{next_id - 1} expected, found {ids.tolist()}")
-
-
-def _iou(a: Float64, b: Float64) -> Float64:
-    """(n, m) intersection over union of boxes (n, 4) and (m, 4)."""
-    wh = np.minimum(a[:, None, 2:], b[None, :, 2:]) - np.maximum(a[:, None, :2], b[None, :, :2])
-    shared = np.clip(wh, 0, None).prod(axis=2)
-    area_a = (a[:, 2:] - a[:, :2]).prod(axis=1)
-    area_b = (b[:, 2:] - b[:, :2]).prod(axis=1)
-    return np.asarray(shared / (area_a[:, None] + area_b[None] - shared))
+        raise CheckpointError(
+            f"tracker checkpoint: expected unique ids in 1..{next_id - 1}, found {ids.tolist()}"
+        )

@@ -39,6 +39,7 @@ from storeguard.training.detector_model import PersonDetector, load_weights
 
 BUNDLED_DETECTOR = Path(__file__).parents[1] / "models" / "person_yolox_nano.onnx"
 MODEL_FILE = "person_detector.onnx"
+CHECKPOINT_FILE = "checkpoint.onnx"
 SETTINGS_FILE = "settings.json"
 RESULT_FILE = "result.json"
 
@@ -70,7 +71,8 @@ class DetectorTrainSettings(BaseModel):
         freeze_early: leave the first two stages as they are: faster, and safe for small data sets.
         augmentation: how pictures are varied.
         eval_sizes_px: input sides to score the validation pictures with.
-        eval_every: steps between scorings; None scores at the end only.
+        eval_every: steps between scorings, each of which also leaves `checkpoint.onnx`, from which
+            another run can start; None scores at the end only.
         num_threads: for torch; None leaves it to torch.
         seed: of all choices.
         trained_from: told in the model's metadata: where the start weights came from.
@@ -229,6 +231,8 @@ def train_detector(
             _follow(average, model, step, settings.ema_decay)
             bar.update(task, advance=1, loss=sum(losses[-20:]) / len(losses[-20:]))
             if settings.eval_every and (step + 1) % settings.eval_every == 0:
+                settings.out.mkdir(parents=True, exist_ok=True)
+                export_detector(average, settings.out / CHECKPOINT_FILE)
                 for score in _score(average, splits, settings):
                     bar.console.print(
                         f"step {step + 1} loss {sum(losses[-50:]) / len(losses[-50:]):.3f} "

@@ -399,7 +399,8 @@ class _Transcoder:
         self.num_frames = 0
         self._origin_us = 0
         self._duration_us = 0
-        self.stream: Any = out.add_stream(_ENCODER, options={"preset": "veryfast", "crf": "23"})
+        stream: Any = out.add_stream(_ENCODER, options={"preset": "veryfast", "crf": "23"})
+        self.stream = stream
         width, height = video.wh
         # H.264 in 4:2:0 needs even sides.
         self.stream.width, self.stream.height = max(2, width & ~1), max(2, height & ~1)

@@ -11,11 +11,11 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from fractions import Fraction
 from itertools import islice
-from typing import Any
+from typing import Any, TypeAlias
 
 import av
 
-Packet = av.Packet[Any]
+Packet: TypeAlias = "av.Packet[Any]"
 Opaque = tuple[int, float, int]
 """What a packet hands to its pictures: time_us, received_s, duration_us."""
 

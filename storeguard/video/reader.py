@@ -15,6 +15,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import StrEnum
 from itertools import takewhile
+from typing import Self
 
 from storeguard.addresses import redact
 from storeguard.clock import Clock, SystemClock
@@ -121,6 +122,11 @@ class Backoff:
     def reset(self) -> None:
         """The connection held: begin with the first wait again."""
         self._num_failures = 0
+
+
+def _named(reanchors: Mapping[Reanchor, int]) -> dict[str, int]:
+    # dict() copies at once, while the reading thread may be adding a cause.
+    return {str(cause): times for cause, times in dict(reanchors).items()}
 
 
 class _Placer:
@@ -350,7 +356,7 @@ class CameraReader:
         """Wait until the source has ended or failed and its last frame was handed on."""
         return self._done.wait(timeout_s)
 
-    def __enter__(self) -> CameraReader:
+    def __enter__(self) -> Self:
         self.start()
         return self
 
@@ -372,9 +378,7 @@ class CameraReader:
                 consumer_errors=self._consumer_errors,
                 connects=self._connects,
                 reconnects=self._reconnects,
-                reanchors={}
-                if timeline is None
-                else {str(k): v for k, v in timeline.reanchors.items()},
+                reanchors={} if timeline is None else _named(timeline.reanchors),
                 last_error=self._last_error,
                 codec=None if self._facts is None else self._facts.codec,
                 wh=self._decoder.wh or (None if self._facts is None else self._facts.wh),
@@ -396,7 +400,7 @@ class CameraReader:
                     finished = self._after(error, self._clock.monotonic() - began_s)
                 if finished:
                     break
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001  # a camera's thread must never end in silence
             _log.exception("camera %r: reading failed", self._camera.id)
             self._set(ReaderState.FAILED, error=redact(f"{type(error).__name__}: {error}"))
         finally:
@@ -507,7 +511,7 @@ class CameraReader:
         if self._on_packet is not None:
             try:
                 self._on_packet(packet)
-            except Exception as error:
+            except Exception as error:  # noqa: BLE001  # others' code must not stop the camera
                 self._consumer_failed(error)
         self._queue.put(packet)
 
@@ -572,7 +576,7 @@ class CameraReader:
             self._frames_decoded += 1
         try:
             self._on_frame(frame)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001  # others' code must not stop the camera
             self._consumer_failed(error)
 
     # ------------------------------------------------------------------ both

@@ -552,7 +552,7 @@ class Recorder:
                 self._clips += 1
             try:
                 self._on_clip(file)
-            except Exception:
+            except Exception:  # noqa: BLE001  # others' code must not stop the recorder
                 _log.exception("camera %r: whoever takes its clips raised", self._camera_id)
 
     def _fail(self, recording_id: str, error: RecordingError) -> None:
@@ -564,7 +564,7 @@ class Recorder:
         if self._on_error is not None:
             try:
                 self._on_error(recording_id, error)
-            except Exception:
+            except Exception:  # noqa: BLE001  # others' code must not stop the recorder
                 _log.exception("camera %r: whoever takes its errors raised", self._camera_id)
 
     def _forget(self, recording_id: str) -> None:

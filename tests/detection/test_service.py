@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +12,7 @@ import pytest
 
 from storeguard.config import DetectorSettings
 from storeguard.detection.detector import Detector
-from storeguard.detection.service import DetectorService, FrameBatch
+from storeguard.detection.service import DetectorService, Found, FrameBatch
 from tests.detection.small_models import save_mirror
 
 SIDE = 64
@@ -22,8 +22,18 @@ def images(*greys: int) -> np.ndarray:
     return np.stack([np.full((SIDE, SIDE, 3), grey, np.uint8) for grey in greys])
 
 
-def grey_of(found) -> int:
+async def until(true: Callable[[], object]) -> None:
+    """Let the service go on until something holds."""
+    for _ in range(5000):
+        if true():
+            return
+        await asyncio.sleep(0.001)
+    raise AssertionError("it never came to that")
+
+
+def grey_of(found: Found) -> int:
     """The grey level that the mirror model saw."""
+    assert found.detections is not None
     return round(float(found.detections.xyxy[0, [0, 2]].mean()))
 
 
@@ -76,11 +86,9 @@ def test_refused_frames_say_so_and_the_rest_are_answered(
         service = DetectorService(settings)
         hold.clear()
         busy = asyncio.create_task(service.detect(FrameBatch(("z",), images(9))))
-        while service.stats().waiting or not service.stats().submitted:
-            await asyncio.sleep(0.001)
+        await until(lambda: service.stats().submitted and not service.stats().waiting)
         late = asyncio.create_task(service.detect(FrameBatch(("a",) * 5, images(1, 2, 3, 4, 5))))
-        while not service.stats().refused:
-            await asyncio.sleep(0.001)
+        await until(lambda: service.stats().refused)
         hold.set()
         found = await late
         await busy
@@ -105,8 +113,7 @@ def test_the_health_check_infers_and_takes_no_place_in_the_queue(
         # a full queue is load, not illness: the check waits for the batch under way, no longer
         hold.clear()
         work = asyncio.create_task(service.detect(FrameBatch(("a",) * 9, images(*range(9)))))
-        while service.stats().refused < 5:
-            await asyncio.sleep(0.001)
+        await until(lambda: service.stats().refused == 5)
         check = asyncio.create_task(service.check(deadline_s=10))
         await asyncio.sleep(0.01)
         hold.set()
@@ -163,8 +170,7 @@ def test_close_answers_those_who_wait(settings: DetectorSettings, hold: threadin
         service = DetectorService(settings)
         hold.clear()
         busy = asyncio.create_task(service.detect(FrameBatch(("z",), images(9))))
-        while service.stats().waiting or not service.stats().submitted:
-            await asyncio.sleep(0.001)
+        await until(lambda: service.stats().submitted and not service.stats().waiting)
         late = asyncio.create_task(service.detect(FrameBatch(("a", "b"), images(1, 2))))
         await asyncio.sleep(0.001)
         closing = asyncio.create_task(service.close())

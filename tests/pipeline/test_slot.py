@@ -30,7 +30,7 @@ def test_every_item_is_taken_or_superseded_across_threads():
     slot: LatestSlot[int] = LatestSlot()
     taken: list[int] = []
 
-    def take_all():
+    def take_all() -> None:
         while (item := slot.take(timeout_s=None)) is not None:
             taken.append(item)
 

@@ -71,7 +71,7 @@ def test_a_lossless_queue_waits_for_room_and_close_lets_go():
     queue = DecodeQueue(max_packets=2, lossless=True)
     done = threading.Event()
 
-    def fill():
+    def fill() -> None:
         for number in range(4):
             queue.put(packet(number, key=False))
         done.set()

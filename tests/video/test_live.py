@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -69,7 +70,7 @@ def test_rtsp_plays_in_real_time(
     assert stats.codec == codec
     assert stats.dropped == {}
     assert_only_forward(frames)
-    steps_s = [b.time_s - a.time_s for a, b in zip(frames[4:], frames[5:], strict=False)]
+    steps_s = [b.time_s - a.time_s for a, b in pairwise(frames[4:])]
     assert sorted(steps_s)[len(steps_s) // 2] == pytest.approx(0.1, abs=0.02)
     numbers = [number_of(frame.picture) for frame in frames]
     assert numbers == list(range(numbers[0], numbers[0] + len(numbers)))
@@ -100,7 +101,7 @@ def test_rtsp_server_killed_and_back(
     assert stats.reconnects >= 1
     assert_only_forward(frames)
     # The outage is a gap of about its real length in capture time.
-    gap_s = max(b.time_s - a.time_s for a, b in zip(frames, frames[1:], strict=False))
+    gap_s = max(b.time_s - a.time_s for a, b in pairwise(frames))
     assert 0.1 < gap_s < away_s + 0.5
     assert not any(frame.scene_cut for frame in frames)
     assert "secret" not in (stats.last_error or "") + caplog.text
@@ -185,7 +186,7 @@ def test_mjpeg_over_http_is_timed_by_arrival():
     assert_only_forward(frames)
     numbers = [number_of(frame.picture) for frame in frames]
     assert numbers[:39] == list(range(39))
-    steps_s = sorted(b.time_s - a.time_s for a, b in zip(frames, frames[1:], strict=False))
+    steps_s = sorted(b.time_s - a.time_s for a, b in pairwise(frames))
     assert steps_s[len(steps_s) // 2] == pytest.approx(0.1, abs=0.03)
     assert stats.reanchors == {}
     assert "secret" not in (stats.last_error or "")

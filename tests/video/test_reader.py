@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -167,7 +168,7 @@ def test_slow_decoding_drops_frames_but_no_packets(video: MakeVideo):
     assert_adds_up(playing)
     # After the gap decoding went on at a keyframe, undamaged, and to the end.
     numbers = got.numbers()
-    jumps = [b for a, b in zip(numbers, numbers[1:], strict=False) if b != a + 1]
+    jumps = [b for a, b in pairwise(numbers) if b != a + 1]
     assert jumps
     assert all(number % 20 == 0 for number in jumps)
     assert numbers[-1] == 299

@@ -10,9 +10,9 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
-from itertools import takewhile
+from itertools import pairwise, takewhile
 from pathlib import Path
 
 import av
@@ -79,6 +79,10 @@ def record(
     for packet in [*wanted, *packets[len(past) :]]:
         files += recording.feed(packet)
     return files + recording.close("the test is over")
+
+
+def feed_all(recording: Recording, packets: list[EncodedPacket]) -> list[ClipFile]:
+    return [file for packet in packets for file in recording.feed(packet)]
 
 
 def decoded_numbers(path: Path) -> list[int]:
@@ -223,7 +227,7 @@ def test_mp4_has_its_index_in_front_and_the_tag_players_want(
         ("avi", "pcm_mulaw", "mkv", False),
     ],
 )
-def test_audio_is_kept_where_the_container_holds_it(
+def test_audio_is_kept_where_the_container_holds_it(  # noqa: PLR0917  # a table's columns
     video: MakeVideo, tmp_path: Path, suffix: str, audio: str, container: str, kept: bool
 ):
     packets = read_packets(video(suffix, audio=audio, num_frames=100))
@@ -254,7 +258,7 @@ def test_long_recordings_split_without_losing_a_frame(video: MakeVideo, tmp_path
     assert numbers[:80] == list(range(10, 90))
     assert clips[0].requested_start == at(1)
     assert clips[-1].requested_end == at(9)
-    for before, after in zip(clips, clips[1:], strict=False):
+    for before, after in pairwise(clips):
         assert before.end == after.start == after.requested_start
 
 
@@ -284,8 +288,6 @@ def test_a_resolution_change_begins_a_new_file(video: MakeVideo, tmp_path: Path)
 
 def _reconnected(packets: list[EncodedPacket], gap_s: float) -> list[EncodedPacket]:
     """The same stream lost after 2.5 s and back `gap_s` later, in the middle of a GOP."""
-    from dataclasses import replace
-
     shift = timedelta(seconds=gap_s)
     later = [
         replace(
@@ -332,7 +334,7 @@ def test_a_timestamp_jump_leaves_no_gap(video: MakeVideo, tmp_path: Path):
         frames = list(container.decode(video=0))
     numbers = [number_of(frame) for frame in frames]
     assert numbers[:40] == [*range(10, 30), *range(20)]
-    steps = [b.time - a.time for a, b in zip(frames, frames[1:39], strict=False)]
+    steps = [b.time - a.time for a, b in pairwise(frames[:39])]
     assert steps == pytest.approx([0.1] * 38, abs=0.02)
 
 
@@ -461,9 +463,7 @@ def test_a_camera_that_dies_ends_its_recording(
     assert recording.close()
 
 
-def test_a_recorder_too_slow_for_its_ring_says_so(
-    packets: list[EncodedPacket], clips: Clips, tmp_path: Path
-):
+def test_a_recorder_too_slow_for_its_ring_says_so(packets: list[EncodedPacket], tmp_path: Path):
     recording = Recording(
         camera_id="till",
         settings=RecordingSettings(),
@@ -512,8 +512,7 @@ def test_a_full_disk_is_an_error_and_leaves_no_junk(
     part = part_of(tmp_path / f"till_20260501T000000.000Z_00000000_0.{container}")
     part.symlink_to("/dev/full")  # every write fails with ENOSPC
     with pytest.raises(RecordingError, match="No space left") as caught:
-        for packet in packets:
-            recording.feed(packet)
+        feed_all(recording, packets)
     assert caught.value.errno == errno.ENOSPC
     assert recording.done
     assert list(tmp_path.iterdir()) == []

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import av
 import pytest
+from PIL import Image
 
 from storeguard.clock import SystemClock
 from storeguard.config import CameraConfig
@@ -80,8 +81,6 @@ def test_start_offset_skips_to_the_frame(video: MakeVideo, offset_s: float):
 
 
 def test_images_of_mixed_types_and_sizes(tmp_path: Path):
-    from PIL import Image
-
     for index, (suffix, wh) in enumerate(
         [("jpg", (160, 96)), ("png", (160, 96)), ("jpg", (96, 64))]
     ):
@@ -178,19 +177,21 @@ def test_mp4_cut_off_before_its_index(video: MakeVideo, tmp_path: Path):
 
 def test_truncated_video_gives_what_is_there_and_then_says_so(video: MakeVideo, tmp_path: Path):
     path = tmp_path / "front.mp4"
-    with av.open(str(video("mp4", num_frames=100))) as source:
-        with av.open(str(path), "w", container_options={"movflags": "faststart"}) as out:
-            copy = out.add_stream_from_template(source.streams.video[0])
-            for packet in source.demux(video=0):
-                if packet.dts is not None:
-                    packet.stream = copy
-                    out.mux(packet)
+    with (
+        av.open(str(video("mp4", num_frames=100))) as source,
+        av.open(str(path), "w", container_options={"movflags": "faststart"}) as out,
+    ):
+        copy = out.add_stream_from_template(source.streams.video[0])
+        for packet in source.demux(video=0):
+            if packet.dts is not None:
+                packet.stream = copy
+                out.mux(packet)
     whole = path.read_bytes()
     path.write_bytes(whole[: len(whole) * 6 // 10])
-    numbers = []
+    numbers: list[int] = []
+    frames = (number_of(frame.picture) for frame in read_frames(camera(path)))
     with pytest.raises(SourceError, match=r"truncated: declares 10\.0 s of video"):
-        for frame in read_frames(camera(path)):
-            numbers.append(number_of(frame.picture))  # noqa: PERF401  # raises at its end
+        numbers.extend(frames)
     assert numbers[:40] == list(range(40))
     assert len(numbers) < 80
 

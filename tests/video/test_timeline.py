@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 
 import pytest
 
@@ -57,7 +58,7 @@ def test_broken_timestamps_are_counted_and_not_passed_on(
     line = Timeline(clock, live=is_live)
     line.connect(frame_us=FRAME_US)
     captured = play_live(line, clock, times_s)
-    steps = [b - a for a, b in zip(captured, captured[1:], strict=False)]
+    steps = [b - a for a, b in pairwise(captured)]
     assert steps == pytest.approx([0.1, 0.1, 0.1], abs=0.001)
     assert line.reanchors == {cause: 1}
 
@@ -111,7 +112,7 @@ def test_late_burst_keeps_its_own_times():
     captured = play_live(line, clock, [1.0, 1.1])
     clock.advance(2.0)
     captured += play_live(line, clock, [1.2 + i / 10 for i in range(20)], step_s=0.001)
-    steps = [b - a for a, b in zip(captured, captured[1:], strict=False)]
+    steps = [b - a for a, b in pairwise(captured)]
     assert steps == pytest.approx([0.1] * 21, abs=0.001)
     assert not line.reanchors
 
