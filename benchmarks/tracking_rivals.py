@@ -108,7 +108,7 @@ def _roboflow(class_name: str) -> Callable[[Sequence, int, Options], Stepper]:
 
 
 def _norfair(sequence: Sequence, every: int, options: Options) -> Stepper:
-    """norfair on box corners; its own `period` tells it of dropped frames."""
+    """Norfair on box corners; its own `period` tells it of dropped frames."""
     norfair = importlib.import_module("norfair")
     chosen: dict[str, Any] = {"distance_function": "iou", "distance_threshold": 0.7, **options}
     min_score = chosen.pop("min_score", 0.4)

@@ -54,7 +54,7 @@ class S3Process:
                 [
                     program, "server", f"-dir={self.folder}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1",
                     "-s3", f"-s3.config={config}", "-volume.max=4", "-master.volumeSizeLimitMB=64",
-                    "-master.telemetry=false", f"-filer.localSocket={self.folder}/filer.sock",
+                    "-master.telemetry=false", "-master.electionTimeout=1s", f"-filer.localSocket={self.folder}/filer.sock",
                     f"-s3.localSocket={self.folder}/s3.sock", *ports, *grpc,
                 ],
                 stdout=log,

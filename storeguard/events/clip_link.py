@@ -63,7 +63,7 @@ def with_clip(event: Event, stored: StoredClip, wish: Wish) -> Event:
     files[stored.uri] = ClipPart(
         uri=stored.uri, start=stored.start, end=stored.end, sha256=stored.sha256
     )
-    said = [] if known or stored.fault is None else [stored.fault]
+    said = [] if known or stored.fault is None else [f"{_WITHIN}{stored.fault}"]
     return event.model_copy(update={"clip": _clip(clip, list(files.values()), wish, said)})
 
 
@@ -127,21 +127,22 @@ def uncovered(start: datetime, end: datetime, spans: list[tuple[datetime, dateti
 
 
 _COVERAGE = (" later than asked", " are missing within", " earlier than asked", "there is no video")
+_WITHIN = "in the file: "
 
 
 def _clip(clip: ClipRef, files: list[ClipPart], wish: Wish, said: list[str]) -> ClipRef:
     start = min(clip.requested_start or wish.start, wish.start)
     end = max(clip.requested_end or wish.end, wish.end)
     refers = _refer(clip, files)
+    before = [fault for fault in (clip.error or "").split("; ") if fault]
     faults: list[str] = []
     if files and wish.final:
         faults = uncovered(start, end, [(part.start, part.end) for part in files])
-    # What was said about coverage before does not hold any more.
-    kept = [
-        fault
-        for fault in (clip.error or "").split("; ")
-        if fault and not any(mark in fault for mark in _COVERAGE)
-    ]
+    if files and wish.final and not faults:  # failures were made good
+        said = [fault for fault in said if fault.startswith(_WITHIN)]
+        kept = [fault for fault in before if fault.startswith(_WITHIN)]
+    else:  # what was said about coverage before does not hold any more
+        kept = [fault for fault in before if not any(mark in fault for mark in _COVERAGE)]
     return refers.model_copy(
         update={
             "requested_start": start,

@@ -145,13 +145,24 @@ class CameraPipeline:
         """One tracker step; `detections` in pixels of the frame."""
         tracks = self._tracker.step(detections, frame.time_s)
         observation = observe(
-            tracks, frame, epoch=self._epoch, seq=self._seq, camera_id=self.camera.id
+            tracks,
+            frame,
+            camera_id=self.camera.id,
+            epoch=self._epoch,
+            seq=self._seq,
+            step_s=self._step_s(frame),
         )
         self._seq += 1
         self._processed += 1
         self._processed_at.append(self._clock.monotonic())
         self._last = (frame, observation)
         return observation
+
+    def _step_s(self, frame: Frame) -> float:
+        """Stream time since the frame processed before; 0 on the first and on a scene cut."""
+        if self._last is None or frame.scene_cut:
+            return 0.0
+        return max(0.0, frame.time_s - self._last[0].time_s)
 
     def judged(self, verdict: Verdict) -> None:
         """Keep what the rules said, for the overlay and the status."""
@@ -217,8 +228,16 @@ class CameraPipeline:
         return round(len(recent) / since, 2)
 
 
-def observe(tracks: Tracks, frame: Frame, *, epoch: str, seq: int, camera_id: str) -> Observation:
-    """A tracker's answer for one frame as an observation: ids made unique, boxes as fractions."""
+def observe(
+    tracks: Tracks, frame: Frame, *, camera_id: str, epoch: str, seq: int, step_s: float
+) -> Observation:
+    """A tracker's answer for one frame as an observation: ids made unique, boxes as fractions.
+
+    Args:
+        tracks: who was seen, in pixels of the frame.
+        frame: the frame.
+        camera_id, epoch, seq, step_s: as in `Observation`.
+    """
     width, height = frame.wh
     size = np.array([width, height, width, height], dtype=np.float32)
     return Observation(
@@ -229,6 +248,8 @@ def observe(tracks: Tracks, frame: Frame, *, epoch: str, seq: int, camera_id: st
         person_id=tuple(f"{camera_id}-{epoch}-{track_id}" for track_id in tracks.track_id),
         xyxy=np.clip(tracks.xyxy / size, 0, 1),
         score=tracks.score,
+        step_s=step_s,
+        age_s=tracks.age_s,
     )
 
 

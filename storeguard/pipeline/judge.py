@@ -12,9 +12,10 @@ from storeguard.config import CameraConfig, Settings
 from storeguard.errors import CheckpointError
 from storeguard.events.event import Event, EventStatus, ModelRef
 from storeguard.events.journal import Journal
-from storeguard.pipeline.verdict import Dwell, OpenEvent, Verdict
+from storeguard.pipeline.verdict import Verdict
 from storeguard.rules.engine import CameraRules
 from storeguard.rules.observation import Observation
+from storeguard.rules.ongoing import OpenEvent
 
 _log = logging.getLogger(__name__)
 
@@ -186,7 +187,7 @@ class Judge:
     def _verdict(self, camera_id: str, bench: _Bench, changes: Sequence[Event]) -> Verdict:
         return Verdict(
             camera_id=camera_id,
-            dwell=tuple(Dwell(*dwell) for dwell in bench.rules.dwell()),
+            dwell=tuple(bench.rules.dwell()),
             open_events=tuple(bench.open_events.values()),
             changes=tuple(changes),
             num_events=bench.num_events,

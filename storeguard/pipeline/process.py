@@ -25,9 +25,10 @@ from storeguard.pipeline.camera import observe, scene_of
 from storeguard.pipeline.latency import LatencyRecorder
 from storeguard.pipeline.overlay import Rgb, draw
 from storeguard.pipeline.report import Frames, RunReport, latency_document
-from storeguard.pipeline.verdict import Dwell, OpenEvent, Verdict
+from storeguard.pipeline.verdict import Verdict
 from storeguard.rules.engine import CameraRules
 from storeguard.rules.observation import Observation
+from storeguard.rules.ongoing import OpenEvent
 from storeguard.tracking.tracker import Tracker
 from storeguard.tracking.tracks import Tracks
 from storeguard.video.frame import Frame
@@ -140,6 +141,7 @@ class _Run:
         self._open: dict[str, OpenEvent] = {}
         self._events: Counter[str] = Counter()
         self._last_at = FILE_START
+        self._last_s: float | None = None
         self._fps: float | None = None
         self.received = 0
         self.processed = 0
@@ -149,7 +151,12 @@ class _Run:
         tracks = self._follow(frame)
         followed = time.perf_counter()
         observation = observe(
-            tracks, frame, epoch=_EPOCH, seq=self.processed, camera_id=self._camera.id
+            tracks,
+            frame,
+            camera_id=self._camera.id,
+            epoch=_EPOCH,
+            seq=self.processed,
+            step_s=0.0 if self._last_s is None else frame.time_s - self._last_s,
         )
         self._emit(self._rules.step(observation), writers)
         writers.tracks(frame.index + 1, tracks)
@@ -158,6 +165,7 @@ class _Run:
             self._latency.add(encode=(time.perf_counter() - followed) * 1e3)
         self.processed += 1
         self._last_at = frame.captured_at
+        self._last_s = frame.time_s
         took_s = time.perf_counter() - started
         self._fps = 1 / took_s if self._fps is None else 0.9 * self._fps + 0.1 / took_s
         self._latency.add(total=took_s * 1e3 + frame.decode_ms)
@@ -218,7 +226,7 @@ class _Run:
     def _picture(self, frame: Frame, observation: Observation) -> Rgb:
         verdict = Verdict(
             camera_id=self._camera.id,
-            dwell=tuple(Dwell(*dwell) for dwell in self._rules.dwell()),
+            dwell=tuple(self._rules.dwell()),
             open_events=tuple(self._open.values()),
         )
         return draw(frame.rgb(), scene_of(self._camera, observation, verdict, fps=self._fps))

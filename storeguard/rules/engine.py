@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime, timedelta
-from typing import Literal, NamedTuple, Protocol
+from typing import Literal, Protocol
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -19,12 +19,12 @@ from storeguard.config import (
 )
 from storeguard.errors import CheckpointError
 from storeguard.events.event import Event, EventType, ModelRef, event_id_of
-from storeguard.pipeline.verdict import OpenEvent
 from storeguard.rules.intrusion import IntrusionState
 from storeguard.rules.line import LineCrossingState
 from storeguard.rules.loitering import LoiteringState
 from storeguard.rules.observation import Observation
 from storeguard.rules.occupancy import OccupancyState
+from storeguard.rules.ongoing import Dwell, OpenEvent
 from storeguard.rules.person import PersonState
 from storeguard.rules.scene import Scene
 from storeguard.rules.visit import Change, Memory, Visit
@@ -35,14 +35,6 @@ _MAX_OLD_EPOCHS = 64
 
 _Rule = IntrusionRule | LoiteringRule | LineCrossingRule | OccupancyRule | PersonRule
 _Key = tuple[str | None, str]  # zone id (None: the whole picture), rule type
-
-
-class Dwell(NamedTuple):
-    """How long somebody has been in a zone so far, in seconds of capture time."""
-
-    person_id: str
-    zone_id: str
-    dwell_s: float
 
 
 class _RuleState(Protocol):

@@ -22,6 +22,10 @@ class Observation:
         person_id: one id a person, unique across epochs of the camera.
         xyxy: (n, 4) float32, corners as fractions 0..1 of frame width and height.
         score: (n,) float32, detection confidence 0..1.
+        step_s: seconds of capture time since the frame processed before; 0 if there was none. Who
+            came or went did so somewhere in between: rules take the middle.
+        age_s: (n,) float64, seconds since each person's track was first seen, which is a frame or
+            more before it is sure enough to be reported; None counts as all 0.
     """
 
     camera_id: str
@@ -31,6 +35,8 @@ class Observation:
     person_id: tuple[str, ...]
     xyxy: NDArray[np.float32]
     score: NDArray[np.float32]
+    step_s: float = 0.0
+    age_s: NDArray[np.float64] | None = None
 
     def __post_init__(self) -> None:
         n = len(self.person_id)
@@ -38,6 +44,10 @@ class Observation:
             raise ValueError(
                 f"camera {self.camera_id!r}: expected xyxy ({n}, 4) and score ({n},); got "
                 f"{self.xyxy.shape} and {self.score.shape}"
+            )
+        if self.age_s is not None and self.age_s.shape != (n,):
+            raise ValueError(
+                f"camera {self.camera_id!r}: expected age_s ({n},), got {self.age_s.shape}"
             )
         if self.captured_at.tzinfo is None:
             raise ValueError(f"camera {self.camera_id!r}: captured_at must carry a time zone")

@@ -26,7 +26,8 @@ class OccupancyState(VisitRuleState[OccupancyRule]):
         self._num_people = len(people)
         if self._num_people <= self.settings.max_people:
             return []
-        return [Sighting(person_id="", score=max(p.score for p in people), box_xyxy=None)]
+        score = max(person.score for person in people)
+        return [Sighting(person_id="", score=score, box_xyxy=None, since=scene.at - scene.edge)]
 
     def _is_due(self, visit: Visit, scene: Scene) -> bool:
         peak = max(self._num_people, visit.attributes.get("peak_people", 0))

@@ -29,7 +29,7 @@ class PersonState(VisitRuleState[PersonRule]):
         )
 
     def _is_due(self, visit: Visit, scene: Scene) -> bool:
-        first = visit.started_at == scene.at and not visit.version
+        first = visit.first_inside_at == scene.at and not visit.version
         if not first or not self.cooldown.is_over(
             "", scene.at, cooldown_s=self.settings.cooldown_s
         ):

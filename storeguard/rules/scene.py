@@ -15,6 +15,12 @@ from storeguard.rules.zone import Float64, Zone, Zones, foot_points, head_points
 
 Box = tuple[float, float, float, float]
 
+_MAX_STEP = timedelta(seconds=1)
+"""Frames further apart than this say too little about the moment between them."""
+
+_NEWCOMER_STEPS = 2.5
+"""A track at most this many frames old has just been confirmed: its person is new to the rules."""
+
 _ROUNDING = 1e-6
 """Boxes and scores are float32: a ratio this little short of its threshold reaches it."""
 
@@ -27,11 +33,14 @@ class Sighting:
         person_id: who.
         score: detection confidence, 0..1.
         box_xyxy: corners as fractions 0..1; None where it is not about one person.
+        since: the moment from which this sighting counts. Between two frames nobody knows when
+            somebody came: the middle is taken. Somebody new was there when their track began.
     """
 
     person_id: str
     score: float
     box_xyxy: Box | None
+    since: datetime
 
 
 class Scene:
@@ -62,15 +71,17 @@ class Scene:
         self.person_id = observation.person_id
         self.xyxy = _tidy(observation.xyxy)
         self.score = _tidy(observation.score)
+        self.edge = min(timedelta(seconds=observation.step_s), _MAX_STEP) / 2
+        self._since = self._came_at(observation)
         self._zones = zones
 
     @cached_property
     def sightings(self) -> tuple[Sighting, ...]:
         """Everybody, in the observation's order."""
         return tuple(
-            Sighting(person_id=person_id, score=score, box_xyxy=(x1, y1, x2, y2))
-            for person_id, score, (x1, y1, x2, y2) in zip(
-                self.person_id, self.score.tolist(), self.xyxy.tolist(), strict=True
+            Sighting(person_id=person_id, score=score, box_xyxy=(x1, y1, x2, y2), since=since)
+            for person_id, score, (x1, y1, x2, y2), since in zip(
+                self.person_id, self.score.tolist(), self.xyxy.tolist(), self._since, strict=True
             )
         )
 
@@ -116,6 +127,16 @@ class Scene:
     def seen(self, *, min_score: float) -> list[Sighting]:
         """Those detected surely enough, wherever they are."""
         return self._chosen(self.score >= min_score)
+
+    def _came_at(self, observation: Observation) -> list[datetime]:
+        came_at = self.at - self.edge
+        if observation.age_s is None:
+            return [came_at] * len(observation.person_id)
+        newcomer_s = _NEWCOMER_STEPS * observation.step_s
+        return [
+            came_at - timedelta(seconds=age_s) if age_s <= newcomer_s else came_at
+            for age_s in observation.age_s.tolist()
+        ]
 
     def _chosen(self, mask: NDArray[np.bool_]) -> list[Sighting]:
         return [

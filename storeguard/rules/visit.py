@@ -1,7 +1,8 @@
 """Visits: one person's stay in one zone, and the rules that are about stays.
 
-A visit begins at the capture time of the first observation that shows the person inside. Its dwell
-runs to the last one that does. It ends there once an observation later than `grace_s` after that
+A visit begins with the first observation that shows the person inside, and its dwell runs to the
+last one that does; where the frames' spacing is known, half of it is added at either end, because
+people come and go between frames. It ends there once an observation later than `grace_s` after that
 does not show the person inside. Time that the camera did not observe proves nothing: if the next
 observation shows the person inside again, the visit has gone on, provided the camera was silent
 for at most `max_gap_s`. Frames are never counted.
@@ -62,7 +63,9 @@ class Visit:
 
     Attributes:
         person_id: who; "" where the stay is nobody's own (occupancy).
-        started_at, last_inside_at: capture times of the first and latest observation inside.
+        started_at: when it began (see `Sighting.since`).
+        first_inside_at, last_inside_at: capture times of the first and latest observation inside.
+        left_after: from there to the estimated moment of leaving; 0 while the person is inside.
         score: highest detection confidence so far.
         box_xyxy: box at `last_inside_at`.
         version: of the event it raised; 0 while it has raised none.
@@ -73,6 +76,7 @@ class Visit:
 
     person_id: str
     started_at: datetime
+    first_inside_at: datetime
     last_inside_at: datetime
     score: float
     box_xyxy: Box | None
@@ -80,11 +84,17 @@ class Visit:
     reported_at: datetime | None = None
     rule: dict[str, Any] = field(default_factory=dict)
     attributes: dict[str, Any] = field(default_factory=dict)
+    left_after: timedelta = timedelta(0)
+
+    @property
+    def ended_at(self) -> datetime:
+        """When it ended, if it has."""
+        return self.last_inside_at + self.left_after
 
     @property
     def dwell(self) -> timedelta:
-        """From the first to the latest observation inside."""
-        return self.last_inside_at - self.started_at
+        """From its beginning to the latest moment inside."""
+        return self.ended_at - self.started_at
 
 
 class LastPlace(BaseModel):
@@ -138,6 +148,9 @@ class Visits:
             for visit in self._by_person.values()
             if scene.at - visit.last_inside_at > grace and (blind or visit.person_id not in here)
         ]
+        for visit in self._by_person.values():
+            if visit.person_id not in here and not visit.left_after and not blind:
+                visit.left_after = scene.edge
         for visit in ended:
             del self._by_person[visit.person_id]
         for sighting in inside:
@@ -149,13 +162,15 @@ class Visits:
         if visit is None:
             self._by_person[sighting.person_id] = Visit(
                 person_id=sighting.person_id,
-                started_at=at,
+                started_at=sighting.since,
+                first_inside_at=at,
                 last_inside_at=at,
                 score=sighting.score,
                 box_xyxy=sighting.box_xyxy,
             )
             return
         visit.last_inside_at = at
+        visit.left_after = timedelta(0)
         visit.score = max(visit.score, sighting.score)
         visit.box_xyxy = sighting.box_xyxy
 
@@ -289,7 +304,7 @@ class VisitRuleState(ABC, Generic[R]):
             version=visit.version,
             person_id=visit.person_id or None,
             started_at=visit.started_at,
-            ended_at=visit.last_inside_at if status is EventStatus.CLOSED else None,
+            ended_at=visit.ended_at if status is EventStatus.CLOSED else None,
             dwell_s=self._dwell_s(visit),
             score=visit.score,
             box_xyxy=visit.box_xyxy,

@@ -42,7 +42,7 @@ def write_tracks(path: Path | str, frames: Iterable[tuple[int, Tracks]]) -> None
 
 
 def read_tracks(path: Path | str, *, pedestrians_only: bool = False) -> dict[int, Tracks]:
-    """Read tracks or a ground truth, by frame number.
+    """Read tracks or a ground truth, by frame number; without ages: the files hold no seconds.
 
     Args:
         path: the text file.

@@ -51,16 +51,17 @@ Rows = NDArray[np.int64]
 class _Book:
     """What is known of each track beside its motion: parallel (n,) arrays.
 
-    `seen_s` is on the tracker's own clock (see `Tracker.step`).
+    `born_s` and `seen_s` (first and last seen) are on the tracker's own clock (see `Tracker.step`).
     """
 
     track_id: NDArray[np.int64]
+    born_s: Float64
     seen_s: Float64
     confirmed: NDArray[np.bool_]
 
     @classmethod
     def empty(cls) -> _Book:
-        return cls(np.zeros(0, np.int64), np.zeros(0), np.zeros(0, np.bool_))
+        return cls(np.zeros(0, np.int64), np.zeros(0), np.zeros(0), np.zeros(0, np.bool_))
 
     def rows(self, keep: NDArray[np.bool_]) -> _Book:
         return _Book(*(getattr(self, f.name)[keep] for f in fields(self)))
@@ -144,6 +145,7 @@ class Tracker:
             track_id=self._book.track_id[matched[reported]],
             xyxy=people.xyxy[reported],
             score=score[reported].astype(np.float32),
+            age_s=self._now_s - self._book.born_s[matched[reported]],
         )
         self._end_lost()
         return tracks
@@ -176,7 +178,7 @@ class Tracker:
     def _match(
         self, rows: Rows, picks: Rows, measured: Float64, score: Float64, matched: Rows
     ) -> tuple[Rows, Rows]:
-        """Assign detections `picks` to tracks `rows`, noting pairs in `matched`; returns the rest."""
+        """Assign detections `picks` to tracks `rows`, noted in `matched`; returns what is left."""
         if len(rows) == 0 or len(picks) == 0:
             return rows, picks
         gain = self._settings.gate - self._cost(rows, measured[picks], score[picks])
@@ -211,7 +213,7 @@ class Tracker:
         if len(sure) == 0 or len(seen) == 0:
             return sure
         repeats = iou_matrix(people.xyxy[sure], people.xyxy[seen]).max(axis=1)
-        return sure[repeats < self._settings.duplicate_iou]
+        return np.asarray(sure[repeats < self._settings.duplicate_iou])
 
     def _start(self, measured: Float64, score: Float64, *, confirmed: bool) -> None:
         n = len(score)
@@ -221,6 +223,7 @@ class Tracker:
         self._book = self._book.joined(
             _Book(
                 track_id=np.arange(self._next_id, self._next_id + n, dtype=np.int64),
+                born_s=np.full(n, self._now_s),
                 seen_s=np.full(n, self._now_s),
                 confirmed=np.full(n, confirmed),
             )
@@ -261,11 +264,7 @@ class Tracker:
         """
         try:
             state = json.loads(blob)
-            if state["version"] != CHECKPOINT_VERSION:
-                raise CheckpointError(
-                    f"tracker checkpoint: expected version {CHECKPOINT_VERSION}, "
-                    f"found {state['version']!r}"
-                )
+            version = state["version"]
             time_s = None if state["time_s"] is None else float(state["time_s"])
             now_s, next_id = float(state["now_s"]), int(state["next_id"])
             ignored = int(state["ignored_boxes"])
@@ -277,14 +276,17 @@ class Tracker:
             )
             book = _Book(
                 track_id=np.asarray(state["book"]["track_id"], np.int64),
+                born_s=np.asarray(state["book"]["born_s"], np.float64),
                 seen_s=np.asarray(state["book"]["seen_s"], np.float64),
                 confirmed=np.asarray(state["book"]["confirmed"], np.bool_),
             )
-            _check(motion, book, next_id, now_s, time_s or 0.0)
-        except CheckpointError:
-            raise
-        except (ValueError, TypeError, KeyError, OverflowError) as error:
+        except (ValueError, TypeError, KeyError, OverflowError, RecursionError) as error:
             raise CheckpointError(f"tracker checkpoint: unreadable: {error!r}") from error
+        if version != CHECKPOINT_VERSION:
+            raise CheckpointError(
+                f"tracker checkpoint: expected version {CHECKPOINT_VERSION}, found {version!r}"
+            )
+        _check(motion, book, next_id, now_s, time_s or 0.0)
         self._next_id, self._time_s, self._now_s = next_id, time_s, now_s
         self.ignored_boxes, self._motion, self._book = ignored, motion, book
 
@@ -292,7 +294,7 @@ class Tracker:
 def _check(motion: MotionState, book: _Book, next_id: int, now_s: float, time_s: float) -> None:
     arrays = [getattr(part, f.name) for part in (motion, book) for f in fields(part)]
     lengths = sorted({len(array) for array in arrays})
-    if len(lengths) != 1 or any(column.ndim != 1 for column in (book.seen_s, book.confirmed)):
+    if len(lengths) != 1 or any(column.ndim != 1 for column in (book.born_s, book.seen_s)):
         raise CheckpointError(f"tracker checkpoint: expected arrays of one length, found {lengths}")
     if not all(np.isfinite(array).all() for array in (*arrays, now_s, time_s)):
         raise CheckpointError("tracker checkpoint: expected finite numbers")

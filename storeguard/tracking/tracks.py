@@ -16,11 +16,14 @@ class Tracks:
         track_id: (n,) int64, positive, unique within one tracker's life; kept across a re-link.
         xyxy: (n, 4) float32, pixels of the source frame.
         score: (n,) float32, confidence of the matched detection, 0..1.
+        age_s: (n,) float64, seconds of capture time since each track was first seen; None if the
+            maker does not say.
     """
 
     track_id: NDArray[np.int64]
     xyxy: NDArray[np.float32]
     score: NDArray[np.float32]
+    age_s: NDArray[np.float64] | None = None
 
     def __post_init__(self) -> None:
         n = len(self.track_id)
@@ -29,6 +32,8 @@ class Tracks:
                 "expected track_id (n,), xyxy (n, 4), score (n,); got "
                 f"{self.track_id.shape}, {self.xyxy.shape}, {self.score.shape}"
             )
+        if self.age_s is not None and self.age_s.shape != (n,):
+            raise ValueError(f"expected age_s ({n},), got {self.age_s.shape}")
 
     def __len__(self) -> int:
         return len(self.track_id)
@@ -40,4 +45,5 @@ class Tracks:
             track_id=np.zeros(0, np.int64),
             xyxy=np.zeros((0, 4), np.float32),
             score=np.zeros(0, np.float32),
+            age_s=np.zeros(0),
         )

@@ -7,24 +7,24 @@ camera counts as alive whatever the rest of the system does.
 from __future__ import annotations
 
 import logging
-import random
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
-from itertools import takewhile
 from typing import Self
 
 from storeguard.addresses import redact
 from storeguard.clock import Clock, SystemClock
-from storeguard.config import CameraConfig, Pace, ReconnectSettings
+from storeguard.config import CameraConfig, Pace
 from storeguard.errors import SourceError
+from storeguard.video.backoff import Backoff
 from storeguard.video.decode_queue import DecodeQueue, Mark
 from storeguard.video.decoder import FrameDecoder
 from storeguard.video.frame import Frame
-from storeguard.video.packets import MICROSECOND, EncodedPacket, MediaKind
+from storeguard.video.packets import EncodedPacket, MediaKind
+from storeguard.video.placing import Placer
 from storeguard.video.source import (
     RawPacket,
     Source,
@@ -33,7 +33,7 @@ from storeguard.video.source import (
     kind_of,
     open_source,
 )
-from storeguard.video.timeline import FAST_START, Placed, Reanchor, Stamps, Timeline
+from storeguard.video.timeline import FAST_START, Reanchor, Timeline
 
 _log = logging.getLogger(__name__)
 
@@ -99,122 +99,9 @@ class ReaderStats:
     newest_at: datetime | None = None
 
 
-class Backoff:
-    """Growing, capped, jittered waits between attempts.
-
-    Args:
-        settings: first wait, longest wait and jitter.
-        seed: makes the jitter repeatable; None takes a random one.
-    """
-
-    def __init__(self, settings: ReconnectSettings, *, seed: int | str | None = None) -> None:
-        self._settings = settings
-        self._random = random.Random(seed)  # noqa: S311  # spreads load, keeps no secret
-        self._num_failures = 0
-
-    def next_s(self) -> float:
-        """Seconds to wait before the next attempt: min(initial * 2^n, max), times 1 +- jitter."""
-        grown_s = self._settings.initial_s * 2.0 ** min(self._num_failures, 30)
-        self._num_failures += 1
-        spread = 1 + self._settings.jitter * self._random.uniform(-1, 1)
-        return min(grown_s, self._settings.max_s) * spread
-
-    def reset(self) -> None:
-        """The connection held: begin with the first wait again."""
-        self._num_failures = 0
-
-
 def _named(reanchors: Mapping[Reanchor, int]) -> dict[str, int]:
     # dict() copies at once, while the reading thread may be adding a cause.
     return {str(cause): times for cause, times in dict(reanchors).items()}
-
-
-class _Placer:
-    """Puts raw packets on the camera's time line."""
-
-    def __init__(self, timeline: Timeline) -> None:
-        self.timeline = timeline
-        self.connection = -1
-        self._segment = -1
-        self._frame_us = 0
-
-    def connect(self, source: Source) -> None:
-        self.connection += 1
-        self._segment += 1
-        self._frame_us = source.facts.frame_us
-        self.timeline.connect(frame_us=self._frame_us, origin_us=source.origin_us)
-
-    def place(self, raw: RawPacket, received_s: float) -> EncodedPacket | None:
-        stamps = self._stamps(raw, received_s)
-        placed: Placed | None
-        if raw.format.kind is MediaKind.VIDEO:
-            placed = self.timeline.place(stamps, received_s)
-            self._segment += placed.broken
-        else:
-            placed = self.timeline.place_audio(stamps)
-        if placed is None:
-            return None
-        data = raw.data
-        data.time_base = MICROSECOND
-        known = stamps.pts_us is not None or raw.untimed
-        data.pts = placed.time_us if known or stamps.dts_us is None else None
-        data.dts = placed.decode_us
-        data.duration = stamps.duration_us
-        # Carried through decoders, which reorder pictures and may lose their timestamps.
-        data.opaque = (placed.time_us, received_s, stamps.duration_us)
-        return EncodedPacket(
-            data=data,
-            format=raw.format,
-            is_keyframe=data.is_keyframe,
-            time_us=placed.time_us,
-            decode_us=placed.decode_us,
-            duration_us=stamps.duration_us,
-            captured_at=placed.captured_at,
-            connection=self.connection,
-            segment=self._segment,
-            received_s=received_s,
-        )
-
-    def settle(self, first: list[tuple[RawPacket, float]]) -> list[tuple[RawPacket, float]]:
-        """Anchor a live connection by the least delayed of its first packets.
-
-        Returns:
-            The packets, those in front without timestamps (RTSP leaves out the first) given some.
-        """
-        first = self._stamped(first)
-        video = [item for item in first if item[0].format.kind is MediaKind.VIDEO]
-        delays = [
-            self.timeline.arrival_us(received_s) - stamps.pts_us
-            for raw, received_s in video
-            if (stamps := self._stamps(raw, received_s)).pts_us is not None
-        ]
-        if delays:
-            self.timeline.anchor(self._stamps(*video[0]), min(delays))
-        return first
-
-    def _stamped(self, first: list[tuple[RawPacket, float]]) -> list[tuple[RawPacket, float]]:
-        video = [raw for raw, _ in first if raw.format.kind is MediaKind.VIDEO and not raw.untimed]
-        known = [raw.stamps.pts_us for raw in video if raw.stamps.pts_us is not None]
-        bare = list(takewhile(lambda raw: raw.stamps.pts_us is raw.stamps.dts_us is None, video))
-        if not known or not bare:
-            return first
-        step_us = max(raw.stamps.duration_us for raw in video) or self._frame_us
-        stamps = {
-            id(raw): Stamps(time_us, time_us, step_us)
-            for number, raw in enumerate(reversed(bare), start=1)
-            for time_us in [min(known) - number * step_us]
-        }
-        self.timeline.reanchors[Reanchor.MISSING_PTS] += len(bare)
-        return [
-            (replace(raw, stamps=stamps.get(id(raw), raw.stamps)), received_s)
-            for raw, received_s in first
-        ]
-
-    def _stamps(self, raw: RawPacket, received_s: float) -> Stamps:
-        if not raw.untimed:
-            return raw.stamps
-        arrival_us = self.timeline.arrival_us(received_s)
-        return Stamps(arrival_us, arrival_us, 0)
 
 
 def read_frames(
@@ -236,7 +123,7 @@ def read_frames(
     clock = SystemClock()
     with open_source(camera, clock=clock) as source:
         live = source.facts.live
-        placer = _Placer(Timeline(clock, live=live, start=None if live else start))
+        placer = Placer(Timeline(clock, live=live, start=None if live else start))
         skip_before_us = None if source.origin_us is None else 0
         decoder = FrameDecoder(camera.id, threads=threads, skip_before_us=skip_before_us)
         placer.connect(source)
@@ -304,7 +191,7 @@ class CameraReader:
         self._queue = DecodeQueue(max_packets=QUEUE_PACKETS, lossless=self._fast)
         skip_before_us = 0 if camera.start_offset_s else None
         self._decoder = FrameDecoder(camera.id, threads=threads, skip_before_us=skip_before_us)
-        self._placer: _Placer | None = None
+        self._placer: Placer | None = None
         self._stop = threading.Event()
         self._done = threading.Event()
         self._lock = threading.Lock()  # guards what follows
@@ -435,14 +322,14 @@ class CameraReader:
         self._queue.mark(Mark.SCENE_CUT)
         return False
 
-    def _new_placer(self, source: Source) -> _Placer:
+    def _new_placer(self, source: Source) -> Placer:
         live = source.facts.live
         start = self._start_at
         if start is None and self._fast and not live:
             start = FAST_START
-        return _Placer(Timeline(self._clock, live=live, start=None if live else start))
+        return Placer(Timeline(self._clock, live=live, start=None if live else start))
 
-    def _play_live(self, source: Source, placer: _Placer) -> None:
+    def _play_live(self, source: Source, placer: Placer) -> None:
         held: list[tuple[RawPacket, float]] | None = []
         for raw in source.packets():
             received_s = self._clock.monotonic()
@@ -457,7 +344,7 @@ class CameraReader:
                     self._hand_on(placer, item, item_received_s)
                 held = None
 
-    def _play_file(self, source: Source, placer: _Placer) -> None:
+    def _play_file(self, source: Source, placer: Placer) -> None:
         origin_s: float | None = None
         for raw in source.packets():
             if self._stop.is_set():
@@ -494,7 +381,7 @@ class CameraReader:
             self._late_s += late_s
         return origin_s + late_s
 
-    def _hand_on(self, placer: _Placer, raw: RawPacket, received_s: float) -> None:
+    def _hand_on(self, placer: Placer, raw: RawPacket, received_s: float) -> None:
         packet = placer.place(raw, received_s)
         if packet is not None:
             self._deliver(packet, received_s)

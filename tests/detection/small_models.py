@@ -149,7 +149,7 @@ def save_constant(
             nodes.append(helper.make_node("Identity", [f"value{index}"], [name]))
         kind = helper.np_dtype_to_tensor_dtype(array.dtype)
         declared.append(helper.make_tensor_value_info(name, kind, ["m", *array.shape[1:]]))
-    return _save(path, nodes, constants, (input_type, input_shape), declared, metadata)
+    return _save(path, nodes, constants, (input_type, input_shape), declared, metadata=metadata)
 
 
 def save_mirror(
@@ -185,7 +185,7 @@ def save_mirror(
         helper.make_node("Cast", ["many"], ["output0"], to=out_kind),
     ]
     declared = [helper.make_tensor_value_info("output0", out_kind, ["m", 5, 9])]
-    return _save(path, nodes, constants, (input_type, input_shape), declared, metadata)
+    return _save(path, nodes, constants, (input_type, input_shape), declared, metadata=metadata)
 
 
 def _save(
@@ -194,6 +194,7 @@ def _save(
     constants: list[onnx.TensorProto],
     image: tuple[int, Sequence[int | str]],
     outputs: list[onnx.ValueInfoProto],
+    *,
     metadata: Mapping[str, str] | None,
 ) -> Path:
     images = helper.make_tensor_value_info("images", image[0], list(image[1]))

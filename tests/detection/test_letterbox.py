@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import av
 import numpy as np
 import pytest
@@ -34,7 +36,13 @@ sides = st.integers(1, 5000)
         ((4000, 2), (320, 320), {}, (320, 1), (0, 159)),
     ],
 )
-def test_fit(source_wh, input_wh, more, inner_wh, offset_xy) -> None:
+def test_fit(
+    source_wh: tuple[int, int],
+    input_wh: tuple[int, int],
+    more: dict[str, Any],
+    inner_wh: tuple[int, int],
+    offset_xy: tuple[int, int],
+) -> None:
     where = fit(source_wh, input_wh, **more)
 
     assert (where.inner_wh, where.offset_xy) == (inner_wh, offset_xy)

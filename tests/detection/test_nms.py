@@ -29,7 +29,7 @@ def as_array(*xyxy: tuple[float, ...]) -> np.ndarray:
         ((10, 10, 0, 0), (0, 0, 10, 10), 0.0),  # corners the wrong way round
     ],
 )
-def test_iou(a, b, expected: float) -> None:
+def test_iou(a: tuple[float, ...], b: tuple[float, ...], expected: float) -> None:
     assert iou_matrix(as_array(a), as_array(b))[0, 0] == pytest.approx(expected)
 
 

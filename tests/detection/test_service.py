@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from storeguard.config import DetectorSettings
-from storeguard.detection.detector import Detector
+from storeguard.detection.detections import Detections
+from storeguard.detection.detector import Detector, DetectTiming
 from storeguard.detection.service import DetectorService, Found, FrameBatch
 from tests.detection.small_models import save_mirror
 
@@ -52,7 +53,7 @@ def hold(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
     gate.set()
     real = Detector.detect
 
-    def detect(self, batch):
+    def detect(self: Detector, batch: np.ndarray) -> tuple[list[Detections], DetectTiming]:
         gate.wait(10)
         return real(self, batch)
 

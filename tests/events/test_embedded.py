@@ -114,9 +114,7 @@ time.sleep(60)
 
 
 def orphan(folder: Path) -> tuple[subprocess.Popen[bytes], int]:
-    parent = subprocess.Popen(
-        [sys.executable, "-c", PARENT, str(folder)], stdout=subprocess.PIPE
-    )
+    parent = subprocess.Popen([sys.executable, "-c", PARENT, str(folder)], stdout=subprocess.PIPE)
     assert parent.stdout is not None
     pid = int(parent.stdout.readline())
     parent.stdout.close()

@@ -139,13 +139,21 @@ def test_concurrent_amendments_all_count(journal: Journal) -> None:
         ({"keep": True}, {}, {"keep": True}),
         ({"score": 0.9}, {"score": 0.4}, {"score": 0.9}),
         ({}, {"score": 0.4}, {"score": 0.4}),
-        ({"attributes": {"a": 1, "b": 1}}, {"attributes": {"b": 2}}, {"attributes": {"a": 1, "b": 2}}),
+        (
+            {"attributes": {"a": 1, "b": 1}},
+            {"attributes": {"b": 2}},
+            {"attributes": {"a": 1, "b": 2}},
+        ),
         (
             {"latency_ms": Latency(capture_to_store=9.0)},
             {},
             {"latency_ms": Latency(capture_to_store=9.0)},
         ),
-        ({"status": EventStatus.CLOSED}, {"status": EventStatus.OPEN}, {"status": EventStatus.CLOSED}),
+        (
+            {"status": EventStatus.CLOSED},
+            {"status": EventStatus.OPEN},
+            {"status": EventStatus.CLOSED},
+        ),
         ({"version": 7}, {"version": 2}, {"version": 8}),
         ({"version": 1}, {"version": 5}, {"version": 5}),
     ],

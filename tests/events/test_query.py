@@ -44,7 +44,10 @@ def test_other_texts_are_no_cursors(text: str) -> None:
         (datetime(1970, 1, 1, 0, 0, 1, 999_999, tzinfo=UTC), 1999),  # cut off as rfc3339 does
         (datetime(1970, 1, 1, 9, 0, 1, tzinfo=timezone(timedelta(hours=9))), 1000),
         (datetime(1, 1, 1, tzinfo=timezone(timedelta(hours=12))), 0),
-        (datetime(9999, 12, 31, 23, 59, 59, tzinfo=timezone(-timedelta(hours=12))), 253402343999000),
+        (
+            datetime(9999, 12, 31, 23, 59, 59, tzinfo=timezone(-timedelta(hours=12))),
+            253402343999000,
+        ),
     ],
 )
 def test_milliseconds(moment: datetime, expected: int) -> None:

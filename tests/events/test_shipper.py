@@ -94,9 +94,7 @@ def test_latency_is_measured_once_and_for_live_sources(
 ) -> None:
     clock = FakeClock(START + timedelta(milliseconds=250))
     with Journal(journal_path, max_bytes=MIB, clock=clock) as journal:
-        shipper = Shipper(
-            journal, store, clock=clock, is_live=lambda one: one.camera_id == "table"
-        )
+        shipper = Shipper(journal, store, clock=clock, is_live=lambda one: one.camera_id == "table")
         journal.commit([event(0), event("file", camera_id="file")])
         shipper.step()
         clock.advance(60)
@@ -277,7 +275,10 @@ def test_a_shipper_started_later_finds_the_backlog(journal_path: Path, store: Ev
     with Journal(journal_path, max_bytes=MIB) as journal:
         journal.commit(visit(0))
     for _ in range(2):  # the second start finds nothing to do
-        with Journal(journal_path, max_bytes=MIB) as journal, Shipper(journal, store, settings=QUICK) as shipper:
+        with (
+            Journal(journal_path, max_bytes=MIB) as journal,
+            Shipper(journal, store, settings=QUICK) as shipper,
+        ):
             assert shipper.flush(30)
     assert_all_there(store, range(1))
 

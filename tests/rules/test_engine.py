@@ -14,6 +14,7 @@ from storeguard.errors import CheckpointError
 from storeguard.events.event import Event, EventStatus, ModelRef, event_id_of
 from storeguard.rules.engine import CameraRules
 from storeguard.rules.observation import Observation
+from storeguard.rules.ongoing import Dwell
 
 IN, OUT = 0.5, 0.1
 INTRUSION = {"type": "intrusion", "anchor": "foot"}
@@ -59,7 +60,7 @@ def test_open_events_and_dwell_for_the_overlay(stage: type[Any]) -> None:
     show.see(4.1, ann=IN, bob=IN)
 
     # One figure a person and zone, though two rules measure it, and none for the whole picture.
-    assert show.rules.dwell() == [("ann", "z", 4.1), ("bob", "z", 0.0)]
+    assert show.rules.dwell() == [Dwell("ann", "z", 4.1), Dwell("bob", "z", 0.0)]
     assert [(e.type.value, e.zone_id, e.person_id) for e in show.rules.open_events()] == [
         ("person", None, "ann"),
         ("intrusion", "z", "ann"),
@@ -75,7 +76,7 @@ def test_the_overlay_shows_the_longer_of_two_rules_dwells(stage: type[Any]) -> N
     show.see(1, ann=IN)
     show.see(2, ann=IN)
 
-    assert show.rules.dwell() == [("ann", "z", 2.0)]
+    assert show.rules.dwell() == [Dwell("ann", "z", 2.0)]
 
 
 # --------------------------------------------------------------------------- refusals, replays
@@ -255,7 +256,7 @@ def test_a_moved_polygon_keeps_who_is_in_both_and_lets_the_others_leave(stage: t
     show.watch(4.1, 6, ann=0.35, bob=0.65)
 
     assert show.closed() == [("ann", 0, 4)]
-    assert show.rules.dwell() == [("bob", "z", 6.0)]
+    assert show.rules.dwell() == [Dwell("bob", "z", 6.0)]
 
 
 def test_a_camera_cannot_become_another(stage: type[Any]) -> None:

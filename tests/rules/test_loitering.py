@@ -1,14 +1,30 @@
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from storeguard.config import CameraConfig
+from storeguard.events.event import Event, EventStatus
+from storeguard.rules.engine import CameraRules
+from storeguard.rules.observation import Observation
+from storeguard.rules.ongoing import Dwell
+
 IN, OUT = 0.5, 0.1
+START = datetime(2026, 1, 1, tzinfo=UTC)
 RULE = {"type": "loitering", "loiter_s": 3.0, "grace_s": 1.0, "update_s": 1.0}
+CAMERA = CameraConfig.model_validate(
+    {
+        "id": "cam",
+        "source": "x",
+        "zones": [{"id": "z", "polygon": [[0, 0], [1, 0], [1, 1], [0, 1]], "rules": [RULE]}],
+    }
+)
 
 
 def test_opens_at_the_threshold_grows_and_closes(stage: type[Any]) -> None:
@@ -123,7 +139,7 @@ def test_gaps(
 
     assert show.closed() == ([] if ended_s is None else [("ann", 0, ended_s)])
     (dwell,) = show.rules.dwell()
-    assert dwell == ("ann", "z", seen_again_s if ended_s is None else 0)
+    assert dwell == Dwell("ann", "z", seen_again_s if ended_s is None else 0)
 
 
 def test_a_grace_longer_than_the_gap_bridges_the_gap(stage: type[Any]) -> None:
@@ -183,3 +199,35 @@ def test_dwell_is_the_walks_within_a_frame_interval_at_each_end(
     for (start_s, end_s), (entered_s, left_s) in zip(found, expected, strict=True):
         assert 0 <= start_s - entered_s + 1e-5 <= max(sampling) + 2e-5
         assert 0 <= left_s - end_s + 1e-5 <= max(sampling) + 2e-5
+
+
+@pytest.mark.parametrize("step_s", [0.1, 0.2, 0.4])
+def test_dwell_is_unbiased_by_the_frame_rate(step_s: float) -> None:
+    """Somebody is there from 2.05 to 12.05 s. Frames a step apart, wherever they fall, measure
+    10 s within one step, and right on average: people come and go between frames."""
+    dwells = []
+    for phase in np.linspace(0, step_s, 8, endpoint=False):
+        rules = CameraRules("shop", CAMERA)
+        events: list[Event] = []
+        for seq, at_s in enumerate(np.arange(phase, 15, step_s)):
+            there = 2.05 <= at_s < 12.05
+            # A tracker reports somebody from the second sighting on, and tells the track's age.
+            known = there and at_s - step_s >= 2.05
+            age_s = at_s - (2.05 + (phase - 2.05) % step_s)
+            events += rules.step(
+                Observation(
+                    camera_id=CAMERA.id,
+                    epoch="e",
+                    seq=seq,
+                    captured_at=START + timedelta(seconds=float(at_s)),
+                    person_id=("ann",) if known else (),
+                    xyxy=np.tile(np.array([0.4, 0.4, 0.6, 0.8], np.float32), (int(known), 1)),
+                    score=np.full(int(known), 0.9, np.float32),
+                    step_s=step_s if seq else 0.0,
+                    age_s=np.full(int(known), age_s),
+                )
+            )
+        (closed,) = (event for event in events if event.status is EventStatus.CLOSED)
+        assert closed.dwell_s == pytest.approx(10, abs=step_s + 1e-3)
+        dwells.append(closed.dwell_s)
+    assert np.mean(dwells) == pytest.approx(10, abs=0.25 * step_s + 1e-3)

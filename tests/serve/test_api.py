@@ -332,7 +332,20 @@ odd = st.one_of(
 @given(
     st.dictionaries(
         st.sampled_from(
-            ["store", "camera", "zone", "person", "type", "status", "start", "end", "limit", "cursor", "min_dwell_s", "x"]
+            [
+                "store",
+                "camera",
+                "zone",
+                "person",
+                "type",
+                "status",
+                "start",
+                "end",
+                "limit",
+                "cursor",
+                "min_dwell_s",
+                "x",
+            ]
         ),
         odd,
         max_size=4,

@@ -120,9 +120,7 @@ def test_unusable_addresses(uri: str, words: str) -> None:
     assert "secret" not in str(caught.value)
 
 
-def test_a_half_written_file_is_never_seen(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_half_written_file_is_never_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store = ObjectStore(str(tmp_path), retries=UploadRetries(attempts=1))
     store.put_bytes(b"old", KEY)
 

@@ -63,7 +63,7 @@ CASES = {
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_figures_worked_out_by_hand(case):
+def test_figures_worked_out_by_hand(case: str):
     truth, found, expected = CASES[case]
     score = evaluate(dict(enumerate(truth)), dict(enumerate(found)))
     assert (

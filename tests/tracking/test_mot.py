@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -19,7 +21,7 @@ def test_lines_are_mot_challenge_s():
     ]
 
 
-def test_what_is_written_is_read(tmp_path):
+def test_what_is_written_is_read(tmp_path: Path):
     path = tmp_path / "tracks.txt"
     write_tracks(path, [(1, TWO), (2, Tracks.empty()), (5, TWO)])
     read = read_tracks(path)
@@ -29,14 +31,14 @@ def test_what_is_written_is_read(tmp_path):
     np.testing.assert_allclose(read[5].score, TWO.score)
 
 
-def test_pedestrians_only_leaves_out_what_is_not_judged(tmp_path):
+def test_pedestrians_only_leaves_out_what_is_not_judged(tmp_path: Path):
     path = tmp_path / "gt.txt"
     path.write_text("1,1,0,0,10,20,1,1,0.8\n1,2,0,0,10,20,0,1,1\n1,3,0,0,10,20,1,7,1\n")
     assert read_tracks(path, pedestrians_only=True)[1].track_id.tolist() == [1]
     assert read_tracks(path)[1].track_id.tolist() == [1, 2, 3]
 
 
-def test_detections_keep_their_raw_scores(tmp_path):
+def test_detections_keep_their_raw_scores(tmp_path: Path):
     path = tmp_path / "det.txt"
     path.write_text("2,-1,10,20,30,40,-0.5,-1,-1,-1\n\n2,-1,0,0,5,5,2.25,-1,-1,-1\n")
     read = read_detections(path)
@@ -44,7 +46,7 @@ def test_detections_keep_their_raw_scores(tmp_path):
     np.testing.assert_allclose(read[2].score, [-0.5, 2.25])
 
 
-def test_an_empty_file_has_no_frames(tmp_path):
+def test_an_empty_file_has_no_frames(tmp_path: Path):
     (tmp_path / "gt.txt").write_text("")
     assert read_tracks(tmp_path / "gt.txt") == {}
     assert read_tracks(tmp_path / "gt.txt", pedestrians_only=True) == {}
@@ -53,20 +55,20 @@ def test_an_empty_file_has_no_frames(tmp_path):
 @pytest.mark.parametrize(
     "text", ["1,2,3\n", "1,1,0,0,10,twenty,1\n", "1,1,0,0,1,1,1\n1,1,0\n"], ids=str.strip
 )
-def test_a_malformed_file_is_named(tmp_path, text):
+def test_a_malformed_file_is_named(tmp_path: Path, text: str):
     path = tmp_path / "gt.txt"
     path.write_text(text)
     with pytest.raises(DatasetError, match=r"gt\.txt"):
         read_tracks(path)
 
 
-def test_class_is_needed_to_choose_pedestrians(tmp_path):
+def test_class_is_needed_to_choose_pedestrians(tmp_path: Path):
     path = tmp_path / "gt.txt"
     path.write_text("1,1,0,0,10,20,1\n")
     with pytest.raises(DatasetError, match="class"):
         read_tracks(path, pedestrians_only=True)
 
 
-def test_a_missing_file_is_named(tmp_path):
+def test_a_missing_file_is_named(tmp_path: Path):
     with pytest.raises(DatasetError, match=r"nowhere\.txt"):
         read_tracks(tmp_path / "nowhere.txt")

@@ -25,7 +25,7 @@ def test_boxes_survive_the_round_trip():
 
 
 @pytest.mark.parametrize("cuts", [(2.0,), (1.0, 1.0), (0.3, 0.7, 0.001, 0.999)])
-def test_a_gap_may_be_cut_into_any_steps(cuts):
+def test_a_gap_may_be_cut_into_any_steps(cuts: tuple[float, ...]):
     whole, parts = moving(), moving()
     # the size is kept still: it scales the noise, and is read at the start of each step
     whole.velocity[:, 2:] = parts.velocity[:, 2:] = 0
@@ -70,7 +70,7 @@ def test_the_covariance_stays_valid_over_many_irregular_steps():
 
 
 def test_an_unsure_detection_moves_the_track_less():
-    target = to_measurement(BOXES) + [[20.0, 0, 0, 0], [20.0, 0, 0, 0]]
+    target = to_measurement(BOXES) + np.array([20.0, 0, 0, 0])
     moved = []
     for score in (0.95, 0.15):
         state = MotionState.first_seen(to_measurement(BOXES), np.array([0.9, 0.9]), MODEL)
@@ -86,7 +86,7 @@ def test_a_walker_s_velocity_is_learnt():
     state = MotionState.first_seen(to_measurement(BOXES[:1]), np.array([0.9]), MODEL)
     for step in range(1, 20):
         state.advance(0.2, MODEL)
-        seen = to_measurement(BOXES[:1] + [[12.0 * step, 0, 12.0 * step, 0]])  # 60 px/s
+        seen = to_measurement(BOXES[:1] + np.array([12.0, 0, 12.0, 0]) * step)  # 60 px/s
         state.correct(np.array([0]), seen, np.array([0.9]), MODEL)
     assert state.velocity[0, 0] == pytest.approx(60, rel=0.1)
     assert abs(state.velocity[0, 1]) < 5

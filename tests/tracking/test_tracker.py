@@ -28,7 +28,7 @@ def walkers() -> list[Where]:
         lambda t: (900 - 75 * t, 330),
         lambda t: (100 + 45 * t, 520 - 12 * t),
         lambda t: (880 - 50 * t, 190 + 15 * t),
-        lambda t: (480, 400),
+        lambda _: (480, 400),
         lambda t: (650 + 90 * np.sin(0.5 * t), 500),
         lambda t: (200 + 30 * t, 430 + 4 * t),
         lambda t: (760, 150 + 28 * t),
@@ -66,6 +66,11 @@ def one(x: float, foot: float = 300, score: float = 0.9) -> Detections:
     return Detections.of([box(x, foot)], [score])
 
 
+def ages_of(tracks: Tracks) -> list[float]:
+    assert tracks.age_s is not None
+    return tracks.age_s.tolist()
+
+
 def ids(tracks: Tracks) -> list[int]:
     return sorted(tracks.track_id.tolist())
 
@@ -74,7 +79,7 @@ def ids(tracks: Tracks) -> list[int]:
 
 
 @pytest.mark.parametrize("every", [1, 2, 4])
-def test_walkers_keep_their_ids_at_10_fps_with_frames_dropped(every):
+def test_walkers_keep_their_ids_at_10_fps_with_frames_dropped(every: int):
     times = np.arange(0, 10, 0.1)[::every]
     seen, truth = played(walkers(), times)
     score = evaluate(truth, followed(Tracker(TrackerSettings()), seen, times))
@@ -95,7 +100,7 @@ def test_walkers_keep_their_ids_with_irregular_time_stamps():
 
 
 @pytest.mark.parametrize("fps", [25, 10, 2.5])
-def test_crossing_people_keep_their_ids(fps):
+def test_crossing_people_keep_their_ids(fps: float):
     times = np.arange(0, 6, 1 / fps)
     people: list[Where] = [lambda t: (100 + 100 * t, 300), lambda t: (700 - 100 * t, 312)]
     seen, truth = played(people, times, miss=0)
@@ -112,7 +117,7 @@ def test_crossing_people_keep_their_ids(fps):
 
 @pytest.mark.parametrize("speed", [0.0, 60.0], ids=["standing", "walking"])
 @pytest.mark.parametrize("fps", [10, 2.5])
-def test_an_occlusion_of_one_and_a_half_seconds_is_re_linked(fps, speed):
+def test_an_occlusion_of_one_and_a_half_seconds_is_re_linked(fps: float, speed: float):
     tracker = Tracker(TrackerSettings())
     before, after = set(), set()
     for time_s in np.arange(0, 6, 1 / fps):
@@ -178,7 +183,7 @@ def test_people_in_the_first_frame_are_reported_at_once_and_later_ones_when_seen
     [(0.15, True), (0.35, False)],
     ids=["within confirm_s", "after confirm_s"],
 )
-def test_the_second_look_must_come_in_time(later_s, reported):
+def test_the_second_look_must_come_in_time(later_s: float, reported: bool):
     tracker = Tracker(TrackerSettings(confirm_s=0.2))
     tracker.step(Detections.empty(), 0.0)
     tracker.step(one(100), 1.0)
@@ -202,6 +207,16 @@ def test_a_second_box_around_one_person_starts_no_track():
         assert ids(tracker.step(twice, n * 0.1)) == [1]
 
 
+def test_age_counts_from_the_first_look_and_goes_on_through_a_gap():
+    tracker = Tracker(TrackerSettings())
+    tracker.step(Detections.empty(), 50.0)
+    tracker.step(one(100), 50.5)
+    ages = [ages_of(tracker.step(one(100), 50.625))]
+    tracker.step(Detections.empty(), 51.0)
+    ages.append(ages_of(tracker.step(one(100), 52.0)))
+    assert ages == [[0.125], [1.5]]
+
+
 # ----------------------------------------------------------------------- time
 
 
@@ -221,7 +236,7 @@ def test_a_small_step_back_counts_as_no_time():
 
 
 @pytest.mark.parametrize("jump_s", [-3600.0, -3.5, 3.5, 3600.0, 1e12])
-def test_a_big_jump_ends_all_tracks_and_starts_a_scene(jump_s):
+def test_a_big_jump_ends_all_tracks_and_starts_a_scene(jump_s: float):
     tracker = Tracker(TrackerSettings(max_lost_s=3.0))
     tracker.step(one(100), 10.0)
     assert ids(tracker.step(one(100), 10.1)) == [1]
@@ -229,7 +244,7 @@ def test_a_big_jump_ends_all_tracks_and_starts_a_scene(jump_s):
 
 
 @pytest.mark.parametrize("time_s", [float("nan"), float("inf"), -float("inf")])
-def test_a_time_that_is_no_number_is_refused_and_changes_nothing(time_s):
+def test_a_time_that_is_no_number_is_refused_and_changes_nothing(time_s: float):
     tracker = Tracker(TrackerSettings())
     tracker.step(one(100), 0.0)
     before = tracker.checkpoint()
@@ -265,7 +280,7 @@ def test_ids_are_never_used_again_after_a_reset():
     ],
     ids=["nan", "inf", "negative width", "no width", "far out of any picture"],
 )
-def test_unusable_boxes_are_passed_over_and_counted(bad):
+def test_unusable_boxes_are_passed_over_and_counted(bad: list[float]):
     tracker = Tracker(TrackerSettings())
     both = Detections.of([bad, box(100, 300)], [0.9, 0.9])
     assert ids(tracker.step(both, 0.0)) == [1]
@@ -284,7 +299,7 @@ def test_a_score_that_is_no_number_is_passed_over():
 
 
 @pytest.mark.parametrize("at", [0, 1, 17, 40])
-def test_what_follows_a_restore_is_byte_identical(at):
+def test_what_follows_a_restore_is_byte_identical(at: int):
     times = np.arange(0, 8, 0.1)
     seen, _ = played(walkers(), times, miss=0.3)
     whole = Tracker(TrackerSettings())
@@ -297,6 +312,7 @@ def test_what_follows_a_restore_is_byte_identical(at):
         assert a.track_id.tobytes() == b.track_id.tobytes()
         assert a.xyxy.tobytes() == b.xyxy.tobytes()
         assert a.score.tobytes() == b.score.tobytes()
+        assert ages_of(a) == ages_of(b)
     assert whole.checkpoint() == resumed.checkpoint()
 
 
@@ -330,14 +346,14 @@ def broken(**changes: object) -> bytes:
         (broken(now_s=float("nan")), "finite"),
         (broken(book__track_id=[1, 1]), "expected unique ids"),
         (broken(book__track_id=[1]), "one length"),
-        (broken(book__seen_s=[[0.0, 0.0]]), "one length"),
+        (broken(book__seen_s=[[0.0], [0.0]]), "one length"),
         (broken(book__seen_s=[0.0, float("inf")]), "finite"),
         (broken(motion__position=[[0, 0, 0]]), "unreadable"),
         (broken(motion__var_p=[[0, 0, 0, 0], [1, 1, 1, 1]]), "positive"),
         (broken(motion__position=[[0, 0, 0, float("nan")]] * 2), "finite"),
     ],
 )
-def test_a_bad_checkpoint_is_refused_and_changes_nothing(blob, says):
+def test_a_bad_checkpoint_is_refused_and_changes_nothing(blob: bytes, says: str):
     tracker = Tracker(TrackerSettings())
     tracker.step(one(100), 0.0)
     before = tracker.checkpoint()
@@ -370,7 +386,9 @@ frames = st.lists(
 
 @settings(max_examples=60, deadline=None)
 @given(frames)
-def test_whatever_comes_the_answer_is_well_formed(frames):
+def test_whatever_comes_the_answer_is_well_formed(
+    frames: list[tuple[list[tuple[float, ...]], float]],
+):
     tracker = Tracker(TrackerSettings())
     time_s = 0.0
     highest = 0
@@ -381,6 +399,7 @@ def test_whatever_comes_the_answer_is_well_formed(frames):
         assert tracks.track_id.dtype == np.int64
         assert tracks.xyxy.dtype == np.float32
         assert tracks.score.dtype == np.float32
+        assert all(age_s >= 0 for age_s in ages_of(tracks))
         assert len(set(ids(tracks))) == len(tracks)
         assert (tracks.track_id > 0).all()
         assert np.isfinite(tracks.xyxy).all()

@@ -12,9 +12,10 @@ import pytest
 from storeguard.config import CameraConfig, ReconnectSettings
 from storeguard.testing import FakeClock
 from storeguard.testing_video import number_of
+from storeguard.video.backoff import Backoff
 from storeguard.video.frame import Frame
 from storeguard.video.packets import EncodedPacket
-from storeguard.video.reader import Backoff, CameraReader, ReaderState
+from storeguard.video.reader import CameraReader, ReaderState
 from storeguard.video.timeline import FAST_START
 from tests.video.conftest import MakeVideo
 

@@ -25,7 +25,8 @@ from storeguard.testing_video import VideoSpec, make_video, number_of
 from storeguard.video.clip import part_of
 from storeguard.video.packets import EncodedPacket, MediaKind, PacketRing
 from storeguard.video.reader import CameraReader
-from storeguard.video.recorder import ClipFile, Recorder, Recording, recover
+from storeguard.video.recorder import Recorder, recover
+from storeguard.video.recording import ClipFile, Recording
 from tests.video.conftest import MakeVideo
 
 START = datetime(2026, 5, 1, tzinfo=UTC)
