@@ -96,7 +96,7 @@ def _init_ray(address: str | None) -> None:
         namespace=NAMESPACE,
         include_dashboard=False,
         log_to_driver=False,
-        logging_level="ERROR",
+        logging_level=logging.ERROR,
         configure_logging=True,
         runtime_env={"env_vars": {"PYTHONPATH": os.pathsep.join(paths)}},
     )
