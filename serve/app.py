@@ -16,6 +16,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from actors.supervisor import NAMESPACE, Supervisor, actor_name
 from serve.api import create_api
+from serve.api_marks import marks_router
 from serve.control import SupervisedCameras, SystemHealth
 from serve.detector import detector_application
 from storeguard.config import StoreConfig
@@ -41,12 +42,14 @@ class _Api:
         await self._supervisor.start.remote()
         store_url = await self._supervisor.store_url.remote()
         self._renewing = asyncio.create_task(self._renew())
+        cameras = SupervisedCameras(self._supervisor, self._config.api)
         return create_api(
             events=EventReader(store_url),
-            cameras=SupervisedCameras(self._supervisor, self._config.api),
+            cameras=cameras,
             objects=object_store(self._config),
             settings=self._config.api,
             health=SystemHealth(self._supervisor, self._detector),
+            routers=[marks_router(cameras)],
         )
 
     async def _renew(self) -> None:
@@ -66,7 +69,7 @@ Api = serve.deployment(
 )(serve.ingress()(_Api))
 
 
-def supervisor_of(config: StoreConfig, detector: DeploymentHandle[Any]) -> ActorHandle[Any]:
+def supervisor_of(config: StoreConfig, detector: DeploymentHandle[Any]) -> Any:
     """The store's supervisor, started on this node if it is not running yet."""
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     return (

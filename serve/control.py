@@ -5,29 +5,38 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from typing import Any
 
 from ray.actor import ActorHandle
-from ray.exceptions import GetTimeoutError, RayActorError
+from ray.exceptions import GetTimeoutError, RayActorError, RayTaskError
 from ray.serve.handle import DeploymentHandle
 
 from actors.supervisor import Health
 from serve.api_cameras import patched
-from serve.api_parts import HealthReport, RecordCommand
+from serve.api_parts import HealthReport
 from storeguard.config import ApiSettings, CameraConfig
+from storeguard.errors import StoreguardError
+from storeguard.events.commands import RecordCommand
+from storeguard.events.event import Event
+from storeguard.loading import resolve_camera
 from storeguard.pipeline.status import CameraStatus
 
 _ANSWER_S = 15.0
 
 
 async def _answer(call: Any) -> Any:
-    """The answer of an actor.
+    """The answer of an actor; its own errors come as it raised them, without a traceback.
 
     Raises:
         ConnectionError, TimeoutError: the actor is gone, restarting or silent.
     """
     try:
         return await asyncio.wait_for(call, _ANSWER_S)
+    except RayTaskError as error:
+        if isinstance(error.cause, StoreguardError):
+            raise error.cause from None
+        raise
     except RayActorError as error:
         raise ConnectionError(f"the supervisor does not answer: {error}") from error
     except GetTimeoutError as error:
@@ -58,12 +67,14 @@ class SupervisedCameras:
 
     async def add(self, camera: CameraConfig) -> CameraStatus:
         """Start another camera."""
-        status: CameraStatus = await _answer(self._supervisor.add_camera.remote(camera))
+        status: CameraStatus = await _answer(
+            self._supervisor.add_camera.remote(resolve_camera(camera))
+        )
         return status
 
     async def patch(self, camera_id: str, changes: dict[str, Any]) -> CameraStatus:
         """Merge changes into a camera's settings."""
-        camera = patched(await self.get(camera_id), changes)
+        camera = resolve_camera(patched(await self.get(camera_id), changes))
         status: CameraStatus = await _answer(self._supervisor.change_camera.remote(camera))
         return status
 
@@ -90,11 +101,14 @@ class SupervisedCameras:
 
     async def record(self, camera_id: str, command: RecordCommand) -> dict[str, Any]:
         """Start or stop a recording."""
-        actor = await _answer(self._supervisor.camera_actor.remote(camera_id))
-        if actor is None:
-            raise ConnectionError(f"camera {camera_id!r} is not running")
-        answer: dict[str, Any] = await _answer(actor.record.remote(camera_id, command.model_dump()))
-        return answer
+        answer = await _answer(self._supervisor.record.remote(camera_id, command))
+        document: dict[str, Any] = answer.model_dump(mode="json")
+        return document
+
+    async def keep(self, event_id: str, *, keep: bool) -> Event:
+        """Mark an event to be kept by retention, or not."""
+        event: Event = await _answer(self._supervisor.keep.remote(event_id, keep=keep))
+        return event
 
     async def _jpeg(self, camera_id: str, *, overlay: bool) -> bytes | None:
         actor = await _answer(self._supervisor.camera_actor.remote(camera_id))
@@ -122,7 +136,15 @@ class SystemHealth:
         try:
             stats = await asyncio.wait_for(self._detector.stats.remote(), 5.0)
         except Exception as error:  # noqa: BLE001 - a replica's death has many names
-            return HealthReport(
-                shipper=health.shipper, drops=health.drops, detector_error=f"{error}"
-            )
-        return HealthReport(shipper=health.shipper, drops=health.drops, detector=stats)
+            return replace(_report(health), detector_error=f"{error}")
+        return replace(_report(health), detector=stats)
+
+
+def _report(health: Health) -> HealthReport:
+    return HealthReport(
+        shipper=health.shipper,
+        drops=health.drops,
+        spools=health.spools,
+        commands=health.commands,
+        retention=health.retention,
+    )

@@ -17,9 +17,11 @@ import typer
 from rich.console import Console
 from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-from rich.table import Table
 
+from storeguard import cli_events
 from storeguard.addresses import redact, resolve_source
+from storeguard.api_client import ApiClient
+from storeguard.cli_events import event_table
 from storeguard.config import DetectorSettings, StoreConfig
 from storeguard.errors import ConfigError, StoreguardError
 from storeguard.live_table import live_table
@@ -32,6 +34,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 console = Console(stderr=True, width=None if sys.stderr.isatty() else 120)
+app.add_typer(cli_events.app, name="events")
 _DEMO_CONFIG = Path(__file__).resolve().parent.parent / "configs" / "demo.yaml"
 _PLAIN_EVERY_S = 5.0
 
@@ -165,40 +168,16 @@ def _table_display() -> Iterator[Any]:
 
 
 def _recent_events(url: str, config: StoreConfig, since: datetime) -> list[dict[str, Any]]:
-    import httpx  # noqa: PLC0415
-
-    headers = {"Authorization": f"Bearer {config.api.token}"} if config.api.token else {}
     try:
-        answer = httpx.get(
-            f"{url}/api/v1/events",
-            params={"limit": 20, "start": since.isoformat()},
-            headers=headers,
-            timeout=10,
-        )
-        answer.raise_for_status()
-    except httpx.HTTPError as error:
-        console.print(f"[red]the events could not be read from {url}: {error}[/]")
+        with ApiClient(url, token=config.api.token) as api:
+            return api.events(limit=20, start=since.isoformat())
+    except StoreguardError as error:
+        console.print(f"[red]the events could not be read: {error}[/]")
         return []
-    events: list[dict[str, Any]] = answer.json()["events"]
-    return events
 
 
 def _summarise(statuses: Sequence[CameraStatus], events: Sequence[dict[str, Any]]) -> None:
-    table = Table(title="latest events, read back from the event store", title_justify="left")
-    for heading in ("type", "status", "camera", "zone", "person", "started", "dwell s"):
-        table.add_column(heading)
-    for event in events:
-        dwell = event.get("dwell_s")
-        table.add_row(
-            event["type"],
-            event["status"],
-            event["camera_id"],
-            event.get("zone_id") or "-",
-            f"#{event['person_id'].rsplit('-', 1)[-1]}" if event.get("person_id") else "-",
-            event["started_at"][11:],
-            "-" if dwell is None else f"{dwell:.1f}",
-        )
-    console.print(table)
+    console.print(event_table(events, title="latest events, read back from the event store"))
     for status in statuses:
         dropped = sum(status.dropped.values())
         console.print(

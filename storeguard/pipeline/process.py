@@ -19,7 +19,7 @@ import numpy as np
 from storeguard.config import CameraConfig, DetectorSettings, Pace, TrackerSettings, ZoneConfig
 from storeguard.detection.detector import Detector
 from storeguard.detection.letterbox import place
-from storeguard.errors import EmptySourceError, RecordingError
+from storeguard.errors import EmptySourceError, RecordingError, StorageError
 from storeguard.events.event import Event, EventStatus, ModelRef
 from storeguard.pipeline.camera import observe, scene_of
 from storeguard.pipeline.latency import LatencyRecorder
@@ -283,7 +283,10 @@ class _Writers:
     def _text(self, path: Path | None) -> TextIO | None:
         if path is None:
             return None
-        return self._stack.enter_context(path.open("w", encoding="utf-8"))
+        try:
+            return self._stack.enter_context(path.open("w", encoding="utf-8"))
+        except OSError as error:
+            raise StorageError(f"{path}: cannot write: {error.strerror}") from None
 
 
 class _OverlayVideo:

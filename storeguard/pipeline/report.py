@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict
 
 from storeguard.config import ZoneConfig
 from storeguard.detection.detector import DetectorInfo
+from storeguard.errors import StorageError
 from storeguard.pipeline.latency import LatencyRecorder
 
 
@@ -86,7 +87,10 @@ class RunReport(BaseModel):
 
     def write(self, path: Path) -> None:
         """Write the metrics file."""
-        path.write_text(json.dumps(self.document(), indent=2) + "\n", encoding="utf-8")
+        try:
+            path.write_text(json.dumps(self.document(), indent=2) + "\n", encoding="utf-8")
+        except OSError as error:
+            raise StorageError(f"{path}: cannot write: {error.strerror}") from None
 
 
 def latency_document(latency: LatencyRecorder) -> dict[str, dict[str, float] | None]:

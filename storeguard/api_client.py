@@ -1,0 +1,86 @@
+"""A small client of the HTTP API, for the command line."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import httpx
+
+from storeguard.errors import NotFoundError, QueryError, StoreError
+
+DEFAULT_URL = "http://127.0.0.1:8080"
+
+
+class ApiClient:
+    """Asks a running store.
+
+    Args:
+        url: where it is, e.g. ``http://127.0.0.1:8080``.
+        token: bearer token; None where the API needs none.
+
+    Every method raises StoreError when the API does not answer, NotFoundError for what is not
+    there and QueryError for what the API refuses, with the API's own words.
+    """
+
+    def __init__(self, url: str = DEFAULT_URL, *, token: str | None = None) -> None:
+        headers = {"Authorization": f"Bearer {token}"} if token else {}
+        self._http = httpx.Client(base_url=url, headers=headers, timeout=30)
+        self._url = url
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._http.close()
+
+    def events(self, **query: Any) -> list[dict[str, Any]]:
+        """Events, newest first; query parameters as in ``GET /api/v1/events``, None left out."""
+        asked = {name: value for name, value in query.items() if value is not None}
+        found: list[dict[str, Any]] = self._get("events", asked)["events"]
+        return found
+
+    def event(self, event_id: str) -> dict[str, Any]:
+        """One event."""
+        return self._get(f"events/{event_id}", {})
+
+    def record(self, camera_id: str, command: Mapping[str, Any]) -> dict[str, Any]:
+        """Have a camera start or stop recording, as ``POST cameras/{id}/recordings``."""
+        path = f"cameras/{camera_id}/recordings"
+        answer: dict[str, Any] = self._answer("POST", path, json=dict(command)).json()
+        return answer
+
+    def save_clip(self, event_id: str, out: Path) -> int:
+        """Write an event's clip to a file, whole or not at all; returns its size in bytes."""
+        content = self._answer("GET", f"events/{event_id}/clip").content
+        part = out.with_name(f".{out.name}.part")
+        part.write_bytes(content)
+        part.replace(out)
+        return len(content)
+
+    def _get(self, path: str, query: Mapping[str, Any]) -> dict[str, Any]:
+        document: dict[str, Any] = self._answer("GET", path, params=query).json()
+        return document
+
+    def _answer(self, method: str, path: str, **request: Any) -> httpx.Response:
+        try:
+            answer = self._http.request(method, f"/api/v1/{path}", **request)
+        except httpx.HTTPError as error:
+            raise StoreError(f"{self._url} does not answer: {error}") from None
+        if answer.is_success:
+            return answer
+        problem = answer.headers.get("content-type", "").startswith("application/problem+json")
+        detail = answer.json().get("detail", answer.text) if problem else answer.text[:200]
+        message = f"{self._url}: {answer.status_code}: {detail}"
+        if answer.status_code == 404:
+            raise NotFoundError(message)
+        if answer.is_client_error:
+            raise QueryError(message)
+        raise StoreError(message)
