@@ -1,8 +1,8 @@
 """Tracking libraries, each behind one function, so that benchmarks/tracking.py can run them.
 
 They are no part of Storeguard: a library that is not installed is left out, and the table says so.
-Each is run as it comes, and with settings chosen for it by `tracking.py --tune` over the very
-sequences of the table, at all rates: the choice favours the libraries.
+Each is run as it comes, and with settings chosen for it by `tracking.py --tune` on three sequences
+of the table itself, at full rate and with three of four frames gone.
 """
 
 from __future__ import annotations

@@ -38,9 +38,9 @@ class MotionModel:
         size_jitter: standard deviation of a detected ln width or ln height, for a score of 1.
     """
 
-    speed: float = 1.0
+    speed: float = 0.7
     stretch: float = 0.15
-    memory_s: float = 1.5
+    memory_s: float = 2.5
     stretch_memory_s: float = 0.5
     jitter: float = 0.05
     size_jitter: float = 0.08

@@ -36,10 +36,15 @@ def walkers() -> list[Where]:
 
 
 def played(
-    people: list[Where], times: np.ndarray, *, jitter: float = 0.02, miss: float = 0.05
+    people: list[Where],
+    times: np.ndarray,
+    *,
+    jitter: float = 0.02,
+    miss: float = 0.05,
+    seed: int = 3,
 ) -> tuple[list[Detections], dict[int, Tracks]]:
     """Detections of the people (noisy, in random order, some missed) and the truth, by frame."""
-    rng = np.random.default_rng(3)
+    rng = np.random.default_rng(seed)
     seen, truth = [], {}
     for frame, time_s in enumerate(times):
         boxes = np.array([box(*person(time_s)) for person in people])
@@ -78,14 +83,21 @@ def ids(tracks: Tracks) -> list[int]:
 # ----------------------------------------------------------------------- keeping ids
 
 
-@pytest.mark.parametrize("every", [1, 2, 4])
-def test_walkers_keep_their_ids_at_10_fps_with_frames_dropped(every: int):
+@pytest.mark.parametrize(
+    ("every", "least_idf1", "most_switches"),
+    # two people who pass close by each other may be taken for each other at 2.5 frames a second
+    [(1, 0.96, 0), (2, 0.96, 0), (4, 0.94, 8)],
+)
+def test_walkers_keep_their_ids_at_10_fps_with_frames_dropped(
+    every: int, least_idf1: float, most_switches: int
+):
     times = np.arange(0, 10, 0.1)[::every]
-    seen, truth = played(walkers(), times)
-    score = evaluate(truth, followed(Tracker(TrackerSettings()), seen, times))
-    assert score.idf1 is not None
-    assert score.idf1 > 0.95
-    assert score.num_switches <= 1
+    scores = []
+    for seed in range(8):
+        seen, truth = played(walkers(), times, seed=seed)
+        scores.append(evaluate(truth, followed(Tracker(TrackerSettings()), seen, times)))
+    assert np.mean([score.idf1 for score in scores]) > least_idf1
+    assert sum(score.num_switches for score in scores) <= most_switches
 
 
 def test_walkers_keep_their_ids_with_irregular_time_stamps():
