@@ -18,6 +18,7 @@ from storeguard.training.detector_export import export_detector
 from storeguard.training.detector_model import PersonDetector, load_weights
 from storeguard.training.detector_splits import cctv_validation_names, coco_validation_names
 from storeguard.training.detector_train import (
+    MODEL_FILE,
     DetectorTrainResult,
     DetectorTrainSettings,
     train_detector,
@@ -31,33 +32,57 @@ FILMS = (
 )
 
 
-def bundled_settings(data: Path, *, films: Path, start: Path, out: Path) -> DetectorTrainSettings:
-    """Return the settings of the bundled detector.
+def bundled_settings(
+    data: Path, *, films: Path, published: Path, out: Path
+) -> tuple[DetectorTrainSettings, DetectorTrainSettings]:
+    """Return the settings of the bundled detector's two runs.
+
+    The second starts from the first, at a lower rate, with larger pictures and a firmer hold on
+    everyday ones.
 
     Args:
         data: the development data's folder.
         films: the labelled film frames, from `label_films`.
-        start: the published yolox_nano.onnx.
-        out: where to write.
+        published: the published yolox_nano.onnx.
+        out: where to write; the second run's model is the result.
     """
-    cctv, coco = data / "detection" / "cctv_rooms", data / "detection" / "coco_people"
-    return DetectorTrainSettings(
-        sources=(
-            DetectorSource(path=cctv, share=0.5, val_names=cctv_validation_names(cctv)),
-            DetectorSource(
-                path=coco, share=0.3, retain=True, val_names=coco_validation_names(coco)
-            ),
-            DetectorSource(
-                path=films, share=0.2, retain=True, ignore_class=IGNORE_CLASS, val_names=()
-            ),
-        ),
-        out=out,
-        start=start,
-        num_steps=550,
-        learning_rate=4e-4,
+    first = DetectorTrainSettings(
+        sources=_sources(data, films, shares=(0.55, 0.27, 0.18)),
+        out=out / "first",
+        start=published,
+        num_steps=450,
+        batch_size=12,
+        sizes_px=(256, 288, 320, 352, 384, 416),
+        learning_rate=5e-4,
+        retain_weight=0.7,
+        num_threads=2,
+    )
+    second = DetectorTrainSettings(
+        sources=_sources(data, films, shares=(0.5, 0.3, 0.2)),
+        out=out / "second",
+        start=first.out / MODEL_FILE,
+        retain_from=published,
+        num_steps=220,
+        learning_rate=3e-4,
         num_threads=2,
         trained_from="YOLOX-nano (Megvii, Apache-2.0), COCO train2017",
         dataset="Roboflow 'cctv' (CC BY 4.0), 85 pictures of COCO train2017, own labels on 4 films",
+    )
+    return first, second
+
+
+def _sources(
+    data: Path, films: Path, *, shares: tuple[float, float, float]
+) -> tuple[DetectorSource, ...]:
+    cctv, coco = data / "detection" / "cctv_rooms", data / "detection" / "coco_people"
+    return (
+        DetectorSource(path=cctv, share=shares[0], val_names=cctv_validation_names(cctv)),
+        DetectorSource(
+            path=coco, share=shares[1], retain=True, val_names=coco_validation_names(coco)
+        ),
+        DetectorSource(
+            path=films, share=shares[2], retain=True, ignore_class=IGNORE_CLASS, val_names=()
+        ),
     )
 
 
@@ -76,9 +101,9 @@ def train_bundled(data: Path, out: Path) -> DetectorTrainResult:
             films,
             DistillSettings(),
         )
-    return train_detector(
-        bundled_settings(data, films=films, start=published, out=out / "detector")
-    )
+    first, second = bundled_settings(data, films=films, published=published, out=out)
+    train_detector(first)
+    return train_detector(second)
 
 
 if __name__ == "__main__":

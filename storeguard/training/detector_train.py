@@ -18,9 +18,10 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Self
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from storeguard.errors import StoreguardError
@@ -66,6 +67,7 @@ class DetectorTrainSettings(BaseModel):
         max_gradient_norm: longer gradients are shortened to this.
         retain_weight: of the loss that holds on to the start model's answers, on sources with
             `retain`.
+        retain_from: .onnx whose answers those are; None means `start`.
         start_blend: part of the start weights in the exported model (Wortsman et al. 2021,
             https://arxiv.org/abs/2109.01903): trades the new scenes against everyday pictures.
         freeze_early: leave the first two stages as they are: faster, and safe for small data sets.
@@ -94,6 +96,7 @@ class DetectorTrainSettings(BaseModel):
     ema_decay: float = Field(default=0.998, ge=0, lt=1)
     max_gradient_norm: float = Field(default=10.0, gt=0)
     retain_weight: float = Field(default=1.0, ge=0)
+    retain_from: Path | None = None
     start_blend: float = Field(default=0.0, ge=0, lt=1)
     freeze_early: bool = True
     augmentation: Augmentation = Augmentation()
@@ -104,6 +107,14 @@ class DetectorTrainSettings(BaseModel):
     trained_from: str = "a YOLOX-nano person detector"
     dataset: str = ""
     score_threshold: float = Field(default=0.3, gt=0, lt=1)
+
+    @model_validator(mode="after")
+    def _blend_needs_start(self) -> Self:
+        if self.start_blend and self.start is None:
+            raise ValueError(
+                "start_blend: expected 0 where start is null, there is nothing to blend"
+            )
+        return self
 
     @field_validator("sizes_px", "eval_sizes_px")
     @classmethod
@@ -192,6 +203,7 @@ def train_detector(
     model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     start = copy.deepcopy(model).requires_grad_(requires_grad=False)
     average = copy.deepcopy(start)
+    teacher = _teacher(start, settings)
 
     # Optimiser
     trained = [p for p in model.parameters() if p.requires_grad]
@@ -213,17 +225,12 @@ def train_detector(
             images = batch.images.float().contiguous(memory_format=torch.channels_last)
             raw = model(images)
             loss = detector_loss(raw, batch).total
-            if settings.start is not None and settings.retain_weight and batch.retain.any():
+            if teacher is not None and batch.retain.any():
                 loss += settings.retain_weight * retention_loss(
-                    raw[batch.retain], start(images[batch.retain])
+                    raw[batch.retain], teacher(images[batch.retain])
                 )
             losses.append(float(loss.detach()))
-            if not math.isfinite(losses[-1]):
-                raise TrainingDivergedError(
-                    f"step {step}: loss is {losses[-1]} (expected a finite number); last losses "
-                    f"{[round(x, 3) for x in losses[-6:-1]]}; try a lower learning rate than "
-                    f"{settings.learning_rate:g}"
-                )
+            _check_finite(losses, settings)
             optimiser.zero_grad(set_to_none=True)
             loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
             torch.nn.utils.clip_grad_norm_(trained, settings.max_gradient_norm)
@@ -262,6 +269,26 @@ def rate_factor(step: int, settings: DetectorTrainSettings) -> float:
         return (step + 1) / settings.warmup_steps
     rest = max(settings.num_steps - settings.warmup_steps, 1)
     return 0.02 + 0.98 * (1 + math.cos(math.pi * (step - settings.warmup_steps) / rest)) / 2
+
+
+def _teacher(start: PersonDetector, settings: DetectorTrainSettings) -> PersonDetector | None:
+    """The model whose answers are held on to; None where there is none, or nothing asks for it."""
+    if settings.retain_weight == 0 or not any(source.retain for source in settings.sources):
+        return None
+    if settings.retain_from is None:
+        return start if settings.start is not None else None
+    teacher = copy.deepcopy(start)
+    load_weights(teacher, settings.retain_from)
+    return teacher
+
+
+def _check_finite(losses: list[float], settings: DetectorTrainSettings) -> None:
+    if not math.isfinite(losses[-1]):
+        raise TrainingDivergedError(
+            f"step {len(losses) - 1}: loss is {losses[-1]} (expected a finite number); last losses "
+            f"{[round(loss, 3) for loss in losses[-6:-1]]}; try a lower learning rate than "
+            f"{settings.learning_rate:g}"
+        )
 
 
 @torch.no_grad()
