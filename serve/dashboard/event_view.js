@@ -1,0 +1,240 @@
+// One event in full: its clip or why there is none, its picture, and all that is known of it.
+
+import { ask, get, pathOf, serverNow } from "./api.js";
+import { element, facts, tell } from "./element.js";
+import { ago, duration, stamp } from "./times.js";
+import { clipReason, percent, remark, sentence, typeName } from "./words.js";
+
+const LEAD_S = 1; // a jump to the event goes to a moment before it
+
+export class EventView {
+  /**
+   * @param events the list, for newer and older ones.
+   * @param onClose called when the view closes.
+   * @param onCamera called with a camera's id to show it.
+   */
+  constructor({ events, onClose, onCamera }) {
+    this.dialog = document.getElementById("event-view");
+    this.events = events;
+    this.onCamera = onCamera;
+    this.event = null;
+    this.id = null;
+    this.dialog.addEventListener("close", () => {
+      this.dialog.replaceChildren(); // ends the video's download
+      this.event = null;
+      this.id = null;
+      onClose();
+    });
+    this.dialog.addEventListener("click", (event) => {
+      if (event.target === this.dialog) this.dialog.close();
+    });
+  }
+
+  /** Shows an event of the list, or of the store. */
+  async open(id) {
+    this.id = id;
+    const known = this.events.find(id);
+    if (known !== undefined) {
+      this.show(known);
+      return;
+    }
+    try {
+      const event = await get(pathOf("events", id));
+      if (this.id === id) this.show(event);
+    } catch (error) {
+      if (this.id === id) this.showFault(error);
+    }
+  }
+
+  /** Takes a newer version of the event that is shown. */
+  update(event) {
+    if (this.event?.event_id !== event.event_id || event.version <= this.event.version) return;
+    this.event = event;
+    if (this.mediaKey(event) !== this.media.dataset.key) this.showMedia(event);
+    this.showFacts(event);
+  }
+
+  show(event) {
+    this.event = event;
+    this.title = element("h2", { id: "event-view-title" });
+    this.badge = element("span", { className: "badge" });
+    this.media = element("div", { className: "view-main" });
+    this.side = element("div");
+    this.keeper = element("button", { type: "button", on: { click: () => this.toggleKeep() } });
+    this.said = element("p", { className: "fault", role: "alert", hidden: true });
+    this.dialog.replaceChildren(
+      element("div", { className: "view-head" }, this.badge, this.title, this.closer()),
+      element(
+        "div",
+        { className: "view-body" },
+        this.media,
+        element(
+          "div",
+          { className: "view-side" },
+          this.side,
+          element(
+            "div",
+            { className: "buttons" },
+            this.stepper("Newer", -1),
+            this.stepper("Older", 1),
+            this.keeper,
+            element("button", {
+              type: "button",
+              on: { click: () => { const id = this.event.camera_id; this.dialog.close(); this.onCamera(id); } },
+            }, "Camera"),
+          ),
+          this.said,
+        ),
+      ),
+    );
+    this.showMedia(event);
+    this.showFacts(event);
+    if (!this.dialog.open) this.dialog.showModal();
+  }
+
+  showFault(error) {
+    this.dialog.replaceChildren(
+      element("div", { className: "view-head" },
+        element("h2", { id: "event-view-title" }, "This event cannot be shown"), this.closer()),
+      element("p", { className: "notice" }, `${error.message}.`),
+    );
+    if (!this.dialog.open) this.dialog.showModal();
+  }
+
+  closer() {
+    return element("button", {
+      type: "button", className: "close", "aria-label": "Close",
+      on: { click: () => this.dialog.close() },
+    }, "×");
+  }
+
+  stepper(text, step) {
+    const target = this.events.neighbour(this.event.event_id, step);
+    const onClick = () => {
+      const next = this.events.neighbour(this.event.event_id, step);
+      if (next === undefined) return;
+      this.open(next);
+      [...this.dialog.querySelectorAll(".buttons button")]
+        .find((button) => button.textContent === text && !button.disabled)?.focus();
+    };
+    return element("button", { type: "button", disabled: target === undefined, on: { click: onClick } }, text);
+  }
+
+  showFacts(event) {
+    const now_ms = serverNow();
+    const started_ms = Date.parse(event.started_at);
+    const ended_ms = Date.parse(event.ended_at ?? "");
+    const more = remark(event);
+    this.badge.dataset.type = event.type;
+    this.badge.textContent = typeName(event.type);
+    this.title.textContent = sentence(event);
+    const open = event.status === "open";
+    this.keeper.setAttribute("aria-pressed", String(event.keep));
+    this.keeper.textContent = event.keep ? "Kept" : "Keep";
+    this.keeper.title = event.keep
+      ? "Clip and picture are kept whatever their age. Choose to let them go again."
+      : "Keep clip and picture whatever their age";
+    const reported_ms = event.latency_ms?.capture_to_store;
+    this.side.replaceChildren(
+      facts([
+        ["When", `${stamp(started_ms, now_ms)} (${ago(started_ms, now_ms)})`],
+        ["Until", open ? "still going on" : Number.isNaN(ended_ms) ? null : stamp(ended_ms, now_ms)],
+        ["Stayed", typeof event.dwell_s === "number" ? duration(event.dwell_s) : null],
+        ["Note", more && !more.includes("stayed") && !more.includes("so far") ? more : null],
+        ["Camera", event.camera_id],
+        ["Zone", event.zone_id],
+        ["Person", event.person_id],
+        ["Sure", typeof event.score === "number" ? percent(event.score) : null],
+        ["Model", event.model?.name],
+        ["Reported", Number.isFinite(reported_ms) ? `${Math.round(reported_ms)} ms after it was seen` : null],
+        ["Store", event.store_id],
+        ["Number", event.event_id],
+      ]),
+    );
+  }
+
+  async toggleKeep() {
+    const { event_id: id, keep } = this.event;
+    this.keeper.disabled = true;
+    try {
+      const path = pathOf("events", id);
+      const event = await (await ask(path, { method: "PATCH", body: { keep: !keep } })).json();
+      tell(this.said, "");
+      this.update(event);
+    } catch (error) {
+      tell(this.said, `That did not work: ${error.message}.`);
+    }
+    this.keeper.disabled = false;
+  }
+
+  mediaKey(event) {
+    return JSON.stringify([clipReason(event), event.clip?.uri, event.snapshot?.uri]);
+  }
+
+  showMedia(event) {
+    this.media.dataset.key = this.mediaKey(event);
+    const fault = element("p", { className: "note" });
+    tell(fault, clipReason(event) ?? "");
+    const still = event.snapshot ? pathOf("events", event.event_id, "snapshot") : null;
+    if (event.clip?.uri) {
+      this.media.replaceChildren(...this.player(event, still, fault), fault);
+    } else if (still) {
+      this.media.replaceChildren(
+        element("img", { className: "still", src: still, alt: `Picture: ${sentence(event)}` }), fault,
+      );
+    } else {
+      this.media.replaceChildren(element("div", { className: "nothing" }, fault));
+    }
+  }
+
+  player(event, still, fault) {
+    const source = pathOf("events", event.event_id, "clip");
+    const video = element("video", {
+      controls: true, preload: "metadata", playsInline: true, src: source, poster: still ?? undefined,
+      "aria-label": `Clip: ${sentence(event)}`,
+      on: { error: () => this.explain(video, source, fault) },
+    });
+    const into_s = (Date.parse(event.started_at) - Date.parse(event.clip.start ?? "")) / 1000;
+    const jump = element("button", {
+      type: "button", className: "small",
+      on: {
+        click: () => {
+          video.currentTime = Math.max(0, into_s - LEAD_S);
+          video.play().catch(() => {});
+        },
+      },
+    }, "Play from the event");
+    const links = element(
+      "div",
+      { className: "buttons" },
+      into_s > LEAD_S ? jump : null,
+      element("a", { href: source, download: `${event.event_id}.${ending(event.clip.uri)}` }, "Download"),
+    );
+    const parts = event.clip.parts?.length ?? 0;
+    const note = parts
+      ? element("p", { className: "note" }, `The clip goes on in ${parts} further file${parts === 1 ? "" : "s"}.`)
+      : null;
+    return [video, links, note].filter(Boolean);
+  }
+
+  /** Finds out why a video does not play. */
+  async explain(video, source, fault) {
+    try {
+      await ask(source, { method: "HEAD" });
+    } catch (error) {
+      video.remove();
+      if (error.status === 404) {
+        const reason = await get(source).catch((problem) => problem.message);
+        tell(fault, `There is no clip: ${reason}.`);
+      } else {
+        tell(fault, `The clip cannot be loaded: ${error.message}.`);
+      }
+      return;
+    }
+    tell(fault, "This browser cannot play the clip, which is as the camera sent it. It can be downloaded.");
+  }
+}
+
+function ending(uri) {
+  return /\.(\w{1,5})$/.exec(uri)?.[1] ?? "mp4";
+}

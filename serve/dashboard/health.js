@@ -1,0 +1,116 @@
+// The line that says how everything is, in words, from /healthz and what else the page has seen.
+
+import { health } from "./api.js";
+import { element, say } from "./element.js";
+import { count, stateName } from "./words.js";
+
+const POLL_MS = 5000;
+const WELL = new Set(["playing", "ended", "disabled"]);
+const WORDS = {
+  store: {
+    name: "Event store",
+    ok: "keeps events and finds them",
+    failed: "Events cannot be looked up at the moment",
+    degraded: "The event store has trouble",
+  },
+  journal: {
+    name: "Event journal",
+    ok: "up to date",
+    failed: "New events are not being recorded",
+    degraded: "Events arrive late or were lost",
+  },
+  detector: {
+    name: "People detection",
+    ok: "working",
+    failed: "People are not being detected",
+    degraded: "People detection has trouble",
+  },
+  cameras: {
+    name: "Cameras",
+    ok: "all playing",
+    failed: "The cameras do not answer",
+    degraded: "Not all cameras are playing",
+  },
+  recording: {
+    name: "Recording",
+    ok: "working",
+    failed: "Video is not being recorded",
+    degraded: "Recording video has trouble",
+  },
+};
+
+export class Health {
+  constructor() {
+    this.box = document.getElementById("health");
+    this.words = document.getElementById("health-words");
+    this.parts = document.getElementById("health-parts");
+    this.statuses = [];
+    this.timer = null;
+    document.addEventListener("visibilitychange", () => { if (!document.hidden) this.refresh(); });
+  }
+
+  /** Takes the cameras' statuses, to name those that do not play. */
+  learnCameras(statuses) {
+    if (statuses !== null) this.statuses = statuses;
+  }
+
+  /** Asks now, and again while the page is looked at. */
+  async refresh() {
+    clearTimeout(this.timer);
+    const turn = (this.turn = Symbol("turn"));
+    try {
+      const answer = await health();
+      if (turn === this.turn) this.show(answer);
+    } catch (error) {
+      if (turn === this.turn) {
+        this.say("failed", `${error.message}. Trying again …`);
+        this.parts.replaceChildren();
+      }
+    }
+    if (turn === this.turn && !document.hidden) {
+      this.timer = setTimeout(() => this.refresh(), POLL_MS);
+    }
+  }
+
+  show({ status, parts }) {
+    const order = ["failed", "degraded"];
+    const ill = Object.entries(parts)
+      .filter(([, part]) => part.status !== "ok")
+      .sort(([, a], [, b]) => order.indexOf(a.status) - order.indexOf(b.status));
+    const faults = ill.map(([name, part]) => this.fault(name, part.status));
+    this.say(status, faults.length ? `${faults.join(". ")}.` : this.allWell());
+    this.parts.replaceChildren(
+      ...Object.entries(parts).map(([name, part]) => element(
+        "li", { data: { status: part.status } },
+        element("span", { className: "dot", "aria-hidden": "true" }),
+        element("strong", {}, WORDS[name]?.name ?? name),
+        element("span", { className: "muted" },
+          part.detail ?? (part.status === "ok" ? (WORDS[name]?.ok ?? "well") : part.status)),
+      )),
+    );
+  }
+
+  allWell() {
+    const playing = this.statuses.filter((camera) => camera.state === "playing").length;
+    return playing
+      ? `Everything works. ${count(playing, "camera is", "cameras are")} being watched.`
+      : "Everything works.";
+  }
+
+  fault(name, status) {
+    if (name === "cameras" && status === "degraded") {
+      const ill = this.statuses.filter((camera) => !WELL.has(camera.state));
+      if (ill.length === 1) return `Camera ${ill[0].id} is not playing (${stateName(ill[0].state).toLowerCase()})`;
+      if (ill.length) {
+        const named = ill.slice(0, 3).map((camera) => camera.id).join(", ");
+        return `${ill.length} of ${this.statuses.length} cameras are not playing: ${named}${ill.length > 3 ? " …" : ""}`;
+      }
+    }
+    return WORDS[name]?.[status] ?? `${name}: ${status}`;
+  }
+
+  say(status, text) {
+    this.box.dataset.status = status;
+    say(this.words, text);
+  }
+}
