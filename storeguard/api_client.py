@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -12,6 +12,7 @@ import httpx
 from storeguard.errors import NotFoundError, QueryError, StoreError
 
 DEFAULT_URL = "http://127.0.0.1:8080"
+_PAGE = 1000
 
 
 class ApiClient:
@@ -46,6 +47,19 @@ class ApiClient:
         asked = {name: value for name, value in query.items() if value is not None}
         found: list[dict[str, Any]] = self._get("events", asked)["events"]
         return found
+
+    def events_pages(self, **query: Any) -> Iterator[list[dict[str, Any]]]:
+        """All events that a query finds, newest first, page by page; `limit` is a page's size.
+
+        A page may be empty although more follow.
+        """
+        asked = {"limit": _PAGE} | {key: value for key, value in query.items() if value is not None}
+        while True:
+            page = self._get("events", asked)
+            yield page["events"]
+            if page.get("next_cursor") is None:
+                return
+            asked["cursor"] = page["next_cursor"]
 
     def event(self, event_id: str) -> dict[str, Any]:
         """One event."""

@@ -1,0 +1,154 @@
+"""Export of the track log to one dataset."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+from typing import Final
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from storeguard.analytics.dataset import DayTable, Destination, Exported, export_by_day
+from storeguard.analytics.events_table import MOMENT
+from storeguard.analytics.track_parts import TRACK_ORDER, TRACK_SCHEMA, Part, TrackParts
+from storeguard.errors import NotFoundError, QueryError, StorageError
+
+_HOUR: Final = timedelta(hours=1)
+_MICROSECONDS: Final = pa.timestamp("us", tz="UTC")
+_TRIES: Final = 20
+
+
+@dataclass(frozen=True, slots=True)
+class TrackQuery:
+    """Which rows of a track log. None leaves a filter out.
+
+    Attributes:
+        camera, person: ids.
+        start, end: aware; rows with start <= captured_at < end.
+
+    Raises:
+        QueryError: a time has no zone, or they are the wrong way round.
+    """
+
+    camera: str | None = None
+    person: str | None = None
+    start: datetime | None = None
+    end: datetime | None = None
+
+    def __post_init__(self) -> None:
+        for name, moment in (("start", self.start), ("end", self.end)):
+            if moment is not None and moment.tzinfo is None:
+                raise QueryError(
+                    f"{name}: expected a time with its zone (such as 2026-01-31T09:30:00Z), "
+                    f"found {moment.isoformat()!r}"
+                )
+        if self.start is not None and self.end is not None and self.start > self.end:
+            raise QueryError(
+                f"start: expected a time not after end ({self.end.isoformat()}), "
+                f"found {self.start.isoformat()!r}"
+            )
+
+
+def export_tracks(folder: Path, wanted: TrackQuery, to: Destination) -> Exported:
+    """Copy rows of a track log into a dataset of one file a day, of `TRACK_SCHEMA`.
+
+    Rows are in order of capture time, camera and person. The log may be written to meanwhile: what
+    is on disk at the start is what is copied. Held in memory is an hour of all cameras.
+
+    Raises:
+        NotFoundError: there is no such folder.
+        StorageError: a file of the log cannot be read; and as `export_by_day` does.
+    """
+    if not folder.is_dir():
+        raise NotFoundError(f"{folder}: expected the folder of a track log, there is none")
+    return export_by_day(_by_hour(folder, wanted), to)
+
+
+def _by_hour(folder: Path, wanted: TrackQuery) -> Iterator[DayTable]:
+    """Rows in order, in portions of an hour. A part begins in its hour and may reach beyond."""
+    log = TrackParts(folder)
+    later: list[pa.Table] = []
+    for hour in sorted({_hour(part) for part in _listed(log)}):
+        while later and (first := _first_hour(later)) < hour:
+            now, later = _split(later, first + _HOUR)
+            yield first.date(), now
+        if wanted.end is not None and hour >= wanted.end:
+            break
+        if tables := [*later, *_read_hour(log, hour, wanted)]:
+            now, later = _split(tables, hour + _HOUR)
+            yield hour.date(), now
+    while later:
+        first = _first_hour(later)
+        now, later = _split(later, first + _HOUR)
+        yield first.date(), now
+
+
+def _read_hour(log: TrackParts, hour: datetime, wanted: TrackQuery) -> list[pa.Table]:
+    """Rows of the parts that begin in an hour, also while they are being merged."""
+    for _ in range(_TRIES):
+        before = _parts_of(log, hour)
+        try:
+            tables = [_read(path, wanted) for path in before]
+        except FileNotFoundError:
+            continue
+        except (pa.ArrowException, OSError) as error:
+            raise StorageError(f"track log {log.folder}: cannot be read: {error}") from error
+        if before == _parts_of(log, hour):
+            return [table for table in tables if table.num_rows]
+    raise _restless(log)
+
+
+def _parts_of(log: TrackParts, hour: datetime) -> list[Path]:
+    return [part.path for part in _listed(log, hour.date()) if _hour(part) == hour]
+
+
+def _listed(log: TrackParts, day: date | None = None) -> list[Part]:
+    for _ in range(_TRIES):
+        try:
+            return log.parts(day)
+        except FileNotFoundError:  # merged or removed meanwhile
+            continue
+        except (pa.ArrowException, OSError) as error:
+            raise StorageError(f"track log {log.folder}: cannot be read: {error}") from error
+    raise _restless(log)
+
+
+def _restless(log: TrackParts) -> StorageError:
+    return StorageError(f"track log {log.folder}: its files change all the time")
+
+
+def _hour(part: Part) -> datetime:
+    return part.started_at.replace(minute=0, second=0)
+
+
+def _first_hour(tables: list[pa.Table]) -> datetime:
+    earliest: datetime = min(pc.min(table["captured_at"]).as_py() for table in tables)
+    return earliest.astimezone(UTC).replace(minute=0, second=0, microsecond=0)
+
+
+def _split(tables: list[pa.Table], at: datetime) -> tuple[pa.Table, list[pa.Table]]:
+    """Rows before a moment, in order, and the tables of what comes later."""
+    table = pa.concat_tables(tables).sort_by(TRACK_ORDER)
+    later = pc.greater_equal(table["captured_at"], pa.scalar(at, MOMENT))
+    rest = table.filter(later)
+    return table.filter(pc.invert(later)), [rest] if rest.num_rows else []
+
+
+def _read(path: Path, wanted: TrackQuery) -> pa.Table:
+    condition = pc.scalar(True)
+    if wanted.camera is not None:
+        condition &= pc.field("camera_id") == wanted.camera
+    if wanted.person is not None:
+        condition &= pc.field("person_id") == wanted.person
+    if wanted.start is not None:
+        condition &= pc.field("captured_at") >= pa.scalar(wanted.start, _MICROSECONDS)
+    if wanted.end is not None:
+        condition &= pc.field("captured_at") < pa.scalar(wanted.end, _MICROSECONDS)
+    # An open file, as a path the dataset would leave out for its hidden name.
+    with path.open("rb") as file:
+        table = pq.read_table(file, schema=TRACK_SCHEMA, filters=condition)
+    return table.replace_schema_metadata(None)
