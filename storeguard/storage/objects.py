@@ -303,9 +303,11 @@ def _cause(error: Exception) -> str:
     return redact(" ".join(str(error).split())) or type(error).__name__
 
 
-def object_store(config: StoreConfig) -> ObjectStore:
+def object_store(config: StoreConfig, *, retries: UploadRetries = UploadRetries()) -> ObjectStore:
     """The store's place for clips and snapshots; `embedded` is a folder in its data folder."""
     storage = config.storage
     embedded = storage.uri == "embedded"
     uri = str(config.data_dir / "objects") if embedded else storage.uri
-    return ObjectStore(uri, s3_endpoint=storage.s3_endpoint, region=storage.s3_region)
+    return ObjectStore(
+        uri, s3_endpoint=storage.s3_endpoint, region=storage.s3_region, retries=retries
+    )

@@ -359,15 +359,19 @@ def test_a_disk_that_is_full_is_told_and_recovered_from(tmp_path: Path) -> None:
     with Journal(path, max_bytes=2 * MIB) as journal:
         journal.commit([event(1)])
         # SQLite's own bound gives the very error a full disk gives.
-        (pages,) = journal._db.execute("PRAGMA page_count").fetchone()
-        journal._db.execute(f"PRAGMA max_page_count = {pages}")
-        with pytest.raises(JournalError, match="full"):
-            for name in range(2, 20_000):
+        (pages,) = journal._file._db.execute("PRAGMA page_count").fetchone()
+        journal._file._db.execute(f"PRAGMA max_page_count = {pages}")
+
+        def commit_until_full() -> None:
+            for name in range(2, 5000):
                 journal.commit([event(name)], {"rules": str(name).encode()})
+
+        with pytest.raises(JournalError, match="full"):
+            commit_until_full()
         held = len(waiting(journal))
         assert held > 500  # what was reserved at opening
         assert journal.checkpoint("rules") == str(held).encode()
-        journal._db.execute("PRAGMA max_page_count = 1000000")
+        journal._file._db.execute("PRAGMA max_page_count = 1000000")
         journal.commit([event("after")])
         assert waiting(journal)[-1] == ("event-after", 1)
 

@@ -85,7 +85,7 @@ def test_deleting(store: ObjectStore) -> None:
     assert store.delete(stored.uri)
     assert not store.delete(KEY)
     for ask in (store.open, store.size):
-        with pytest.raises(NotFoundError, match="clip_1.mp4"):
+        with pytest.raises(NotFoundError, match=r"clip_1\.mp4"):
             ask(KEY)
 
 
@@ -167,7 +167,7 @@ def test_content_that_changed_on_the_way_is_noticed(
 
 
 def test_an_unreadable_file_is_named(store: ObjectStore, tmp_path: Path) -> None:
-    with pytest.raises(StorageError, match="missing.mp4"):
+    with pytest.raises(StorageError, match=r"missing\.mp4"):
         store.put_file(tmp_path / "missing.mp4", KEY)
 
 
@@ -194,6 +194,8 @@ def test_a_server_that_comes_back_gets_its_upload(s3: S3Process, clip: Path) -> 
 def test_wrong_credentials_are_told(s3: S3Process, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wrong")
     store = ObjectStore(f"s3://{BUCKET}/x", s3_endpoint=s3.endpoint, clock=FakeClock())
-    with pytest.raises(StorageError, match="SIGNATURE|ACCESS_DENIED|denied|[Ss]ignature") as caught:
+    with pytest.raises(
+        StorageError, match=r"SIGNATURE|ACCESS_DENIED|denied|[Ss]ignature"
+    ) as caught:
         store.put_bytes(b"x", KEY)
     assert SECRET_KEY not in str(caught.value)
