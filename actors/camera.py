@@ -14,7 +14,9 @@ from ray.serve.handle import DeploymentHandle
 from actors.lease import Lease
 from storeguard.config import CameraConfig, TrackerSettings
 from storeguard.detection.service import Found, FrameBatch
+from storeguard.events.commands import RecordCommand
 from storeguard.pipeline.group import CameraGroup
+from storeguard.pipeline.recording import RecordingAnswer, RecordingPlace
 from storeguard.pipeline.status import CameraStatus
 from storeguard.pipeline.verdict import Verdict
 from storeguard.rules.observation import Observation
@@ -30,6 +32,7 @@ class CameraActor:
         detector: the detector deployment.
         rules: the rules actor.
         tracker: how people are followed.
+        recording: where cameras record to.
     """
 
     def __init__(
@@ -39,12 +42,14 @@ class CameraActor:
         detector: DeploymentHandle[Any],
         rules: ActorHandle[Any],
         tracker: TrackerSettings,
+        recording: RecordingPlace,
     ) -> None:
         logging.basicConfig(level=logging.INFO, format="%(name)s: %(message)s")
         self._name = name
         self._detector = detector
         self._rules = rules
         self._tracker = tracker
+        self._recording = recording
         self._group: CameraGroup | None = None
         self._starting = asyncio.Lock()
         self._lease = Lease(name, lasts_s=LEASE_S, expired=self._end)
@@ -65,6 +70,21 @@ class CameraActor:
         group = await self._ready()
         return await group.jpeg(camera_id, overlay=overlay)
 
+    async def record(self, camera_id: str, command: RecordCommand) -> RecordingAnswer:
+        """Carry out a command to record.
+
+        Raises:
+            NotFoundError: the camera is not here.
+            QueryError: the span is not possible.
+            RecordingError: the camera cannot record, or has nothing to stop.
+        """
+        group = await self._ready()
+        return await group.record(camera_id, command)
+
+    async def node_id(self) -> str:
+        """The node this runs on, on whose disk it records."""
+        return str(ray.get_runtime_context().get_node_id())
+
     async def stop(self) -> None:
         """Stop the cameras and deliver what is left."""
         if self._group is not None:
@@ -76,7 +96,11 @@ class CameraActor:
             if self._group is None:
                 info = await self._detector.info.remote()
                 self._group = CameraGroup(
-                    info=info, detect=self._detect, observe=self._observe, tracker=self._tracker
+                    info=info,
+                    detect=self._detect,
+                    observe=self._observe,
+                    tracker=self._tracker,
+                    recording=self._recording,
                 )
                 self._group.start()
                 self._watch = asyncio.create_task(self._lease.watch())

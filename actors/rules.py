@@ -5,19 +5,22 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Sequence
-
-from storeguard.events.shipper import Shipper, ShipperStats
+from dataclasses import replace
 
 from storeguard.clock import SystemClock
 from storeguard.config import CameraConfig, StoreConfig
+from storeguard.events.amending import Amender
+from storeguard.events.clip_link import StoredClip, Wish
 from storeguard.events.event import Event, ModelRef
 from storeguard.events.journal import Journal, JournalDrops
+from storeguard.events.shipper import Shipper, ShipperStats
 from storeguard.events.store import EventStore
 from storeguard.pipeline.judge import Judge
 from storeguard.pipeline.verdict import Verdict
 from storeguard.rules.observation import Observation
 
 _TICK_S = 1.0
+_MAX_UNSAID = 256  # closings a camera, kept until it asks again
 _log = logging.getLogger(__name__)
 
 
@@ -37,6 +40,8 @@ class RulesActor:
         self._journal = Journal(path, max_bytes=config.events.journal_max_bytes, clock=clock)
         self._judge = Judge(config.store, self._journal, clock=clock, model=model)
         self._lock = threading.Lock()
+        self._unsaid: dict[str, list[Event]] = {}
+        self._amender = Amender(self._journal, EventStore(store_url))
         self._shipper = Shipper(self._journal, EventStore(store_url))
         self._shipper.start()
         self._stopping = threading.Event()
@@ -51,7 +56,37 @@ class RulesActor:
     def observe(self, observations: Sequence[Observation]) -> list[Verdict]:
         """Judge a batch; returns when its events are on disk."""
         with self._lock:
-            return self._judge.observe(observations)
+            return [self._complete(verdict) for verdict in self._judge.observe(observations)]
+
+    # ------------------------------------------------------------------ beside the rules
+
+    def journal(self, event: Event) -> None:
+        """Take in an event that no rule raised, such as a recording that was asked for."""
+        self._journal.commit([event])
+
+    def link_clip(self, stored: StoredClip, wishes: Sequence[Wish]) -> int:
+        """Link a stored clip to events; returns how many of them there are."""
+        return self._amender.link_clip(stored, wishes)
+
+    def link_wishes(self, wishes: Sequence[Wish], error: str | None) -> int:
+        """Tell events what is recorded for them, or why not; returns how many there are."""
+        return self._amender.link_wishes(wishes, error)
+
+    def link_snapshot(self, event_id: str, uri: str) -> bool:
+        """Link a stored picture; False if there is no such event."""
+        return self._amender.link_snapshot(event_id, uri)
+
+    def drop_file(self, event_id: str, uri: str, reason: str) -> bool:
+        """A file of the event is to be deleted; False if it has to stay."""
+        return self._amender.drop_file(event_id, uri, reason)
+
+    def set_keep(self, event_id: str, *, keep: bool) -> Event:
+        """Mark an event to be kept by retention, or not.
+
+        Raises:
+            NotFoundError: there is no such event.
+        """
+        return self._amender.set_keep(event_id, keep=keep)
 
     def event(self, event_id: str) -> Event | None:
         """The newest journalled version of an event; None if the journal holds none."""
@@ -68,10 +103,20 @@ class RulesActor:
         self._shipper.stop()
         self._journal.close()
 
+    def _complete(self, verdict: Verdict) -> Verdict:
+        """With what was closed while the camera was silent: its recorder has to know."""
+        unsaid = self._unsaid.pop(verdict.camera_id, None)
+        if not unsaid:
+            return verdict
+        return replace(verdict, changes=(*unsaid, *verdict.changes))
+
     def _tick(self) -> None:
         while not self._stopping.wait(_TICK_S):
             try:
                 with self._lock:
-                    self._judge.tick()
+                    for event in self._judge.tick():
+                        unsaid = self._unsaid.setdefault(event.camera_id, [])
+                        unsaid.append(event)
+                        del unsaid[:-_MAX_UNSAID]
             except Exception:  # noqa: BLE001 - a full disk now must not end the ticking
                 _log.exception("the rules' tick failed")

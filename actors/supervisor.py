@@ -15,20 +15,30 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from actors.camera import CameraActor
 from actors.lease import Lease
+from actors.recorder import RecorderActor, spool_root
 from actors.rules import RulesActor
 from storeguard.addresses import redact
 from storeguard.config import CameraConfig, StoreConfig
+from storeguard.errors import RecordingError
+from storeguard.events.commands import CommandConsumer, CommandStats, RecordCommand
 from storeguard.events.embedded import EmbeddedValkey
-from storeguard.events.event import ModelRef
+from storeguard.events.event import Event, ModelRef
 from storeguard.events.journal import JournalDrops
 from storeguard.events.shipper import ShipperStats
+from storeguard.events.store import EventStore
+from storeguard.pipeline.recording import RecordingAnswer, RecordingPlace
 from storeguard.pipeline.roster import Roster
 from storeguard.pipeline.status import CameraState, CameraStatus
+from storeguard.storage.objects import object_store
+from storeguard.storage.retention import Retention, RetentionStats
+from storeguard.storage.uploader import UploaderStats
 
 NAMESPACE = "storeguard"
 LEASE_S = 60.0
 _CHECK_S = 2.0
 _ANSWER_S = 10.0
+_FIRST_SWEEP_S = 60.0
+_SWEEP_S = 600.0
 _log = logging.getLogger(__name__)
 
 
@@ -38,6 +48,14 @@ class Health(NamedTuple):
     shipper: ShipperStats | None
     drops: JournalDrops | None
     cameras: list[CameraStatus]
+    spools: dict[str, UploaderStats]
+    commands: CommandStats | None = None
+    retention: RetentionStats | None = None
+
+
+class _Recorder(NamedTuple):
+    actor: ActorHandle[Any]
+    node_id: str
 
 
 def actor_name(store_id: str, role: str) -> str:
@@ -63,6 +81,10 @@ class Supervisor:
         self._store_url = config.events.url
         self._rules: ActorHandle[Any] | None = None
         self._groups: dict[str, ActorHandle[Any]] = {}
+        self._recorders: dict[str, _Recorder] = {}
+        self._spools: dict[str, UploaderStats] = {}
+        self._commands: CommandConsumer | None = None
+        self._retention: Retention | None = None
         self._statuses: dict[str, CameraStatus] = {}
         self._starting = asyncio.Lock()
         self._started = False
@@ -91,20 +113,30 @@ class Supervisor:
             self._watches = [
                 asyncio.create_task(self._watch()),
                 asyncio.create_task(self._lease.watch()),
+                asyncio.create_task(self._tidy()),
             ]
+            self._listen()
 
     async def stop(self) -> None:
-        """Stop cameras, then rules, then the embedded store; nothing acknowledged is lost."""
+        """Stop cameras, then recorders, rules and the embedded store, in the order in which each
+        hands on to the next; nothing acknowledged is lost.
+        """
         for task in self._watches:
             task.cancel()
+        if self._commands is not None:
+            await asyncio.to_thread(self._commands.stop)
+            self._commands = None
         stops = [group.stop.remote() for group in self._groups.values()]
         await _settled(stops)
+        recorders = [recorder.actor for recorder in self._recorders.values()]
+        await _settled([actor.stop.remote() for actor in recorders])
         if self._rules is not None:
             await _settled([self._rules.stop.remote()])
-        for actor in [*self._groups.values(), self._rules]:
+        for actor in [*self._groups.values(), *recorders, self._rules]:
             if actor is not None:
                 ray.kill(actor)
         self._groups.clear()
+        self._recorders.clear()
         self._rules = None
         if self._valkey is not None:
             await asyncio.to_thread(self._valkey.stop)
@@ -172,22 +204,56 @@ class Supervisor:
         group = self._group_of(camera_id)
         if group is None:
             return None
-        return await group.jpeg.remote(camera_id, overlay=overlay)
+        jpeg: bytes | None = await group.jpeg.remote(camera_id, overlay=overlay)
+        return jpeg
 
     async def camera_actor(self, camera_id: str) -> ActorHandle[Any] | None:
         """The actor that runs a camera; None while it is disabled or not started yet."""
         self._roster.get(camera_id)
         return self._group_of(camera_id)
 
+    async def record(self, camera_id: str, command: RecordCommand) -> RecordingAnswer:
+        """Carry out a command to record.
+
+        Raises:
+            NotFoundError: there is no such camera.
+            QueryError: the span is not possible.
+            RecordingError: the camera does not run, cannot record, or has nothing to stop.
+        """
+        group = self._group_of(camera_id)
+        if group is None:
+            raise RecordingError(f"camera {camera_id!r} is not running")
+        answer: RecordingAnswer = await group.record.remote(camera_id, command)
+        return answer
+
+    async def keep(self, event_id: str, *, keep: bool) -> Event:
+        """Mark an event to be kept by retention, or not.
+
+        Raises:
+            NotFoundError: there is no such event.
+        """
+        if self._rules is None:
+            raise ConnectionError("the rules are not running")
+        event: Event = await self._rules.set_keep.remote(event_id, keep=keep)
+        return event
+
     async def health(self) -> Health:
         """What the parts say of themselves."""
-        shipper, drops = None, None
+        shipper: ShipperStats | None = None
+        drops: JournalDrops | None = None
         if self._rules is not None:
             try:
                 shipper, drops = await asyncio.wait_for(self._rules.health.remote(), 2.0)
             except Exception as error:  # noqa: BLE001 - dead, restarting, slow: no answer
                 _log.warning("the rules actor does not answer: %s", error)
-        return Health(shipper, drops, await self.cameras())
+        return Health(
+            shipper,
+            drops,
+            await self.cameras(),
+            dict(self._spools),
+            None if self._commands is None else self._commands.stats(),
+            None if self._retention is None else self._retention.stats(),
+        )
 
     # ------------------------------------------------------------------ inside
 
@@ -203,6 +269,7 @@ class Supervisor:
             gone = self._groups.pop(name)
             await _settled([gone.stop.remote()])
             ray.kill(gone)
+            # Its recorder stays until the last clip is stored; see _check_recorder.
         for name, cameras in wanted.items():
             if name not in self._groups:
                 self._groups[name] = self._spawn_group(name)
@@ -219,6 +286,11 @@ class Supervisor:
             detector=self._detector,
             rules=self._rules,
             tracker=self._config.tracker,
+            recording=RecordingPlace(
+                self._config.store,
+                spool_root(self._config),
+                self._config.storage.min_free_bytes,
+            ),
             options={
                 "num_cpus": placement.camera_cpus,
                 "resources": resources,
@@ -235,7 +307,7 @@ class Supervisor:
         **kwargs: Any,
     ) -> ActorHandle[Any]:
         where = options or {"num_cpus": 0, "scheduling_strategy": self._here()}
-        return (
+        actor: Any = (
             ray.remote(kind)
             .options(
                 name=actor_name(self._config.store, role),
@@ -248,6 +320,8 @@ class Supervisor:
             )
             .remote(*args, **kwargs)
         )
+        handle: ActorHandle[Any] = actor
+        return handle
 
     def _here(self) -> NodeAffinitySchedulingStrategy:
         return NodeAffinitySchedulingStrategy(self._node_id, soft=False)
@@ -271,7 +345,10 @@ class Supervisor:
     async def _watch(self) -> None:
         """Ask every group how it is; one that came back empty-handed gets its cameras again."""
         while True:
-            await asyncio.gather(*(self._check(name) for name in list(self._groups)))
+            await asyncio.gather(
+                *(self._check(name) for name in list(self._groups)),
+                *(self._check_recorder(name) for name in list(self._recorders)),
+            )
             if self._valkey is not None:
                 await asyncio.to_thread(self._valkey.ensure_running)
             await asyncio.sleep(_CHECK_S)
@@ -279,7 +356,9 @@ class Supervisor:
     async def _check(self, name: str) -> None:
         group = self._groups[name]
         try:
-            statuses = await asyncio.wait_for(group.statuses.remote(), _ANSWER_S)
+            statuses: list[CameraStatus] = await asyncio.wait_for(
+                group.statuses.remote(), _ANSWER_S
+            )
         except Exception as error:  # noqa: BLE001 - dead, restarting, unreachable: same answer
             _log.warning("%s does not answer: %s", name, error)
             return
@@ -288,6 +367,79 @@ class Supervisor:
             group.set_cameras.remote(members)
         for status in statuses:
             self._statuses[status.id] = status
+        self._give_recorder(name, await asyncio.wait_for(group.node_id.remote(), _ANSWER_S))
+
+    def _give_recorder(self, name: str, node_id: str) -> None:
+        """See that a group has a recorder on its node, where its spools are."""
+        known = self._recorders.get(name)
+        if known is not None and known.node_id == node_id:
+            return
+        if known is not None:
+            ray.kill(known.actor)
+        role = f"recorder-{name}-{node_id[:8]}"
+        actor = self._spawn(
+            RecorderActor,
+            role,
+            actor_name(self._config.store, role),
+            self._config,
+            rules=self._rules,
+            options={
+                "num_cpus": 0,
+                "scheduling_strategy": NodeAffinitySchedulingStrategy(node_id, soft=False),
+            },
+        )
+        self._recorders[name] = _Recorder(actor, node_id)
+
+    async def _check_recorder(self, name: str) -> None:
+        recorder = self._recorders[name]
+        try:
+            stats: UploaderStats = await asyncio.wait_for(recorder.actor.stats.remote(), _ANSWER_S)
+        except Exception as error:  # noqa: BLE001 - dead, restarting, unreachable: same answer
+            _log.warning("the recorder of %s does not answer: %s", name, error)
+            return
+        self._spools[name] = stats
+        if name not in self._groups and not stats.waiting:
+            ray.kill(recorder.actor)
+            self._recorders.pop(name, None)
+            self._spools.pop(name, None)
+
+    def _listen(self) -> None:
+        """Take commands off the event store's stream."""
+        loop = asyncio.get_running_loop()
+
+        def execute(camera_id: str, command: RecordCommand) -> RecordingAnswer:
+            answer = asyncio.run_coroutine_threadsafe(self.record(camera_id, command), loop)
+            return answer.result(_ANSWER_S)
+
+        self._commands = CommandConsumer(
+            self._store_url, store_id=self._config.store, execute=execute
+        )
+        self._commands.start()
+
+    async def _tidy(self) -> None:
+        """Delete what retention does not allow to stay, now and then."""
+        rules = self._rules
+        if rules is None:
+            return
+
+        def drop_file(event_id: str, uri: str, reason: str) -> bool:
+            answer: Any = rules.drop_file.remote(event_id, uri, reason)
+            return bool(ray.get(answer, timeout=_ANSWER_S))
+
+        self._retention = Retention(
+            object_store(self._config),
+            EventStore(self._store_url),
+            drop_file,
+            store_id=self._config.store,
+            settings=self._config.storage,
+        )
+        await asyncio.sleep(_FIRST_SWEEP_S)
+        while True:
+            try:
+                await asyncio.to_thread(self._retention.sweep)
+            except Exception:  # noqa: BLE001 - the store, the rules or the storage may be away
+                _log.exception("retention has to wait")
+            await asyncio.sleep(_SWEEP_S)
 
     async def _end(self) -> None:
         await self.stop()

@@ -11,6 +11,7 @@ from fastapi.responses import HTMLResponse
 
 from serve import api_problems
 from serve.api_cameras import cameras_router
+from serve.api_dashboard import dashboard_router
 from serve.api_docs import docs_page
 from serve.api_events import events_router
 from serve.api_guard import Guard, session_router
@@ -63,6 +64,7 @@ def create_api(
     app.include_router(
         health_router(events=events, cameras=cameras, health=health, settings=settings)
     )
+    app.include_router(dashboard_router())
 
     @app.get("/docs", include_in_schema=False)
     async def docs() -> HTMLResponse:

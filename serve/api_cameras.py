@@ -12,11 +12,12 @@ from fastapi.responses import StreamingResponse
 from pydantic import BaseModel, ConfigDict
 
 from serve.api_media import Seats
-from serve.api_parts import CameraControl, RecordCommand
+from serve.api_parts import CameraControl
 from serve.api_problems import ConflictError
 from storeguard.addresses import redact
 from storeguard.config import CameraConfig
 from storeguard.errors import ConfigError, NotFoundError, OverloadedError, QueryError
+from storeguard.events.commands import RecordCommand
 from storeguard.loading import parse
 from storeguard.pipeline.status import CameraStatus
 

@@ -77,6 +77,7 @@ def health_router(
             "store": Part(status=Well.OK) if store is None else _failed(store),
             **_reported(report),
             "cameras": _cameras_part(statuses),
+            "recording": _recording_part(statuses, report),
         }
         worst = max((part.status for part in parts.values()), key=list(Well).index)
         if not authenticated(settings, request.headers):  # the state is everybody's, no more
@@ -157,6 +158,25 @@ def _cameras_part(statuses: list[CameraStatus] | Exception) -> Part:
     return Part(status=Well.OK, detail=f"{len(statuses)} cameras")
 
 
+def _recording_part(
+    statuses: list[CameraStatus] | Exception, report: HealthReport | Exception
+) -> Part:
+    """Events go on being kept whatever happens to video, so the worst is `degraded`."""
+    if isinstance(statuses, Exception) or isinstance(report, Exception):
+        return Part(status=Well.DEGRADED, detail="unknown: the supervisor does not answer")
+    faults = [f"{one.id}: {one.recording_error}" for one in statuses if one.recording_error]
+    for name, spool in report.spools.items():
+        if (spool.oldest_s or 0.0) > _OLD_BACKLOG_S:
+            faults.append(
+                f"{name}: {spool.waiting} files wait, the oldest for {spool.oldest_s:.0f} s: "
+                f"{spool.last_error}"
+            )
+    if faults:
+        return Part(status=Well.DEGRADED, detail="; ".join(faults))
+    waiting = sum(spool.waiting for spool in report.spools.values())
+    return Part(status=Well.OK, detail=f"{waiting} files wait to be stored")
+
+
 class _Snapshot:
     """One moment's figures, in Prometheus' terms."""
 
@@ -173,6 +193,7 @@ class _Snapshot:
         yield from self._per_camera()
         if self._report is not None:
             yield from _pipeline(self._report)
+            yield from _storage(self._report)
 
     def _per_camera(self) -> Iterator[Metric]:
         cameras = self._cameras
@@ -181,6 +202,8 @@ class _Snapshot:
             up.add_metric([camera.id], float(camera.state is CameraState.PLAYING))
         yield up
         for name, text, field in (
+            ("recording", "1 while a clip is being written", "recording"),
+            ("recording_paused", "1 while the disk is too full to record", "recording_paused"),
             ("fps_in", "frames a second arriving", "fps_in"),
             ("fps_processed", "frames a second detected and judged", "fps_processed"),
             ("people_in_view", "people seen in the last processed frame", "people_in_view"),
@@ -197,6 +220,7 @@ class _Snapshot:
             ("frames_processed", "frames detected and judged", "frames_processed"),
             ("reconnects", "connections made again", "reconnects"),
             ("events", "events raised", "num_events"),
+            ("clips", "clip files finished", "clips"),
         ):
             counter = CounterMetricFamily(f"storeguard_camera_{name}", text, labels=["camera"])
             for camera in cameras:
@@ -258,6 +282,34 @@ def _pipeline(report: HealthReport) -> Iterator[Metric]:
                 f"frames (or batches) {name}",
                 getattr(detector, name),
             )
+
+
+def _storage(report: HealthReport) -> Iterator[Metric]:
+    spools = report.spools.values()
+    yield _gauge("storeguard_spool_waiting", "files to store", sum(s.waiting for s in spools))
+    yield _gauge("storeguard_spool_bytes", "their size", sum(s.waiting_bytes for s in spools))
+    yield _gauge(
+        "storeguard_spool_age_seconds",
+        "age of the oldest",
+        max((s.oldest_s or 0.0 for s in spools), default=0.0),
+    )
+    for name, text in (
+        ("clips", "clips stored"),
+        ("snapshots", "pictures stored"),
+        ("lost", "files lost before they were stored"),
+        ("retries", "attempts that failed"),
+    ):
+        yield _counter(f"storeguard_storage_{name}", text, sum(getattr(s, name) for s in spools))
+    if (kept := report.retention) is not None:
+        yield _gauge("storeguard_storage_bytes", "size of all stored files", kept.bytes)
+        yield _counter("storeguard_retention_deleted", "files deleted by age or size", kept.deleted)
+    if (commands := report.commands) is not None:
+        family = CounterMetricFamily(
+            "storeguard_commands", "messages on the command stream", labels=["outcome"]
+        )
+        for name in ("done", "refused", "invalid", "foreign", "stale"):
+            family.add_metric([name], float(getattr(commands, name)))
+        yield family
 
 
 def _gauge(name: str, text: str, value: float) -> Metric:

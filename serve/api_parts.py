@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import dataclass
-from typing import Any, Literal, Protocol, Self
-
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, model_validator
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
 
 from storeguard.config import CameraConfig
 from storeguard.detection.batcher import BatcherStats
+from storeguard.events.commands import CommandStats, RecordCommand
 from storeguard.events.event import Event
 from storeguard.events.journal import JournalDrops
 from storeguard.events.keyspace import Change
@@ -17,42 +16,8 @@ from storeguard.events.query import EventQuery, Page
 from storeguard.events.shipper import ShipperStats
 from storeguard.pipeline.status import CameraStatus
 from storeguard.storage.objects import Reader
-
-
-class Sensor(BaseModel):
-    """Which camera a command is meant for."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    id: str = Field(max_length=256)
-
-
-class RecordCommand(BaseModel):
-    """Start or stop recording a camera.
-
-    Attributes:
-        start: begin of the wanted span, at most what the camera's cache holds back; None begins
-            `recording.start_before_now_s` ago.
-        end: end of the wanted span; with neither end nor duration the recording stops by command
-            or after `recording.default_duration_s`.
-        duration_s: length from now on, instead of `end`.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    command: Literal["start-recording", "stop-recording"]
-    start: AwareDatetime | None = None
-    end: AwareDatetime | None = None
-    duration_s: float | None = Field(default=None, gt=0, le=86_400, allow_inf_nan=False)
-    sensor: Sensor | None = None
-
-    @model_validator(mode="after")
-    def _ordered(self) -> Self:
-        if self.start is not None and self.end is not None and self.start >= self.end:
-            raise ValueError(f"expected start before end, found {self.start} and {self.end}")
-        if self.end is not None and self.duration_s is not None:
-            raise ValueError("expected at most one of 'end' and 'duration_s', found both")
-        return self
+from storeguard.storage.retention import RetentionStats
+from storeguard.storage.uploader import UploaderStats
 
 
 class EventSource(Protocol):
@@ -107,6 +72,14 @@ class CameraControl(Protocol):
         ...
 
 
+class EventMarks(Protocol):
+    """Whoever can mark events; raises as CameraControl does."""
+
+    async def keep(self, event_id: str, *, keep: bool) -> Event:
+        """Mark an event to be kept by retention, or not; returns it as changed."""
+        ...
+
+
 class Objects(Protocol):
     """Where clips and snapshots are read; `storeguard.storage.objects.ObjectStore` is one."""
 
@@ -123,12 +96,18 @@ class HealthReport:
         drops: what a full journal dropped; None when unknown.
         detector: the detector's queue; None when it does not answer.
         detector_error: why it does not.
+        spools: what waits to be stored, by recorder.
+        commands: what came on the command stream; None when unknown.
+        retention: what was deleted and what there is; None when unknown.
     """
 
     shipper: ShipperStats | None
     drops: JournalDrops | None = None
     detector: BatcherStats | None = None
     detector_error: str | None = None
+    spools: Mapping[str, UploaderStats] = field(default_factory=dict)
+    commands: CommandStats | None = None
+    retention: RetentionStats | None = None
 
 
 HealthCheck = Callable[[], Awaitable[HealthReport]]

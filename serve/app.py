@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
 
 import ray
 from fastapi import FastAPI
 from ray import serve
-from ray.actor import ActorHandle
 from ray.exceptions import RayError
 from ray.serve.handle import DeploymentHandle
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
@@ -36,25 +37,41 @@ class _Api:
         self._config = config
         self._detector = detector
         self._supervisor = supervisor_of(config, detector)
-        self._renewing: asyncio.Task[None] | None = None
 
-    async def __serve_build_asgi_app__(self) -> FastAPI:  # noqa: PLW3201 - Serve's name for it
+    async def __serve_build_asgi_app__(self) -> FastAPI:
         await self._supervisor.start.remote()
         store_url = await self._supervisor.store_url.remote()
-        self._renewing = asyncio.create_task(self._renew())
         cameras = SupervisedCameras(self._supervisor, self._config.api)
-        return create_api(
-            events=EventReader(store_url),
+        reader = EventReader(store_url)
+        app = create_api(
+            events=reader,
             cameras=cameras,
             objects=object_store(self._config),
             settings=self._config.api,
             health=SystemHealth(self._supervisor, self._detector),
             routers=[marks_router(cameras)],
         )
+        app.router.lifespan_context = self._while_serving(reader)
+        return app
+
+    def _while_serving(
+        self, reader: EventReader
+    ) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
+        @asynccontextmanager
+        async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+            renewing = asyncio.create_task(self._renew())
+            try:
+                yield
+            finally:
+                renewing.cancel()
+                await reader.close()
+
+        return lifespan
 
     async def _renew(self) -> None:
         while True:
             try:
+                await self._supervisor.start.remote()  # it may have been restarted, with nothing up
                 await self._supervisor.renew.remote()
             except RayError as error:
                 _log.warning("the supervisor does not answer: %s", error)

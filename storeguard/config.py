@@ -361,17 +361,18 @@ class TrackerSettings(Settings):
     low_score: Fraction = 0.10
     """Detections between this and `high_score` may only continue a track."""
     max_lost_s: float = Field(default=3.0, gt=0, le=600)
-    """A track unseen for longer than this ends; sooner, it may be re-linked."""
-    confirm_s: float = Field(default=0.2, ge=0, le=60)
+    """A track unseen for longer than this ends; sooner, it may be re-linked. With the default
+    `gate` a re-link reaches about 3 s: to bridge longer absences raise both."""
+    confirm_s: float = Field(default=0.3, ge=0, le=60)
     """A new track is reported once seen twice; the second look must come within `confirm_s`, or in
     the very next frame. People in a scene's first frame are reported at once."""
-    speed: float = Field(default=1.0, gt=0, le=20)
+    speed: float = Field(default=0.7, gt=0, le=20)
     """Standard deviation of people's velocity, in box sizes (sqrt(width * height)) a second."""
-    memory_s: float = Field(default=1.5, gt=0, le=60)
+    memory_s: float = Field(default=2.5, gt=0, le=60)
     """How long a velocity carries on while nobody is seen, before it fades (by 1/e), in seconds."""
-    gate: float = Field(default=6.0, ge=-10, le=50)
+    gate: float = Field(default=1.5, ge=-10, le=50)
     """How unlikely a match may be: minus twice its log-likelihood, lengths in box sizes."""
-    shape_limit: float = Field(default=4.0, gt=0, le=100)
+    shape_limit: float = Field(default=8.0, gt=0, le=100)
     """The most that a change of width and height counts against a match, in the unit of `gate`."""
     duplicate_iou: Fraction = 0.7
     """A detection that overlaps a matched one by this much starts no track of its own."""
@@ -386,6 +387,10 @@ class EventStoreSettings(Settings):
     url: str = "embedded"
     journal_max_bytes: int = Field(default=512 * 2**20, ge=2**20)
     """Bound of the local journal; what it would have to drop past it is reported loudly."""
+    retain_days: float | None = Field(default=90.0, gt=0)
+    """Age at which events leave the store, but for those marked `keep`; None keeps them."""
+    max_events: int | None = Field(default=None, ge=1)
+    """Past this many the oldest events leave the store, but for those marked `keep`."""
 
 
 class StorageSettings(Settings):
@@ -399,6 +404,17 @@ class StorageSettings(Settings):
     retain_bytes_per_camera: int | None = Field(default=None, gt=0)
     min_free_bytes: int = Field(default=512 * 2**20, ge=0)
     """Recording pauses, with an alert, while the spool's disk has less free space than this."""
+
+
+class TrackLogSettings(Settings):
+    """Where people were, kept as Parquet files in ``<data_dir>/tracks``, by day and camera."""
+
+    enabled: bool = True
+    rate_hz: float = Field(default=1.0, gt=0, le=60)
+    """Rows kept of one person a second of capture time."""
+    retain_days: float = Field(default=30.0, gt=0, le=36_500)
+    max_bytes: int = Field(default=2**30, ge=2**20)
+    """Past this the oldest files go."""
 
 
 def is_loopback(host: str) -> bool:
@@ -450,6 +466,7 @@ class StoreConfig(Settings):
     tracker: TrackerSettings = TrackerSettings()
     events: EventStoreSettings = EventStoreSettings()
     storage: StorageSettings = StorageSettings()
+    tracks: TrackLogSettings = TrackLogSettings()
     api: ApiSettings = ApiSettings()
     placement: PlacementSettings = PlacementSettings()
     cameras: tuple[CameraConfig, ...] = ()

@@ -22,6 +22,7 @@ from storeguard.pipeline.overlay import PersonMark, Rgb, Scene, draw
 from storeguard.pipeline.slot import LatestSlot, Sampler
 from storeguard.pipeline.status import CameraState, CameraStatus
 from storeguard.pipeline.verdict import Verdict
+from storeguard.pipeline.wishes import needed_cache_s
 from storeguard.rules.observation import Observation
 from storeguard.tracking.tracker import Tracker
 from storeguard.tracking.tracks import Tracks
@@ -73,9 +74,11 @@ class CameraPipeline:
         self._verdict = Verdict(camera.id)
 
     def needs_restart(self, camera: CameraConfig) -> bool:
-        """Whether these settings change how the video is read."""
+        """Whether these settings change how the video is read, or how much of it is kept."""
         live = {"zones", "person", "detect_fps"}
-        return camera.model_dump(exclude=live) != self.camera.model_dump(exclude=live)
+        if camera.model_dump(exclude=live) != self.camera.model_dump(exclude=live):
+            return True
+        return needed_cache_s(camera) > needed_cache_s(self.camera)  # a longer pre-roll
 
     def reconfigure(self, camera: CameraConfig) -> None:
         """Go on with other zones, rules or detection rate; people keep their ids."""

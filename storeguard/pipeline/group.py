@@ -11,16 +11,19 @@ from dataclasses import dataclass
 import numpy as np
 
 from storeguard.clock import Clock, SystemClock
-from storeguard.config import CameraConfig, TrackerSettings
+from storeguard.config import CameraConfig, SmartRecord, TrackerSettings
 from storeguard.detection.detector import DetectorInfo
 from storeguard.detection.letterbox import Fit, place
 from storeguard.detection.service import Found, FrameBatch
-from storeguard.errors import NotFoundError
+from storeguard.errors import NotFoundError, RecordingError
+from storeguard.events.commands import RecordCommand
 from storeguard.pipeline.camera import CameraPipeline, new_epoch
 from storeguard.pipeline.outbox import ObserveCall, Outbox
 from storeguard.pipeline.overlay import encode_jpeg
+from storeguard.pipeline.recording import CameraRecorder, RecordingAnswer, RecordingPlace
 from storeguard.pipeline.status import CameraStatus
 from storeguard.pipeline.verdict import Verdict
+from storeguard.rules.observation import Observation
 from storeguard.video.frame import Frame
 from storeguard.video.reader import CameraReader
 
@@ -33,6 +36,30 @@ DetectCall = Callable[[FrameBatch], Awaitable[Sequence[Found]]]
 class _Member:
     pipeline: CameraPipeline
     reader: CameraReader
+    recorder: CameraRecorder | None
+    fault: str | None = None
+    """Why there is no recorder though one is wanted."""
+
+    def stop(self) -> None:
+        """End its threads; what was being recorded is finished."""
+        self.reader.stop()
+        if self.recorder is not None:
+            self.recorder.close()
+
+    def status(self) -> CameraStatus:
+        """Its counters, those of the reader and of the recorder."""
+        status = self.pipeline.status(self.reader.stats(), all_decoded=self.reader.join(0))
+        if self.recorder is None:
+            return status.model_copy(update={"recording_error": self.fault})
+        state = self.recorder.state()
+        return status.model_copy(
+            update={
+                "recording": state.recording,
+                "clips": state.clips,
+                "recording_paused": state.paused,
+                "recording_error": state.error,
+            }
+        )
 
 
 class CameraGroup:
@@ -47,6 +74,7 @@ class CameraGroup:
         detect: one detector call for frames of several cameras.
         observe: hands observations to the rules.
         tracker: how people are followed.
+        recording: where cameras record to; None records nothing.
         clock: time, injected.
         gather_s: after a frame arrives, wait this long for those of other cameras.
         max_calls: detector calls under way at once.
@@ -60,6 +88,7 @@ class CameraGroup:
         detect: DetectCall,
         observe: ObserveCall,
         tracker: TrackerSettings,
+        recording: RecordingPlace | None = None,
         clock: Clock | None = None,
         gather_s: float = 0.01,
         max_calls: int = 2,
@@ -68,6 +97,7 @@ class CameraGroup:
         self._info = info
         self._detect = detect
         self._tracker = tracker
+        self._recording = recording
         self._clock = clock or SystemClock()
         self._gather_s = gather_s
         self._call_timeout_s = call_timeout_s
@@ -104,8 +134,14 @@ class CameraGroup:
             clock=self._clock,
             wake=self._wake_from_thread,
         )
-        reader = CameraReader(camera, clock=self._clock, on_frame=pipeline.offer)
-        self._members[camera.id] = _Member(pipeline, reader)
+        recorder, fault = await asyncio.to_thread(self._recorder_of, camera)
+        reader = CameraReader(
+            camera,
+            clock=self._clock,
+            on_frame=pipeline.offer,
+            on_packet=None if recorder is None else recorder.on_packet,
+        )
+        self._members[camera.id] = _Member(pipeline, reader, recorder, fault)
         reader.start()
 
     async def set_cameras(self, cameras: Iterable[CameraConfig]) -> None:
@@ -123,20 +159,19 @@ class CameraGroup:
             await self.add(camera)
         else:
             member.pipeline.reconfigure(camera)
+            if member.recorder is not None:
+                member.recorder.reconfigure(camera)
 
     async def remove(self, camera_ids: Iterable[str]) -> None:
         """Stop cameras; unknown ids are passed over."""
         gone = [self._members.pop(name) for name in camera_ids if name in self._members]
         for member in gone:
             member.pipeline.close()
-        await asyncio.gather(*(asyncio.to_thread(member.reader.stop) for member in gone))
+        await asyncio.gather(*(asyncio.to_thread(member.stop) for member in gone))
 
     def statuses(self) -> list[CameraStatus]:
         """How each camera is doing."""
-        return [
-            m.pipeline.status(m.reader.stats(), all_decoded=m.reader.join(0))
-            for m in self._members.values()
-        ]
+        return [member.status() for member in self._members.values()]
 
     async def jpeg(self, camera_id: str, *, overlay: bool = True) -> bytes | None:
         """The last processed frame as JPEG; None before the first.
@@ -152,6 +187,29 @@ class CameraGroup:
 
         return await self._loop.run_in_executor(self._pool, render)
 
+    async def record(self, camera_id: str, command: RecordCommand) -> RecordingAnswer:
+        """Carry out a command to record.
+
+        Raises:
+            NotFoundError: the group has no such camera.
+            QueryError: the span is not possible.
+            RecordingError: the camera cannot record, or has nothing to stop.
+        """
+        member = self._member(camera_id)
+        if member.recorder is None:
+            why = member.fault or "its recording.smart_record is off"
+            raise RecordingError(f"camera {camera_id!r} does not record: {why}")
+        return await asyncio.to_thread(member.recorder.command, command)
+
+    def _recorder_of(self, camera: CameraConfig) -> tuple[CameraRecorder | None, str | None]:
+        if self._recording is None or camera.recording.smart_record is SmartRecord.OFF:
+            return None, None
+        try:
+            return CameraRecorder(camera, self._recording, clock=self._clock), None
+        except RecordingError as error:  # it is watched all the same
+            _log.error("%s", error)
+            return None, str(error)
+
     def _member(self, camera_id: str) -> _Member:
         try:
             return self._members[camera_id]
@@ -161,6 +219,8 @@ class CameraGroup:
     def _on_verdict(self, verdict: Verdict) -> None:
         if (member := self._members.get(verdict.camera_id)) is not None:
             member.pipeline.judged(verdict)
+            if member.recorder is not None:
+                member.recorder.judged(verdict)
 
     def _wake_from_thread(self) -> None:
         try:
@@ -203,6 +263,7 @@ class CameraGroup:
             for (pipeline, frame), where, one in zip(taken, fits, found, strict=True):
                 observation = pipeline.accept(frame, where, one)
                 if observation is not None:
+                    self._show(frame, observation)
                     self._outbox.put(observation)
         except TimeoutError:
             self._lose(taken, "detector_timeout")
@@ -216,6 +277,11 @@ class CameraGroup:
             self._slots.release()
             if any(pipeline.waiting for pipeline, _ in taken):
                 self._wake.set()
+
+    def _show(self, frame: Frame, observation: Observation) -> None:
+        member = self._members.get(frame.camera_id)
+        if member is not None and member.recorder is not None:
+            member.recorder.seen(frame, observation)
 
     def _render(
         self, taken: list[tuple[CameraPipeline, Frame]], fits: list[Fit]

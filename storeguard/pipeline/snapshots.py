@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass
+from datetime import timedelta
 
 from storeguard.events.event import Event
-from storeguard.pipeline.verdict import OpenEvent
 from storeguard.rules.observation import Observation
+from storeguard.rules.ongoing import OpenEvent
 from storeguard.video.frame import Frame
 
 _RECENT = 3  # frames between a moment and the verdict about it
 _MAX_HELD = 8  # decoded pictures held for open events
+_TOO_FAR = timedelta(seconds=2)
 _BETTER = 0.05  # by so much a score must rise for another picture
 
 
@@ -65,7 +67,7 @@ class Snapshots:
             subject.score, subject.frame = score, frame
 
     def opened(self, event: Event) -> Still | None:
-        """The picture of an event's opening; None if no frame was seen yet."""
+        """The picture of an event's opening; None if there is no frame of about that time."""
         if not self._recent:
             return None
         # The frame the rules spoke of, or the nearest that is still here.
@@ -78,6 +80,8 @@ class Snapshots:
         self._subjects[event.event_id] = _Subject(
             event.person_id, scores.get(event.person_id or "", 0.0), None, day
         )
+        if abs(frame.captured_at - event.updated_at) > _TOO_FAR:
+            return None
         return Still(event.event_id, "opening", day, frame)
 
     def resumed(self, events: Iterable[OpenEvent]) -> None:
@@ -85,9 +89,7 @@ class Snapshots:
         if self._recent:
             day = f"{self._recent[-1][0].captured_at:%Y-%m-%d}"
             for event in events:
-                self._subjects.setdefault(
-                    event.event_id, _Subject(event.person_id, 0.0, None, day)
-                )
+                self._subjects.setdefault(event.event_id, _Subject(event.person_id, 0.0, None, day))
 
     def closed(self, event_id: str) -> Still | None:
         """The best picture since the opening; None if that was the best."""

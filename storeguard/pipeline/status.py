@@ -31,6 +31,9 @@ class CameraStatus(BaseModel):
         frames_in: frames read from the source; frames_decoded: of these, decoded; frames_sampled:
             of these, chosen at `detect_fps`; frames_processed: of these, detected and judged.
         dropped: frames lost on that way, by cause; sampling out is not a loss.
+        recording: whether a clip is being written now; clips: files finished.
+        recording_paused: whether nothing is recorded because the disk is nearly full.
+        recording_error: what is wrong with recording; None if nothing is.
         latency_ms: median milliseconds by step over the last frames; None where not measured.
     """
 
@@ -56,4 +59,8 @@ class CameraStatus(BaseModel):
     reconnects: int = 0
     last_error: str | None = None
     last_frame_at: Moment | None = None
+    recording: bool = False
+    clips: int = 0
+    recording_paused: bool = False
+    recording_error: str | None = None
     latency_ms: dict[str, float | None] = Field(default_factory=dict)

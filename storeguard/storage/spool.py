@@ -26,7 +26,8 @@ from storeguard.errors import RecordingError
 from storeguard.events.clip_link import Wish
 from storeguard.events.event import Event, EventStatus
 from storeguard.video.clip import part_of
-from storeguard.video.recorder import ClipFile, recover
+from storeguard.video.recorder import recover
+from storeguard.video.recording import ClipFile
 
 _log = logging.getLogger(__name__)
 

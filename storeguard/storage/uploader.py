@@ -52,7 +52,7 @@ class EventDesk(Protocol):
         """Link a stored clip to events; returns how many of them there are."""
         ...
 
-    def link_wishes(self, wishes: Sequence[Wish], error: str | None) -> None:
+    def link_wishes(self, wishes: Sequence[Wish], error: str | None) -> int:
         """Tell events what is being recorded for them, or why nothing is."""
         ...
 
@@ -200,7 +200,7 @@ class Uploader:
         while not self._stop.is_set():
             try:
                 dealt = self.step()
-            except Exception:  # a surprise in one round must not end all uploads
+            except Exception:  # noqa: BLE001 - a surprise in one round must not end all uploads
                 _log.exception("the uploader stumbled")
                 dealt = 0
             if not dealt:
@@ -253,12 +253,15 @@ class Uploader:
         fault, sha256 = clip.fault, clip.sha256
         if clip.upload and local.exists():
             stored = self._objects.put_file(local, clip.key)
-            uri, sha256 = stored.uri, stored.sha256
+            uri: str | None = stored.uri
+            sha256 = stored.sha256
             if sha256 != clip.sha256:
                 fault = "; ".join(filter(None, (fault, "it changed on disk before it was stored")))
                 _log.error("%s: its checksum changed on disk", local)
             self._count(clips=1)
-        elif (uri := self._uri_if_stored(clip.key)) is None:
+        else:
+            uri = self._uri_if_stored(clip.key)
+        if uri is None:
             _log.error("%s: gone before it was stored", local)
             self._count(lost=1)
             self._desk.link_wishes(clip.links, f"the file {clip.file} was lost on the spool's disk")

@@ -113,13 +113,16 @@ def test_the_health_check_infers_and_takes_no_place_in_the_queue(
 
         # a full queue is load, not illness: the check waits for the batch under way, no longer
         hold.clear()
+        busy = asyncio.create_task(service.detect(FrameBatch(("z",), images(9))))
+        await until(lambda: service.stats().submitted and not service.stats().waiting)
         work = asyncio.create_task(service.detect(FrameBatch(("a",) * 9, images(*range(9)))))
-        await until(lambda: service.stats().refused == 5)
+        await until(lambda: service.stats().refused)
+        assert service.stats().waiting == 3
         check = asyncio.create_task(service.check(deadline_s=10))
         await asyncio.sleep(0.01)
         hold.set()
         await check
-        await work
+        await asyncio.gather(busy, work)
         await service.close()
 
     asyncio.run(main())

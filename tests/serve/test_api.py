@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
-from typing import Any
+from typing import Any, Self
 
 import httpx
 import pytest
@@ -76,11 +76,14 @@ class MemoryEvents:
     async def ping(self) -> None:
         self._check()
 
-    async def missed_changes(self, after: str) -> bool:
+    async def missed_changes(self, after: str) -> bool:  # noqa: ARG002 - the protocol's
         return self.missed
 
     async def changes(
-        self, after: str | None = None, *, idle_s: float = 15.0
+        self,
+        after: str | None = None,
+        *,
+        idle_s: float = 15.0,  # noqa: ARG002 - as above
     ) -> AsyncIterator[Change | None]:
         self.followed.append(after)
         for number, one in enumerate(self.events.values()):
@@ -132,7 +135,7 @@ class MemoryCameras:
         await self.get(camera_id)
         return b"\xff\xd8jpeg"
 
-    async def live(self, camera_id: str) -> AsyncIterator[bytes]:
+    async def live(self, camera_id: str) -> AsyncIterator[bytes]:  # noqa: ARG002 - as above
         try:
             for number in range(3):
                 yield b"picture-%d" % number
@@ -140,7 +143,7 @@ class MemoryCameras:
         finally:
             self.closed += 1
 
-    async def record(self, camera_id: str, command: RecordCommand) -> dict[str, Any]:
+    async def record(self, camera_id: str, command: RecordCommand) -> dict[str, Any]:  # noqa: ARG002 - as above
         self.commands.append(command)
         return {"recording": True}
 
@@ -177,7 +180,7 @@ class Client:
     def __getattr__(self, verb: str) -> Callable[..., httpx.Response]:
         return partial(self.request, verb.upper())
 
-    def __enter__(self) -> Client:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *exc_info: object) -> None:
@@ -649,7 +652,7 @@ def test_patched_is_pure() -> None:
         ({"drops": JournalDrops({}, {"loitering": 2}, {})}, 200, "journal", "degraded"),
     ],
 )
-def test_health(
+def test_health(  # noqa: PLR0917 - the columns of the table
     house: House, client: Client, change: dict[str, Any], status: int, part: str, state: str
 ) -> None:
     house.report = replace(house.report, **change)

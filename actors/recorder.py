@@ -1,0 +1,104 @@
+"""The recorder actor: carries finished clips from one node's spools to object storage."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, cast
+
+import ray
+from ray.actor import ActorHandle
+from ray.exceptions import RayTaskError
+
+from actors.lease import Lease
+from storeguard.config import StoreConfig
+from storeguard.errors import StoreguardError
+from storeguard.events.clip_link import StoredClip, Wish
+from storeguard.events.event import Event
+from storeguard.storage.objects import UploadRetries, object_store
+from storeguard.storage.uploader import Uploader, UploaderStats
+
+LEASE_S = 60.0
+SPOOL = "spool"
+_ANSWER_S = 15.0
+
+
+def spool_root(config: StoreConfig) -> Path:
+    """Where a store's cameras record to, on whichever node they are."""
+    return config.data_dir / SPOOL
+
+
+class RulesDesk:
+    """`EventDesk` over the rules actor; called from the uploader's thread.
+
+    Args:
+        rules: the actor.
+    """
+
+    def __init__(self, rules: ActorHandle[Any]) -> None:
+        self._rules = rules
+
+    def journal(self, event: Event) -> None:
+        """Take in an event."""
+        _answer(self._rules.journal.remote(event))
+
+    def link_clip(self, stored: StoredClip, wishes: Sequence[Wish]) -> int:
+        """Link a stored clip to events; returns how many of them there are."""
+        return cast("int", _answer(self._rules.link_clip.remote(stored, wishes)))
+
+    def link_wishes(self, wishes: Sequence[Wish], error: str | None) -> int:
+        """Tell events what is being recorded for them, or why nothing is."""
+        return cast("int", _answer(self._rules.link_wishes.remote(wishes, error)))
+
+    def link_snapshot(self, event_id: str, uri: str) -> bool:
+        """Link a stored picture; False if there is no such event."""
+        return cast("bool", _answer(self._rules.link_snapshot.remote(event_id, uri)))
+
+
+class RecorderActor:
+    """Empties the spools of its node; there may be several on one, they share the work.
+
+    Args:
+        name: the actor's own name, for the log.
+        config: the store's configuration.
+        rules: the rules actor, who keeps the events.
+    """
+
+    def __init__(self, name: str, config: StoreConfig, *, rules: ActorHandle[Any]) -> None:
+        logging.basicConfig(level=logging.INFO, format="%(name)s: %(message)s")
+        self._uploader = Uploader(
+            spool_root(config),
+            object_store(config, retries=UploadRetries(attempts=1)),  # the uploader is patient
+            RulesDesk(rules),
+            store_id=config.store,
+        )
+        self._uploader.start()
+        self._lease = Lease(name, lasts_s=LEASE_S, expired=self._end)
+        self._watch: asyncio.Task[None] | None = None
+
+    async def stats(self) -> UploaderStats:
+        """What was done and what waits; renews the lease."""
+        self._lease.renew()
+        if self._watch is None:
+            self._watch = asyncio.create_task(self._lease.watch())
+        return await asyncio.to_thread(self._uploader.stats)
+
+    async def stop(self, *, drain_s: float = 5.0) -> bool:
+        """Store what waits, within seconds, and end; returns whether nothing was left."""
+        return await asyncio.to_thread(self._uploader.stop, drain_s=drain_s)
+
+    async def _end(self) -> None:
+        await self.stop()
+        ray.actor.exit_actor()
+
+
+def _answer(reference: Any) -> Any:
+    """The rules' answer, with their errors as they raised them."""
+    try:
+        return ray.get(reference, timeout=_ANSWER_S)
+    except RayTaskError as error:
+        if isinstance(error.cause, StoreguardError):
+            raise error.cause from None
+        raise
