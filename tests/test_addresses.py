@@ -103,7 +103,8 @@ def test_a_password_in_an_address_never_survives(
     assert redact(address) == f"{scheme}://***@{host}/stream1"
     text = f"camera 'a': {address}: refused; see {address}"
     assert redact(text).count("***@") == 2
-    if len(password) > 3 and password not in text.replace(address, ""):
+    rest = text.replace(address, f"{scheme}://***@{host}/stream1")
+    if len(password) > 3 and password not in rest:
         assert password not in redact(text)
 
 

@@ -46,8 +46,8 @@ class Scene:
 
     Attributes:
         alert_zones: ids of zones with an open event, drawn in the alert colour.
-        banner: lines across the top, e.g. open events; empty for none.
-        footer: one line at the bottom, e.g. camera, time and frames per second.
+        banner: lines across the bottom, e.g. open events; empty for none.
+        footer: one line below them, e.g. camera, time and frames per second.
     """
 
     zones: tuple[ZoneConfig, ...] = ()
@@ -74,10 +74,10 @@ def draw(rgb: Rgb, scene: Scene) -> Rgb:
         _draw_zone(canvas, zone, alert=zone.id in scene.alert_zones)
     for person in scene.people:
         _draw_person(canvas, person)
+    # At the bottom: people's labels are at their heads.
+    bottom = _draw_footer(canvas, scene.footer) if scene.footer else picture.height
     if scene.banner:
-        _draw_banner(canvas, scene.banner)
-    if scene.footer:
-        _draw_footer(canvas, scene.footer)
+        _draw_banner(canvas, scene.banner, bottom)
     return np.asarray(Image.alpha_composite(picture, tint).convert("RGB")).copy()
 
 
@@ -132,19 +132,22 @@ def _draw_tag(canvas: _Canvas, at: tuple[float, float], text: str, colour: _Colo
     canvas.brush.text((x + 4, y + 1), text, font=font, fill=(*_INK, 255))
 
 
-def _draw_banner(canvas: _Canvas, lines: tuple[str, ...]) -> None:
+def _draw_banner(canvas: _Canvas, lines: tuple[str, ...], bottom: float) -> None:
     step = canvas.text_px + 6
-    canvas.brush.rectangle((0, 0, canvas.wh[0], step * len(lines) + 4), fill=(*_ALERT, 215))
+    top = bottom - step * len(lines) - 4
+    canvas.brush.rectangle((0, top, canvas.wh[0], bottom), fill=(*_ALERT, 215))
     for i, line in enumerate(lines):
-        at = (8, 3 + i * step)
+        at = (8, top + 3 + i * step)
         canvas.brush.text(at, line, font=_font(canvas.text_px), fill=(*_PAPER, 255))
 
 
-def _draw_footer(canvas: _Canvas, line: str) -> None:
+def _draw_footer(canvas: _Canvas, line: str) -> float:
+    """Returns the footer's upper edge."""
     width, height = canvas.wh
     top = height - canvas.text_px - 8
     canvas.brush.rectangle((0, top, width, height), fill=(*_INK, 170))
     canvas.brush.text((6, top + 3), line, font=_font(canvas.text_px), fill=(*_PAPER, 255))
+    return top
 
 
 @lru_cache(maxsize=8)
