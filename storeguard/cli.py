@@ -18,7 +18,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from storeguard import cli_events
+from storeguard import cli_clips, cli_events, cli_models, cli_train
 from storeguard.addresses import redact, resolve_source
 from storeguard.api_client import ApiClient
 from storeguard.cli_events import event_table
@@ -34,7 +34,13 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 console = Console(stderr=True, width=None if sys.stderr.isatty() else 120)
-app.add_typer(cli_events.app, name="events")
+for name, commands in (
+    ("events", cli_events.app),
+    ("clips", cli_clips.app),
+    ("models", cli_models.app),
+    ("train", cli_train.app),
+):
+    app.add_typer(commands, name=name)
 _DEMO_CONFIG = Path(__file__).resolve().parent.parent / "configs" / "demo.yaml"
 _PLAIN_EVERY_S = 5.0
 
