@@ -21,7 +21,7 @@ import platform
 import statistics
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -83,7 +83,7 @@ def published_forward(path: Path) -> Forward:
 
 
 def interleaved_ms(
-    calls: dict[str, Callable[[], object]], *, num_runs: int
+    calls: Mapping[str, Callable[[], object]], *, num_runs: int
 ) -> dict[str, list[float]]:
     """Time the calls in turn, `num_runs` times each after 3 that are left out, milliseconds."""
     times: dict[str, list[float]] = {name: [] for name in calls}

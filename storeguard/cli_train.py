@@ -39,15 +39,14 @@ def detector(
         raise BackendUnavailableError(
             f"training needs the package {error.name}: install storeguard[train], or run make setup"
         ) from None
-    result = train_detector(
-        DetectorTrainSettings(
-            sources=(DetectorSource(path=data),),
-            out=out,
-            num_steps=steps,
-            batch_size=batch_size,
-            seed=seed,
-        )
+    settings = DetectorTrainSettings(
+        sources=(DetectorSource(path=data),),
+        out=out,
+        num_steps=steps,
+        batch_size=batch_size,
+        seed=seed,
     )
+    result = train_detector(settings)
     Console().print(f"wrote {result.model}")
     for score in result.scores:
         Console().print(score)

@@ -170,7 +170,7 @@ def train_detector(
     """Fine-tune the person detector and write it to `settings.out`.
 
     Writes `person_detector.onnx`, `settings.json` and `result.json`, each whole or not at all, and
-    only once training has ended well.
+    only once training has ended well; `checkpoint.onnx` before that where `eval_every` is set.
 
     Args:
         settings: everything that decides the run.
