@@ -34,7 +34,10 @@ const filters = new Filters({ onChange: () => events.reload() });
 const events = new Events({
   filters,
   onOpen: openEvent,
-  onChange: (event) => eventView.update(event),
+  onChange: (event) => {
+    eventView.update(event);
+    cameraView.take(event);
+  },
 });
 const cameraView = new CameraView({ onClose: resume, onEvents: (id) => filters.only(id) });
 const eventView = new EventView({ events, onClose: resume, onCamera: openCamera });

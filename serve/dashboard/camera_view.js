@@ -29,7 +29,7 @@ export class CameraView {
   /** Shows a camera. */
   async open(id) {
     this.id = id;
-    this.status = null;
+    this.byHand = false;
     this.build(id);
     if (!this.dialog.open) this.dialog.showModal();
     this.adjust();
@@ -38,6 +38,9 @@ export class CameraView {
       if (this.id !== id) return;
       this.showZones(settings);
       this.update(status);
+      const asked = { camera: id, type: "manual", status: "open", limit: 1 };
+      const { events } = await get(pathOf("events"), asked);
+      if (this.id === id && events.length) this.take(events[0]);
     } catch (error) {
       if (this.id === id) tell(this.fault, `The details cannot be shown: ${error.message}.`);
     }
@@ -47,6 +50,13 @@ export class CameraView {
   updateFrom(statuses) {
     const status = statuses?.find((one) => one.id === this.id);
     if (status !== undefined && this.dialog.open) this.update(status);
+  }
+
+  /** Takes an event that changed: a recording by hand is one, and only such a one can be stopped. */
+  take(event) {
+    if (event.camera_id !== this.id || event.type !== "manual" || !this.dialog.open) return;
+    this.byHand = event.status === "open";
+    say(this.record, this.byHand ? "Stop recording" : "Record now");
   }
 
   adjust() {
@@ -114,11 +124,9 @@ export class CameraView {
   }
 
   update(status) {
-    this.status = status;
     this.pill.dataset.state = status.state;
     say(this.pill, stateName(status.state));
     this.record.disabled = status.state !== "playing";
-    say(this.record, status.recording === true ? "Stop recording" : "Record now");
     const lost = Object.entries(status.dropped ?? {}).filter(([, number]) => number > 0);
     const size = status.width && status.height ? `${status.width} × ${status.height}` : null;
     this.figures.replaceChildren(
@@ -159,7 +167,7 @@ export class CameraView {
   }
 
   async toggleRecording() {
-    const stop = this.status?.recording === true;
+    const stop = this.byHand;
     const body = { command: stop ? "stop-recording" : "start-recording" };
     this.record.disabled = true;
     try {

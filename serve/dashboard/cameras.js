@@ -61,7 +61,10 @@ export class Cameras {
       if (turn !== this.turn) return;
       const known = this.tiles.size > 0;
       this.section.classList.toggle("stale", known);
-      tell(this.notice, known ? "" : `The cameras cannot be shown: ${error.message}.`);
+      const words = error.status === 401
+        ? "Sign in to see the cameras."
+        : `The cameras cannot be shown: ${error.message}.`;
+      tell(this.notice, known ? "" : words);
       this.announce(null);
     }
     if (!document.hidden) this.timer = setTimeout(() => this.refresh(), POLL_MS);

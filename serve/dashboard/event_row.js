@@ -23,9 +23,9 @@ export class EventRow {
       element(
         "span",
         { className: "body" },
-        element("span", { className: "line" }, this.badge, this.open, this.video),
+        element("span", { className: "line" }, this.badge, this.open, this.remark, this.video),
         this.words,
-        element("span", { className: "line muted" }, this.remark, this.where, this.time),
+        element("span", { className: "line muted" }, this.where, this.time),
       ),
     );
     this.node = element("li", { className: "row" }, this.button);

@@ -148,7 +148,7 @@ export class EventView {
         ["Model", event.model?.name],
         ["Reported", Number.isFinite(reported_ms) ? `${Math.round(reported_ms)} ms after it was seen` : null],
         ["Store", event.store_id],
-        ["Number", event.event_id],
+        ["Event", event.event_id],
       ]),
     );
   }

@@ -45,13 +45,16 @@ export class Health {
     this.words = document.getElementById("health-words");
     this.parts = document.getElementById("health-parts");
     this.statuses = [];
+    this.answer = null;
     this.timer = null;
     document.addEventListener("visibilitychange", () => { if (!document.hidden) this.refresh(); });
   }
 
   /** Takes the cameras' statuses, to name those that do not play. */
   learnCameras(statuses) {
-    if (statuses !== null) this.statuses = statuses;
+    if (statuses === null) return;
+    this.statuses = statuses;
+    if (this.answer !== null) this.sayAll(this.answer);
   }
 
   /** Asks now, and again while the page is looked at. */
@@ -63,6 +66,7 @@ export class Health {
       if (turn === this.turn) this.show(answer);
     } catch (error) {
       if (turn === this.turn) {
+        this.answer = null;
         this.say("failed", `${error.message}. Trying again …`);
         this.parts.replaceChildren();
       }
@@ -72,15 +76,20 @@ export class Health {
     }
   }
 
-  show({ status, parts }) {
+  sayAll({ status, parts }) {
     const order = ["failed", "degraded"];
     const ill = Object.entries(parts)
       .filter(([, part]) => part.status !== "ok")
       .sort(([, a], [, b]) => order.indexOf(a.status) - order.indexOf(b.status));
     const faults = ill.map(([name, part]) => this.fault(name, part.status));
     this.say(status, faults.length ? `${faults.join(". ")}.` : this.allWell());
+  }
+
+  show(answer) {
+    this.answer = answer;
+    this.sayAll(answer);
     this.parts.replaceChildren(
-      ...Object.entries(parts).map(([name, part]) => element(
+      ...Object.entries(answer.parts).map(([name, part]) => element(
         "li", { data: { status: part.status } },
         element("span", { className: "dot", "aria-hidden": "true" }),
         element("strong", {}, WORDS[name]?.name ?? name),
