@@ -7,13 +7,14 @@ import threading
 from collections.abc import Sequence
 from dataclasses import replace
 
+from storeguard.analytics.track_log import track_log
 from storeguard.clock import SystemClock
-from storeguard.config import CameraConfig, StoreConfig
+from storeguard.config import CameraConfig, Pace, StoreConfig
 from storeguard.events.amending import Amender
 from storeguard.events.clip_link import StoredClip, Wish
 from storeguard.events.event import Event, ModelRef
 from storeguard.events.journal import Journal, JournalDrops
-from storeguard.events.shipper import Shipper, ShipperStats
+from storeguard.events.shipper import Shipper, ShipperSettings, ShipperStats
 from storeguard.events.store import EventStore
 from storeguard.pipeline.judge import Judge
 from storeguard.pipeline.verdict import Verdict
@@ -37,26 +38,45 @@ class RulesActor:
         logging.basicConfig(level=logging.INFO, format="%(name)s: %(message)s")
         clock = SystemClock()
         path = config.data_dir / "journal.sqlite3"
-        self._journal = Journal(path, max_bytes=config.events.journal_max_bytes, clock=clock)
+        # A damaged file is set aside, loudly: a constructor that raises would not be tried again.
+        self._journal = Journal.recover(
+            path, max_bytes=config.events.journal_max_bytes, clock=clock
+        )
         self._judge = Judge(config.store, self._journal, clock=clock, model=model)
         self._lock = threading.Lock()
         self._unsaid: dict[str, list[Event]] = {}
         self._amender = Amender(self._journal, EventStore(store_url))
-        self._shipper = Shipper(self._journal, EventStore(store_url))
+        self._fast: frozenset[str] = frozenset()
+        self._shipper = Shipper(
+            self._journal,
+            EventStore(store_url),
+            settings=ShipperSettings(
+                retain_days=config.events.retain_days, max_events=config.events.max_events
+            ),
+            is_live=lambda event: event.camera_id not in self._fast,
+            clock=clock,
+        )
         self._shipper.start()
+        self._tracks = track_log(config, clock=clock)
+        if self._tracks is not None:
+            self._tracks.start()
         self._stopping = threading.Event()
         self._ticker = threading.Thread(target=self._tick, name="rules-tick", daemon=True)
         self._ticker.start()
 
     def configure(self, cameras: Sequence[CameraConfig]) -> None:
         """Judge these cameras from now on."""
+        self._fast = frozenset(camera.id for camera in cameras if camera.pace is Pace.FAST)
         with self._lock:
             self._judge.configure(cameras)
 
     def observe(self, observations: Sequence[Observation]) -> list[Verdict]:
         """Judge a batch; returns when its events are on disk."""
         with self._lock:
-            return [self._complete(verdict) for verdict in self._judge.observe(observations)]
+            verdicts = [self._complete(verdict) for verdict in self._judge.observe(observations)]
+        if self._tracks is not None:  # after the journal: what is sent again is not kept twice
+            self._tracks.take(observations)
+        return verdicts
 
     # ------------------------------------------------------------------ beside the rules
 
@@ -97,10 +117,14 @@ class RulesActor:
         return self._shipper.stats(), self._journal.drops()
 
     def stop(self) -> None:
-        """Ship what is left, within seconds, and close."""
+        """Close open events, ship what is left within seconds, and end."""
         self._stopping.set()
         self._ticker.join(timeout=2 * _TICK_S)
+        with self._lock:
+            self._judge.configure(())
         self._shipper.stop()
+        if self._tracks is not None:
+            self._tracks.close()
         self._journal.close()
 
     def _complete(self, verdict: Verdict) -> Verdict:

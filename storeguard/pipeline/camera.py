@@ -30,6 +30,7 @@ from storeguard.video.frame import Frame
 from storeguard.video.reader import ReaderStats
 
 _RATE_WINDOW_S = 5.0
+_MIN_OVERLAY_PX = 288
 
 
 class CameraPipeline:
@@ -176,8 +177,11 @@ class CameraPipeline:
         if self._last is None:
             return None
         frame, observation = self._last
+        width, height = frame.wh
+        times = -(-_MIN_OVERLAY_PX // height)  # labels need room that small pictures do not have
         return draw(
-            frame.rgb(), scene_of(self.camera, observation, self._verdict, fps=self._rate())
+            frame.rgb((width * times, height * times)),
+            scene_of(self.camera, observation, self._verdict, fps=self._rate()),
         )
 
     def still(self) -> Rgb | None:
