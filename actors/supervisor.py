@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -345,12 +345,16 @@ class Supervisor:
     async def _watch(self) -> None:
         """Ask every group how it is; one that came back empty-handed gets its cameras again."""
         while True:
-            await asyncio.gather(
+            checks: list[Coroutine[Any, Any, Any]] = [
                 *(self._check(name) for name in list(self._groups)),
                 *(self._check_recorder(name) for name in list(self._recorders)),
-            )
+            ]
             if self._valkey is not None:
-                await asyncio.to_thread(self._valkey.ensure_running)
+                checks.append(asyncio.to_thread(self._valkey.ensure_running))
+            # Nothing may end this: unwatched, all cameras would end with their leases.
+            for outcome in await asyncio.gather(*checks, return_exceptions=True):
+                if isinstance(outcome, BaseException):
+                    _log.error("while watching: %r", outcome, exc_info=outcome)
             await asyncio.sleep(_CHECK_S)
 
     async def _check(self, name: str) -> None:
@@ -359,6 +363,7 @@ class Supervisor:
             statuses: list[CameraStatus] = await asyncio.wait_for(
                 group.statuses.remote(), _ANSWER_S
             )
+            node_id: str = await asyncio.wait_for(group.node_id.remote(), _ANSWER_S)
         except Exception as error:  # noqa: BLE001 - dead, restarting, unreachable: same answer
             _log.warning("%s does not answer: %s", name, error)
             return
@@ -367,7 +372,8 @@ class Supervisor:
             group.set_cameras.remote(members)
         for status in statuses:
             self._statuses[status.id] = status
-        self._give_recorder(name, await asyncio.wait_for(group.node_id.remote(), _ANSWER_S))
+        if name in self._groups:  # not taken away meanwhile
+            self._give_recorder(name, node_id)
 
     def _give_recorder(self, name: str, node_id: str) -> None:
         """See that a group has a recorder on its node, where its spools are."""
