@@ -9,8 +9,8 @@ same machine. Uploading happens in another process and is not measured. Two figu
 - `by_difference`: processor time of the whole process, less that of the round without recording
   next to it, median over rounds. On a machine with other work it is mostly noise.
 - `by_thread`: processor time of the recording's own threads, and of its calls on the camera's,
-  added up. Clips end and begin anew every few seconds here, for minutes in a store, so finishing
-  them is counted more often than it happens.
+  added up, until the round's end. Finishing a clip comes on top once a clip; it is in the first
+  figure.
 
     python benchmarks/recording_cost.py --cameras 2 --seconds 12 --rounds 7
 """
@@ -51,7 +51,7 @@ ZONE = {
     "polygon": [[0, 0], [1, 0], [1, 1], [0, 1]],
     "rules": [{"type": "intrusion", "pre_roll_s": 5, "post_roll_s": 5}],
 }
-CLIP_S = 600.0
+CLIP_S = 300.0
 CALLS = {name: getattr(CameraRecorder, name) for name in ("on_packet", "seen", "judged")}
 console = Console()
 

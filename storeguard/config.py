@@ -348,7 +348,8 @@ class DetectorSettings(Settings):
     threads: int = Field(default=0, ge=0, le=256)
     """Threads of one replica's inference; 0 lets the backend choose by `num_cpus`."""
     max_batch: int = Field(default=8, ge=1, le=256)
-    max_wait_ms: float = Field(default=5.0, ge=0, le=1000)
+    max_wait_ms: float = Field(default=0.0, ge=0, le=1000)
+    """How long a free detector waits for a fuller batch; at 0 batches form while it is busy."""
     max_queue: int = Field(default=64, ge=1, le=65_536)
     """Frames a replica holds; past it the oldest waiting frame of the fullest camera is refused."""
 

@@ -56,8 +56,8 @@ class CameraPipeline:
         wake: Callable[[], None],
     ) -> None:
         self.camera = camera
-        self.busy = False
-        """A frame of this camera is on its way through the detector."""
+        self.on_their_way = 0
+        """Frames of this camera that are on their way through the detector."""
         self._tracker = Tracker(tracker)
         self._epoch = epoch
         self._clock = clock
@@ -196,7 +196,7 @@ class CameraPipeline:
             all_decoded: the reader has ended and handed on its last frame.
         """
         state = CameraState(reader.state.value)
-        if state is CameraState.ENDED and (not all_decoded or self.waiting or self.busy):
+        if state is CameraState.ENDED and (not all_decoded or self.waiting or self.on_their_way):
             state = CameraState.PLAYING  # its last frames are still on their way
         lost = Counter(reader.dropped)
         lost.update(self._lost)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from storeguard.clock import Clock, SystemClock
-from storeguard.config import CameraConfig, SmartRecord, TrackerSettings
+from storeguard.config import CameraConfig, Pace, SmartRecord, TrackerSettings
 from storeguard.detection.detector import DetectorInfo
 from storeguard.detection.letterbox import Fit, place
 from storeguard.detection.service import Found, FrameBatch
@@ -65,9 +65,10 @@ class _Member:
 class CameraGroup:
     """Runs cameras in one event loop: reads, samples, detects, follows, reports.
 
-    Each camera has at most one frame on its way through the detector, so frames stay in order; the
-    group has at most `max_calls` detector calls under way. What arrives meanwhile waits in the
-    cameras' latest-wins slots and goes out together.
+    The group has at most `max_calls` detector calls under way, whose answers are taken in the order
+    of the calls, so each camera's frames stay in order. A live camera has at most one frame on its
+    way, so that the next is fresh; a file at full pace has one in each call. What arrives meanwhile
+    waits in the cameras' latest-wins slots and goes out together.
 
     Args:
         info: what pictures the detector wants.
@@ -76,7 +77,7 @@ class CameraGroup:
         tracker: how people are followed.
         recording: where cameras record to; None records nothing.
         clock: time, injected.
-        gather_s: after a frame arrives, wait this long for those of other cameras.
+        gather_s: after a frame arrives, wait this long for those of other cameras, if any may come.
         max_calls: detector calls under way at once.
         call_timeout_s: a detector call that takes longer is given up, its frames counted lost.
     """
@@ -91,7 +92,7 @@ class CameraGroup:
         recording: RecordingPlace | None = None,
         clock: Clock | None = None,
         gather_s: float = 0.01,
-        max_calls: int = 2,
+        max_calls: int = 3,
         call_timeout_s: float = 10.0,
     ) -> None:
         self._info = info
@@ -104,7 +105,9 @@ class CameraGroup:
         self._members: dict[str, _Member] = {}
         self._changing = asyncio.Lock()
         self._outbox = Outbox(observe, self._on_verdict)
+        self._max_calls = max_calls
         self._slots = asyncio.Semaphore(max_calls)
+        self._last_call: asyncio.Event | None = None
         self._wake = asyncio.Event()
         self._loop = asyncio.get_running_loop()
         self._pool = ThreadPoolExecutor(2, thread_name_prefix="pictures")
@@ -236,30 +239,51 @@ class CameraGroup:
     async def _dispatch(self) -> None:
         while True:
             await self._wake.wait()
-            await asyncio.sleep(self._gather_s)
+            if self._more_may_come():
+                await asyncio.sleep(self._gather_s)
             await self._slots.acquire()
             self._wake.clear()
             taken = self._take_newest()
             if not taken:
                 self._slots.release()
                 continue
-            self._spawn(self._process(taken))
+            before, self._last_call = self._last_call, asyncio.Event()
+            self._spawn(self._process(taken, before=before, done=self._last_call))
+
+    def _more_may_come(self) -> bool:
+        """Whether a camera without a waiting frame could still send one along."""
+        return any(
+            self._has_room(member.pipeline) and not member.pipeline.waiting
+            for member in self._members.values()
+        )
+
+    def _has_room(self, pipeline: CameraPipeline) -> bool:
+        most = self._max_calls if pipeline.camera.pace is Pace.FAST else 1
+        return pipeline.on_their_way < most
 
     def _take_newest(self) -> list[tuple[CameraPipeline, Frame]]:
         taken = []
         for member in self._members.values():
             pipeline = member.pipeline
-            if not pipeline.busy and (frame := pipeline.take()) is not None:
-                pipeline.busy = True
+            if self._has_room(pipeline) and (frame := pipeline.take()) is not None:
+                pipeline.on_their_way += 1
                 taken.append((pipeline, frame))
         return taken
 
-    async def _process(self, taken: list[tuple[CameraPipeline, Frame]]) -> None:
+    async def _process(
+        self,
+        taken: list[tuple[CameraPipeline, Frame]],
+        *,
+        before: asyncio.Event | None,
+        done: asyncio.Event,
+    ) -> None:
         try:
             fits = [self._info.fit(frame.wh) for _, frame in taken]
             images = await self._loop.run_in_executor(self._pool, self._render, taken, fits)
             batch = FrameBatch(tuple(pipeline.camera.id for pipeline, _ in taken), images)
             found = await asyncio.wait_for(self._detect(batch), self._call_timeout_s)
+            if before is not None:
+                await before.wait()
             for (pipeline, frame), where, one in zip(taken, fits, found, strict=True):
                 observation = pipeline.accept(frame, where, one)
                 if observation is not None:
@@ -272,8 +296,9 @@ class CameraGroup:
             self._lose(taken, "detector_error")
             await asyncio.sleep(0.2)  # a dead detector is not hammered
         finally:
+            done.set()
             for pipeline, _ in taken:
-                pipeline.busy = False
+                pipeline.on_their_way -= 1
             self._slots.release()
             if any(pipeline.waiting for pipeline, _ in taken):
                 self._wake.set()

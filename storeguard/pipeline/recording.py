@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections import deque
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -44,6 +45,7 @@ from storeguard.video.recording import ClipFile
 _log = logging.getLogger(__name__)
 
 _STEP_S: Final = 1.0
+_GATHER_S: Final = 0.4
 _REPLAN: Final = timedelta(seconds=10)  # an open event's recording is extended in such steps
 _TOLERANCE: Final = timedelta(milliseconds=5)
 _COOL_OFF_S: Final = 5.0  # after a recording that could not be written
@@ -118,6 +120,18 @@ class _Going:
     failed: bool = False
 
 
+class _PatientRing(PacketRing):
+    """Lets packets gather before its reader goes on: woken for each one, a recorder costs thrice
+    as much. What waits meanwhile is in the ring, which holds seconds of it.
+    """
+
+    def wait(self, number: int, *, timeout_s: float) -> bool:
+        """Whether packet `number` is there, looked at after a while."""
+        del timeout_s
+        time.sleep(_GATHER_S)
+        return self.next_number() > number
+
+
 class CameraRecorder:
     """Turns one camera's events and commands into recordings, and tells the spool about them.
 
@@ -167,7 +181,7 @@ class CameraRecorder:
                 raise
             raise RecordingError(f"camera {camera.id!r}: spool {folder}: {error}") from error
         settings = camera.recording
-        self._ring = PacketRing(max_s=needed_cache_s(camera), max_bytes=settings.cache_bytes)
+        self._ring = _PatientRing(max_s=needed_cache_s(camera), max_bytes=settings.cache_bytes)
         self._recorder = Recorder(
             self._ring,
             camera_id=camera.id,
