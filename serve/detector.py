@@ -35,6 +35,8 @@ Detector = serve.deployment(
     health_check_period_s=10,
     health_check_timeout_s=30,
     graceful_shutdown_timeout_s=5,
+    # One line a call would be several a second and camera.
+    logging_config={"enable_access_log": False},
 )(_Detector)
 
 

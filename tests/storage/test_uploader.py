@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
@@ -24,6 +25,7 @@ from storeguard.storage.spool import ClipItem, EventItem, Spool, WishItem
 from storeguard.storage.uploader import Patience, Uploader
 from storeguard.testing import FakeClock
 from storeguard.video.recording import ClipFile
+from tests.s3_server import ACCESS_KEY, BUCKET, SECRET_KEY, running_s3
 
 START = datetime(2026, 5, 1, 12, tzinfo=UTC)
 
@@ -349,3 +351,45 @@ def test_its_thread_stores_what_comes_and_drains_on_stop(tmp_path: Path):
         clip(Spool(tmp_path / "spool" / "till", prefix="shop/till"), "one", "a")
         assert uploader.stop(drain_s=10)
     assert storage.keys() == ["shop/till/2026-05-01/one.mp4"]
+
+
+def test_a_real_s3_server_that_dies_and_comes_back_gets_everything_in_order(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", ACCESS_KEY)
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SECRET_KEY)
+    spool = Spool(tmp_path / "spool" / "till", prefix="shop/till")
+    with running_s3(tmp_path / "s3") as server, Journal(tmp_path / "j", max_bytes=2**24) as journal:
+        journal.commit([event(name) for name in "abc"])
+        objects = ObjectStore(
+            f"s3://{BUCKET}/store",
+            s3_endpoint=server.endpoint,
+            retries=UploadRetries(attempts=1),
+        )
+        desk = Desk(journal)
+        patience = Patience(initial_s=0.2, max_s=0.5)
+        uploader = Uploader(tmp_path / "spool", objects, desk, store_id="shop", patience=patience)
+        with uploader:
+            clip(spool, "one", "a")
+            wait_until(lambda: uploader.stats().clips == 1)
+            server.kill()
+            clip(spool, "two", "b")
+            clip(spool, "three", "c")
+            wait_until(lambda: uploader.stats().retries > 0)
+            assert uploader.stats().waiting == 2
+            server.start()
+            wait_until(lambda: uploader.stats().waiting == 0)
+        assert desk.told == [f"clip {name}.mp4" for name in ("one", "two", "three")]
+        for name in "abc":
+            found = journal.latest(name)
+            assert found is not None
+            assert found.clip is not None
+            assert found.clip.uri is not None
+            assert objects.open(found.clip.uri).read() == b"video"
+
+
+def wait_until(condition: Callable[[], bool], seconds: float = 60.0) -> None:
+    until = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < until, "waited in vain"
+        time.sleep(0.05)
