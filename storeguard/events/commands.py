@@ -152,6 +152,7 @@ class CommandConsumer:
                 f"command stream {self._name}: not a usable address: {error}"
             ) from None
         self._stats = CommandStats()
+        self._newest = "$"  # at first only what comes from now on
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="commands", daemon=True)
 
@@ -212,7 +213,10 @@ class CommandConsumer:
         except redis.ResponseError as error:
             if "NOGROUP" not in str(error):
                 raise
-            self._redis.xgroup_create(STREAM, self._group, id="$", mkstream=True)
+            # A server that lost its data may have commands already: go on behind the last one read.
+            self._redis.xgroup_create(STREAM, self._group, id=self._newest, mkstream=True)
+            if self._newest == "$":
+                self._newest = "0"
             return []
         # RESP2 gives pairs of stream and entries, RESP3 a mapping from one to the other.
         streams = (
@@ -222,6 +226,7 @@ class CommandConsumer:
 
     def _handle(self, entry_id: bytes, fields: Mapping[bytes, bytes] | None) -> None:
         name = entry_id.decode()
+        self._newest = name
         try:
             command = read_command(fields or {})
             camera_id = command.sensor.id if command.sensor else ""

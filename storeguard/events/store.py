@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import uuid
 from collections.abc import AsyncIterator, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any, Final, Self, TypeVar
 
 import redis
@@ -25,13 +25,14 @@ from storeguard.errors import StoreError
 from storeguard.events import keyspace
 from storeguard.events.event import Event
 from storeguard.events.keyspace import Change, Outcome, Steps
-from storeguard.events.query import EventQuery, Page
+from storeguard.events.query import EventQuery, Page, position_of
 
 T = TypeVar("T")
 
 _CONNECT_TIMEOUT_S: Final = 3.0
 _ANSWER_TIMEOUT_S: Final = 5.0
 _CHANGES_A_READ: Final = 200
+_FIRST_DATE: Final = datetime(1971, 1, 1, tzinfo=UTC)
 _cameras: Final = TypeAdapter(tuple[CameraConfig, ...])
 
 
@@ -99,7 +100,8 @@ class EventStore:
     def trim(self, *, before: datetime | None = None, max_events: int | None = None) -> int:
         """Remove events that started before a moment, and the oldest past a number.
 
-        Events marked `keep` stay.
+        Events marked `keep` stay, and `before` spares those dated before 1971: they come from
+        files played at full pace, where times are positions in the file and no ages.
 
         Returns:
             How many were removed.
@@ -134,7 +136,8 @@ class EventStore:
         self.close()
 
     def _remove(self, *, before: datetime | None, at_most: int | None) -> int:
-        removed, after = 0, ""
+        removed = 0
+        after = "" if before is None else position_of(_FIRST_DATE, "")
         while at_most is None or removed < at_most:
             left = 2**31 if at_most is None else at_most - removed
             gone, position = self._run(

@@ -4,7 +4,7 @@ import asyncio
 import itertools
 import random
 from collections.abc import AsyncIterator
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
@@ -207,6 +207,16 @@ def test_trimming_by_age_and_number_spares_what_is_kept(
     assert store.trim(max_events=3) == 4
     assert pages(store, camera="table") == [["event-9", "event-8", "event-1"]]
     assert store.get("event-5") is None
+
+
+def test_trimming_by_age_spares_files_whose_time_begins_in_1970(store: EventStore) -> None:
+    """Played at full pace, a file's times are positions in it; they say nothing about age."""
+    played = event("played").model_copy(
+        update={"started_at": datetime(1970, 1, 1, tzinfo=UTC) + timedelta(seconds=12)}
+    )
+    put(store, played, event(1))
+    assert store.trim(before=START + timedelta(days=1)) == 1
+    assert pages(store) == [["played"]]
     assert store.trim(before=START + timedelta(days=1)) == 2
     assert put(store, event(1, 2, keep=False)) == [UPDATED]
     assert store.trim(before=START + timedelta(days=1), max_events=0) == 1
