@@ -17,11 +17,10 @@ from storeguard.detection.letterbox import Fit, place
 from storeguard.detection.service import Found, FrameBatch
 from storeguard.errors import NotFoundError, RecordingError
 from storeguard.events.commands import RecordCommand
-from storeguard.pipeline.asked import RecordingAnswer
 from storeguard.pipeline.camera import CameraPipeline, new_epoch
 from storeguard.pipeline.outbox import ObserveCall, Outbox
 from storeguard.pipeline.overlay import encode_jpeg
-from storeguard.pipeline.recording import CameraRecorder, RecordingPlace
+from storeguard.pipeline.recording import CameraRecorder, RecordingAnswer, RecordingPlace
 from storeguard.pipeline.status import CameraStatus
 from storeguard.pipeline.verdict import Verdict
 from storeguard.rules.observation import Observation
