@@ -15,8 +15,9 @@ from actors.lease import Lease
 from storeguard.config import CameraConfig, TrackerSettings
 from storeguard.detection.service import Found, FrameBatch
 from storeguard.events.commands import RecordCommand
+from storeguard.pipeline.asked import RecordingAnswer
 from storeguard.pipeline.group import CameraGroup
-from storeguard.pipeline.recording import RecordingAnswer, RecordingPlace
+from storeguard.pipeline.recording import RecordingPlace
 from storeguard.pipeline.status import CameraStatus
 from storeguard.pipeline.verdict import Verdict
 from storeguard.rules.observation import Observation

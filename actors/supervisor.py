@@ -26,7 +26,8 @@ from storeguard.events.event import Event, ModelRef
 from storeguard.events.journal import JournalDrops
 from storeguard.events.shipper import ShipperStats
 from storeguard.events.store import EventStore
-from storeguard.pipeline.recording import RecordingAnswer, RecordingPlace
+from storeguard.pipeline.asked import RecordingAnswer
+from storeguard.pipeline.recording import RecordingPlace
 from storeguard.pipeline.roster import Roster
 from storeguard.pipeline.status import CameraState, CameraStatus
 from storeguard.storage.objects import object_store

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -17,10 +18,11 @@ from storeguard.detection.letterbox import Fit, place
 from storeguard.detection.service import Found, FrameBatch
 from storeguard.errors import NotFoundError, RecordingError
 from storeguard.events.commands import RecordCommand
+from storeguard.pipeline.asked import RecordingAnswer
 from storeguard.pipeline.camera import CameraPipeline, new_epoch
 from storeguard.pipeline.outbox import ObserveCall, Outbox
 from storeguard.pipeline.overlay import encode_jpeg
-from storeguard.pipeline.recording import CameraRecorder, RecordingAnswer, RecordingPlace
+from storeguard.pipeline.recording import CameraRecorder, RecordingPlace
 from storeguard.pipeline.status import CameraStatus
 from storeguard.pipeline.verdict import Verdict
 from storeguard.rules.observation import Observation
@@ -28,6 +30,8 @@ from storeguard.video.frame import Frame
 from storeguard.video.reader import CameraReader
 
 _log = logging.getLogger(__name__)
+
+_LAST_VERDICTS_S = 1.0
 
 DetectCall = Callable[[FrameBatch], Awaitable[Sequence[Found]]]
 
@@ -40,9 +44,8 @@ class _Member:
     fault: str | None = None
     """Why there is no recorder though one is wanted."""
 
-    def stop(self) -> None:
-        """End its threads; what was being recorded is finished."""
-        self.reader.stop()
+    def finish_recording(self) -> None:
+        """Finish what is being recorded."""
         if self.recorder is not None:
             self.recorder.close()
 
@@ -103,6 +106,7 @@ class CameraGroup:
         self._gather_s = gather_s
         self._call_timeout_s = call_timeout_s
         self._members: dict[str, _Member] = {}
+        self._leaving: dict[str, _Member] = {}
         self._changing = asyncio.Lock()
         self._outbox = Outbox(observe, self._on_verdict)
         self._max_calls = max_calls
@@ -167,10 +171,22 @@ class CameraGroup:
 
     async def remove(self, camera_ids: Iterable[str]) -> None:
         """Stop cameras; unknown ids are passed over."""
-        gone = [self._members.pop(name) for name in camera_ids if name in self._members]
-        for member in gone:
+        gone = {name: self._members.pop(name) for name in camera_ids if name in self._members}
+        if not gone:
+            return
+        for member in gone.values():
             member.pipeline.close()
-        await asyncio.gather(*(asyncio.to_thread(member.stop) for member in gone))
+        # What the rules say about the last pictures seen may be an event that wants its video.
+        self._leaving.update(gone)
+        await asyncio.gather(*(asyncio.to_thread(one.reader.stop) for one in gone.values()))
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_LAST_VERDICTS_S):
+                while any(one.pipeline.on_their_way for one in gone.values()):  # noqa: ASYNC110
+                    await asyncio.sleep(0.02)
+        await self._outbox.flush(_LAST_VERDICTS_S)
+        for name in gone:
+            self._leaving.pop(name)
+        await asyncio.gather(*(asyncio.to_thread(one.finish_recording) for one in gone.values()))
 
     def statuses(self) -> list[CameraStatus]:
         """How each camera is doing."""
@@ -220,7 +236,8 @@ class CameraGroup:
             raise NotFoundError(f"camera {camera_id!r} is not in this group") from None
 
     def _on_verdict(self, verdict: Verdict) -> None:
-        if (member := self._members.get(verdict.camera_id)) is not None:
+        member = self._members.get(verdict.camera_id) or self._leaving.get(verdict.camera_id)
+        if member is not None:
             member.pipeline.judged(verdict)
             if member.recorder is not None:
                 member.recorder.judged(verdict)
