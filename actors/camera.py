@@ -12,11 +12,14 @@ from ray.actor import ActorHandle
 from ray.serve.handle import DeploymentHandle
 
 from actors.lease import Lease
+from storeguard.classification.service import ClipBatch
+from storeguard.clock import Clock
 from storeguard.config import CameraConfig, TrackerSettings
 from storeguard.detection.service import Found, FrameBatch
+from storeguard.errors import ModelError
 from storeguard.events.commands import RecordCommand
 from storeguard.pipeline.asked import RecordingAnswer
-from storeguard.pipeline.group import CameraGroup
+from storeguard.pipeline.group import CameraGroup, ClipJudge
 from storeguard.pipeline.recording import RecordingPlace
 from storeguard.pipeline.status import CameraStatus
 from storeguard.pipeline.verdict import Verdict
@@ -31,9 +34,11 @@ class CameraActor:
     Args:
         name: the actor's own name, for the log.
         detector: the detector deployment.
+        classifier: the clip classifier's; None where no rule needs it.
         rules: the rules actor.
         tracker: how people are followed.
         recording: where cameras record to.
+        clock: time; None takes the machine's.
     """
 
     def __init__(
@@ -41,25 +46,31 @@ class CameraActor:
         name: str,
         *,
         detector: DeploymentHandle[Any],
+        classifier: DeploymentHandle[Any] | None,
         rules: ActorHandle[Any],
         tracker: TrackerSettings,
         recording: RecordingPlace,
+        clock: Clock | None = None,
     ) -> None:
         logging.basicConfig(level=logging.INFO, format="%(name)s: %(message)s")
         self._name = name
         self._detector = detector
+        self._classifier = classifier
         self._rules = rules
         self._tracker = tracker
         self._recording = recording
+        self._clock = clock
         self._group: CameraGroup | None = None
         self._starting = asyncio.Lock()
+        self._changing = asyncio.Lock()
         self._lease = Lease(name, lasts_s=LEASE_S, expired=self._end)
         self._watch: asyncio.Task[None] | None = None
 
     async def set_cameras(self, cameras: Sequence[CameraConfig]) -> None:
         """Run exactly these cameras; the ones whose settings did not change are not touched."""
         group = await self._ready()
-        await group.set_cameras(cameras)
+        async with self._changing:
+            await group.set_cameras(cameras)
 
     async def statuses(self) -> list[CameraStatus]:
         """How each camera is doing; renews the lease."""
@@ -88,9 +99,10 @@ class CameraActor:
 
     async def stop(self) -> None:
         """Stop the cameras and deliver what is left."""
-        if self._group is not None:
-            await self._group.stop()
-            self._group = None
+        async with self._changing:  # a camera that is being removed finishes its recordings
+            if self._group is not None:
+                await self._group.stop()
+                self._group = None
 
     async def _ready(self) -> CameraGroup:
         async with self._starting:
@@ -102,10 +114,23 @@ class CameraActor:
                     observe=self._observe,
                     tracker=self._tracker,
                     recording=self._recording,
+                    clip_judge=await self._clip_judge(),
+                    clock=self._clock,
                 )
                 self._group.start()
                 self._watch = asyncio.create_task(self._lease.watch())
             return self._group
+
+    async def _clip_judge(self) -> ClipJudge | None:
+        if self._classifier is None:
+            return None
+        return ClipJudge(await self._classifier.info.remote(), self._classify)
+
+    async def _classify(self, batch: ClipBatch) -> Sequence[float | None]:
+        if self._classifier is None:
+            raise ModelError("this store was started without a clip classifier")
+        scores: Sequence[float | None] = await self._classifier.classify.remote(batch)
+        return scores
 
     async def _detect(self, batch: FrameBatch) -> Sequence[Found]:
         found: Sequence[Found] = await self._detector.detect.remote(batch)

@@ -13,6 +13,7 @@ from ray.actor import ActorHandle
 from ray.exceptions import RayTaskError
 
 from actors.lease import Lease
+from storeguard.clock import Clock
 from storeguard.config import StoreConfig
 from storeguard.errors import StoreguardError
 from storeguard.events.clip_link import StoredClip, Wish
@@ -64,15 +65,24 @@ class RecorderActor:
         name: the actor's own name, for the log.
         config: the store's configuration.
         rules: the rules actor, who keeps the events.
+        clock: time; None takes the machine's.
     """
 
-    def __init__(self, name: str, config: StoreConfig, *, rules: ActorHandle[Any]) -> None:
+    def __init__(
+        self,
+        name: str,
+        config: StoreConfig,
+        *,
+        rules: ActorHandle[Any],
+        clock: Clock | None = None,
+    ) -> None:
         logging.basicConfig(level=logging.INFO, format="%(name)s: %(message)s")
         self._uploader = Uploader(
             spool_root(config),
             object_store(config, retries=UploadRetries(attempts=1)),  # the uploader is patient
             RulesDesk(rules),
             store_id=config.store,
+            clock=clock,
         )
         self._uploader.start()
         self._lease = Lease(name, lasts_s=LEASE_S, expired=self._end)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from storeguard.analytics.track_log import track_log
-from storeguard.clock import SystemClock
+from storeguard.clock import Clock, SystemClock
 from storeguard.config import CameraConfig, Pace, StoreConfig
 from storeguard.events.amending import Amender
 from storeguard.events.clip_link import StoredClip, Wish
@@ -17,10 +17,13 @@ from storeguard.events.journal import Journal, JournalDrops
 from storeguard.events.shipper import Shipper, ShipperSettings, ShipperStats
 from storeguard.events.store import EventStore
 from storeguard.pipeline.judge import Judge
+from storeguard.pipeline.reminders import Reminders, wish_of
 from storeguard.pipeline.verdict import Verdict
 from storeguard.rules.observation import Observation
 
 _TICK_S = 1.0
+_BUSY_S = 5.0
+_UNHEARD = "no camera was there to record it"
 _MAX_UNSAID = 256  # closings a camera, kept until it asks again
 _log = logging.getLogger(__name__)
 
@@ -32,11 +35,19 @@ class RulesActor:
         config: the store's configuration.
         store_url: where events are shipped to.
         model: the detector, for the events.
+        clock: time; None takes the machine's.
     """
 
-    def __init__(self, config: StoreConfig, *, store_url: str, model: ModelRef) -> None:
+    def __init__(
+        self,
+        config: StoreConfig,
+        *,
+        store_url: str,
+        model: ModelRef,
+        clock: Clock | None = None,
+    ) -> None:
         logging.basicConfig(level=logging.INFO, format="%(name)s: %(message)s")
-        clock = SystemClock()
+        clock = clock or SystemClock()
         path = config.data_dir / "journal.sqlite3"
         # A damaged file is set aside, loudly: a constructor that raises would not be tried again.
         self._journal = Journal.recover(
@@ -44,7 +55,8 @@ class RulesActor:
         )
         self._judge = Judge(config.store, self._journal, clock=clock, model=model)
         self._lock = threading.Lock()
-        self._unsaid: dict[str, list[Event]] = {}
+        self._reminders = Reminders(self._journal, clock=clock)
+        self._unsaid: dict[str, dict[str, Event]] = {}
         self._amender = Amender(self._journal, EventStore(store_url))
         self._fast: frozenset[str] = frozenset()
         self._shipper = Shipper(
@@ -69,11 +81,22 @@ class RulesActor:
         self._fast = frozenset(camera.id for camera in cameras if camera.pace is Pace.FAST)
         with self._lock:
             self._judge.configure(cameras)
+            self._reminders.configure(cameras)
 
     def observe(self, observations: Sequence[Observation]) -> list[Verdict]:
-        """Judge a batch; returns when its events are on disk."""
-        with self._lock:
+        """Judge a batch; returns when its events are on disk.
+
+        Raises:
+            TimeoutError: another batch has been judged for seconds, so the disk hangs; nothing
+                was taken in.
+        """
+        # Those that waited here for ever would use up the actor's threads one by one.
+        if not self._lock.acquire(timeout=_BUSY_S):
+            raise TimeoutError(f"the rules have been busy for {_BUSY_S:.0f} s")
+        try:
             verdicts = [self._complete(verdict) for verdict in self._judge.observe(observations)]
+        finally:
+            self._lock.release()
         if self._tracks is not None:  # after the journal: what is sent again is not kept twice
             self._tracks.take(observations)
         return verdicts
@@ -128,19 +151,26 @@ class RulesActor:
         self._journal.close()
 
     def _complete(self, verdict: Verdict) -> Verdict:
-        """With what was closed while the camera was silent: its recorder has to know."""
+        """With what its recorder has to know besides: what was closed while the camera was silent,
+        and what it should have heard before.
+        """
         unsaid = self._unsaid.pop(verdict.camera_id, None)
         if not unsaid:
             return verdict
-        return replace(verdict, changes=(*unsaid, *verdict.changes))
+        return replace(verdict, changes=(*unsaid.values(), *verdict.changes))
 
     def _tick(self) -> None:
         while not self._stopping.wait(_TICK_S):
             try:
                 with self._lock:
-                    for event in self._judge.tick():
-                        unsaid = self._unsaid.setdefault(event.camera_id, [])
-                        unsaid.append(event)
-                        del unsaid[:-_MAX_UNSAID]
+                    closed = self._judge.tick()
+                    due = self._reminders.look()
+                    for event in (*closed, *due.again):
+                        unsaid = self._unsaid.setdefault(event.camera_id, {})
+                        unsaid[event.event_id] = event
+                        if len(unsaid) > _MAX_UNSAID:  # it is reminded of the others
+                            del unsaid[next(iter(unsaid))]
+                for event in due.given_up:
+                    self._amender.link_wishes([wish_of(event)], _UNHEARD)
             except Exception:  # noqa: BLE001 - a full disk now must not end the ticking
                 _log.exception("the rules' tick failed")

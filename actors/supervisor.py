@@ -18,6 +18,7 @@ from actors.lease import Lease
 from actors.recorder import RecorderActor, spool_root
 from actors.rules import RulesActor
 from storeguard.addresses import redact
+from storeguard.clock import Clock
 from storeguard.config import CameraConfig, StoreConfig
 from storeguard.errors import RecordingError
 from storeguard.events.commands import CommandConsumer, CommandStats, RecordCommand
@@ -71,12 +72,23 @@ class Supervisor:
     Args:
         config: the store's configuration.
         detector: the detector deployment.
+        classifier: the clip classifier's; None where no rule needs it.
+        clock: time, also for the actors it starts; None takes the machine's.
     """
 
-    def __init__(self, config: StoreConfig, detector: DeploymentHandle[Any]) -> None:
+    def __init__(
+        self,
+        config: StoreConfig,
+        detector: DeploymentHandle[Any],
+        classifier: DeploymentHandle[Any] | None = None,
+        *,
+        clock: Clock | None = None,
+    ) -> None:
         logging.basicConfig(level=logging.INFO, format="%(name)s: %(message)s")
         self._config = config
         self._detector = detector
+        self._classifier = classifier
+        self._clock = clock
         self._roster = Roster(config.cameras, Path(config.data_dir) / "cameras.json")
         self._valkey: EmbeddedValkey | None = None
         self._store_url = config.events.url
@@ -106,7 +118,12 @@ class Supervisor:
             info = await self._detector.info.remote()
             model = ModelRef(name=info.name, sha256=info.sha256)
             self._rules = self._spawn(
-                RulesActor, "rules", self._config, store_url=self._store_url, model=model
+                RulesActor,
+                "rules",
+                self._config,
+                store_url=self._store_url,
+                model=model,
+                clock=self._clock,
             )
             await self._rules.configure.remote(self._roster.cameras)
             await self._reconcile()
@@ -285,6 +302,7 @@ class Supervisor:
             name,
             actor_name(self._config.store, name),
             detector=self._detector,
+            classifier=self._classifier,
             rules=self._rules,
             tracker=self._config.tracker,
             recording=RecordingPlace(
@@ -292,6 +310,7 @@ class Supervisor:
                 spool_root(self._config),
                 self._config.storage.min_free_bytes,
             ),
+            clock=self._clock,
             options={
                 "num_cpus": placement.camera_cpus,
                 "resources": resources,
@@ -390,6 +409,7 @@ class Supervisor:
             actor_name(self._config.store, role),
             self._config,
             rules=self._rules,
+            clock=self._clock,
             options={
                 "num_cpus": 0,
                 "scheduling_strategy": NodeAffinitySchedulingStrategy(node_id, soft=False),
@@ -405,7 +425,7 @@ class Supervisor:
             _log.warning("the recorder of %s does not answer: %s", name, error)
             return
         self._spools[name] = stats
-        if name not in self._groups and not stats.waiting:
+        if name not in self._groups and not stats.waiting and not stats.interrupted:
             ray.kill(recorder.actor)
             self._recorders.pop(name, None)
             self._spools.pop(name, None)
@@ -419,7 +439,7 @@ class Supervisor:
             return answer.result(_ANSWER_S)
 
         self._commands = CommandConsumer(
-            self._store_url, store_id=self._config.store, execute=execute
+            self._store_url, store_id=self._config.store, execute=execute, clock=self._clock
         )
         self._commands.start()
 
@@ -439,6 +459,7 @@ class Supervisor:
             drop_file,
             store_id=self._config.store,
             settings=self._config.storage,
+            clock=self._clock,
         )
         await asyncio.sleep(_FIRST_SWEEP_S)
         while True:

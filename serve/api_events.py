@@ -33,6 +33,7 @@ def _rfc3339_text(value: Any) -> Any:
 
 
 FilterId = Annotated[str, Field(min_length=1, max_length=MAX_ID)]
+PartNumber = Annotated[int, Query(ge=0, description="which file of the clip, from 0 for the first")]
 Time = Annotated[AwareDatetime, BeforeValidator(_rfc3339_text)]
 
 
@@ -161,13 +162,14 @@ def _add_media(router: APIRouter, events: EventSource, objects: Objects) -> None
             HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE: {"description": "no such bytes"},
         },
     )
-    async def get_clip(event_id: str, request: Request) -> Response:
-        """The video kept for an event; answers Range requests and HEAD."""
-        clip = (await _existing(events, event_id)).clip
-        if clip is None or clip.uri is None:
-            reason = "no video was asked for" if clip is None else clip.error or "not stored yet"
-            raise NotFoundError(f"event {event_id!r} has no clip: {reason}")
-        return await serve_object(request, objects, clip.uri, sha256=clip.sha256)
+    async def get_clip(event_id: str, request: Request, part: PartNumber = 0) -> Response:
+        """The video kept for an event; answers Range requests and HEAD.
+
+        A long clip, or one that was interrupted, consists of several files, in order of time: the
+        clip itself is part 0, those of its `parts` follow.
+        """
+        uri, sha256 = _file_of(await _existing(events, event_id), part)
+        return await serve_object(request, objects, uri, sha256=sha256)
 
     @router.head("/{event_id}/snapshot", include_in_schema=False)
     @router.get(
@@ -181,6 +183,22 @@ def _add_media(router: APIRouter, events: EventSource, objects: Objects) -> None
         if snapshot is None:
             raise NotFoundError(f"event {event_id!r} has no snapshot")
         return await serve_object(request, objects, snapshot.uri)
+
+
+def _file_of(event: Event, part: int) -> tuple[str, str | None]:
+    """URI and checksum of one file of an event's clip; raises NotFoundError."""
+    clip = event.clip
+    if clip is None or clip.uri is None:
+        reason = "no video was asked for" if clip is None else clip.error or "not stored yet"
+        raise NotFoundError(f"event {event.event_id!r} has no clip: {reason}")
+    files = [(clip.uri, clip.sha256), *((more.uri, more.sha256) for more in clip.parts)]
+    if part >= len(files):
+        last = len(files) - 1
+        consists = f"{len(files)} files, parts 0 to {last}" if last else "1 file, part 0"
+        raise NotFoundError(
+            f"event {event.event_id!r} has no part {part} of its clip, which consists of {consists}"
+        )
+    return files[part]
 
 
 async def _existing(events: EventSource, event_id: str) -> Event:

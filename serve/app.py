@@ -18,8 +18,10 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from actors.supervisor import NAMESPACE, Supervisor, actor_name
 from serve.api import create_api
 from serve.api_marks import marks_router
+from serve.classifier import classifier_application
 from serve.control import SupervisedCameras, SystemHealth
 from serve.detector import detector_application
+from storeguard.clock import Clock
 from storeguard.config import StoreConfig
 from storeguard.events.store import EventReader
 from storeguard.loading import resolve_paths
@@ -33,10 +35,16 @@ _log = logging.getLogger(__name__)
 class _Api:
     """The HTTP API's replica: finds or starts the supervisor and keeps its lease."""
 
-    def __init__(self, config: StoreConfig, detector: DeploymentHandle[Any]) -> None:
+    def __init__(
+        self,
+        config: StoreConfig,
+        detector: DeploymentHandle[Any],
+        classifier: DeploymentHandle[Any] | None = None,
+        clock: Clock | None = None,
+    ) -> None:
         self._config = config
         self._detector = detector
-        self._supervisor = supervisor_of(config, detector)
+        self._supervisor = supervisor_of(config, detector, classifier, clock=clock)
 
     async def __serve_build_asgi_app__(self) -> FastAPI:
         await self._supervisor.start.remote()
@@ -86,7 +94,13 @@ Api = serve.deployment(
 )(serve.ingress()(_Api))
 
 
-def supervisor_of(config: StoreConfig, detector: DeploymentHandle[Any]) -> Any:
+def supervisor_of(
+    config: StoreConfig,
+    detector: DeploymentHandle[Any],
+    classifier: DeploymentHandle[Any] | None = None,
+    *,
+    clock: Clock | None = None,
+) -> Any:
     """The store's supervisor, started on this node if it is not running yet."""
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     return (
@@ -101,12 +115,22 @@ def supervisor_of(config: StoreConfig, detector: DeploymentHandle[Any]) -> Any:
             num_cpus=0,
             scheduling_strategy=here,
         )
-        .remote(config, detector)
+        .remote(config, detector, classifier, clock=clock)
     )
 
 
-def build(config: StoreConfig) -> serve.Application:
-    """The application: the API, with the detector behind it."""
+def build(config: StoreConfig, *, clock: Clock | None = None) -> serve.Application:
+    """The application: the API, with the detector and, if rules need it, the classifier behind it.
+
+    Args:
+        config: the store.
+        clock: what cameras, rules and recorders take time from; None takes the machine's.
+    """
     settled = resolve_paths(config)
     detector = detector_application(settled.detector, settled.placement.detector_resources)
-    return Api.bind(settled, detector)
+    classifier = (
+        classifier_application(settled.classifier, settled.placement.classifier_resources)
+        if settled.classifies
+        else None
+    )
+    return Api.bind(settled, detector, classifier, clock)

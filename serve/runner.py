@@ -19,6 +19,7 @@ from ray.exceptions import RayError
 
 from actors.supervisor import NAMESPACE, actor_name
 from serve.app import APP_NAME, build
+from storeguard.clock import Clock
 from storeguard.config import StoreConfig
 from storeguard.pipeline.status import CameraStatus
 
@@ -47,7 +48,11 @@ class RunningStore:
 
 @contextlib.contextmanager
 def running_store(
-    config: StoreConfig, *, ray_address: str | None = None, say: Callable[[str], None]
+    config: StoreConfig,
+    *,
+    ray_address: str | None = None,
+    say: Callable[[str], None],
+    clock: Clock | None = None,
 ) -> Iterator[RunningStore]:
     """Start a store, and stop all that was started.
 
@@ -55,6 +60,7 @@ def running_store(
         config: the store.
         ray_address: an existing cluster; None starts a local one for this run.
         say: told what is happening while it starts and stops.
+        clock: what the store takes time from; None takes the machine's.
     """
     started = time.monotonic()
     say("starting Ray" if ray_address is None else f"connecting to Ray at {ray_address}")
@@ -67,7 +73,12 @@ def running_store(
             logging_config=_quiet_logging(),
         )
         say("loading the detector and connecting the cameras")
-        serve.run(build(config), name=APP_NAME, route_prefix="/", logging_config=_quiet_logging())
+        serve.run(
+            build(config, clock=clock),
+            name=APP_NAME,
+            route_prefix="/",
+            logging_config=_quiet_logging(),
+        )
         supervisor = ray.get_actor(actor_name(config.store, "supervisor"), namespace=NAMESPACE)
         say(f"up after {time.monotonic() - started:.0f} s")
         host = f"[{config.api.host}]" if ":" in config.api.host else config.api.host

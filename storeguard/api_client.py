@@ -71,13 +71,29 @@ class ApiClient:
         answer: dict[str, Any] = self._answer("POST", path, json=dict(command)).json()
         return answer
 
-    def save_clip(self, event_id: str, out: Path) -> int:
-        """Write an event's clip to a file, whole or not at all; returns its size in bytes."""
-        content = self._answer("GET", f"events/{event_id}/clip").content
-        part = out.with_name(f".{out.name}.part")
-        part.write_bytes(content)
-        part.replace(out)
-        return len(content)
+    def save_clip(self, event_id: str, out: Path) -> list[Path]:
+        """Write an event's clip, each of its files whole or not at all.
+
+        Args:
+            event_id: the event.
+            out: where the first file goes; further ones, of a long clip, beside it as
+                ``<name>.part1.mp4`` and so on.
+
+        Returns:
+            The files written, in order of time.
+        """
+        clip = self.event(event_id).get("clip") or {}
+        files = []
+        for number in range(1 + len(clip.get("parts") or ())):
+            content = self._answer(
+                "GET", f"events/{event_id}/clip", params={"part": number}
+            ).content
+            file = out.with_stem(f"{out.stem}.part{number}") if number else out
+            fresh = out.with_name(f".{file.name}.part")
+            fresh.write_bytes(content)
+            fresh.replace(file)
+            files.append(file)
+        return files
 
     def _get(self, path: str, query: Mapping[str, Any]) -> dict[str, Any]:
         document: dict[str, Any] = self._answer("GET", path, params=query).json()

@@ -16,9 +16,10 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 from rich.live import Live
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from storeguard import cli_clips, cli_events, cli_models, cli_train
+from storeguard import cli_clips, cli_engine, cli_events, cli_models, cli_train
 from storeguard.addresses import redact, resolve_source
 from storeguard.api_client import ApiClient
 from storeguard.cli_events import event_table
@@ -38,6 +39,7 @@ for name, commands in (
     ("events", cli_events.app),
     ("clips", cli_clips.app),
     ("models", cli_models.app),
+    ("engine", cli_engine.app),
     ("train", cli_train.app),
 ):
     app.add_typer(commands, name=name)
@@ -62,7 +64,8 @@ def main() -> None:
     try:
         app()
     except StoreguardError as error:
-        console.print(f"[bold red]error:[/] {redact(str(error))}", highlight=False, soft_wrap=True)
+        told = escape(redact(str(error)))
+        console.print(f"[bold red]error:[/] {told}", highlight=False, soft_wrap=True)
         sys.exit(2)
 
 

@@ -84,7 +84,7 @@ def get_clip(
     url: Url = DEFAULT_URL,
     token: Token = None,
 ) -> None:
-    """Write an event's clip to a file."""
+    """Write an event's clip to a file; further files of a long one beside it (NAME.part1.mp4)."""
     with ApiClient(url, token=token) as api:
         _save(api, event_id, out)
 
@@ -142,9 +142,10 @@ def _exists(api: ApiClient, event_id: str) -> bool:
 
 def _save(api: ApiClient, event_id: str, out: Path) -> None:
     try:
-        size = api.save_clip(event_id, out)
+        files = api.save_clip(event_id, out)
     except OSError as error:
         if isinstance(error, StoreError):
             raise
         raise ConfigError(f"{out}: cannot be written: {error.strerror}") from None
-    console.print(f"{out}: {size} bytes")
+    for file in files:
+        console.print(f"{file}: {file.stat().st_size} bytes")

@@ -131,8 +131,28 @@ class PersonRule(RecordSettings):
     """As in the rules about zones: the longest silence of the camera that a stay bridges."""
 
 
+class ShopliftingRule(ZoneAnchorSettings):
+    """The clip classifier suspects one person of concealing goods, during an event of theirs.
+
+    Who has an open event of a rule in `during` in the same zone is looked at every `cls_every_s`.
+    The score is the mean of the `top_clips` highest clips among those of the last `window_s`.
+    """
+
+    type: Literal["shoplifting_suspected"] = "shoplifting_suspected"
+    during: tuple[Literal["intrusion", "loitering"], ...] = Field(
+        default=("intrusion", "loitering"), min_length=1
+    )
+    threshold: Annotated[float, Field(gt=0, lt=1)] | None = None
+    """Probability from which it is suspected; None takes what the model's training recommends."""
+    cls_every_s: float = Field(default=1.0, ge=0.1, le=60)
+    top_clips: int = Field(default=3, ge=1, le=60)
+    window_s: float = Field(default=10.0, gt=0, le=600)
+    grace_s: float = Field(default=1.0, ge=0, le=600)
+    update_s: float = Field(default=1.0, gt=0, le=600)
+
+
 ZoneRule = Annotated[
-    IntrusionRule | LoiteringRule | LineCrossingRule | OccupancyRule | PersonRule,
+    IntrusionRule | LoiteringRule | LineCrossingRule | OccupancyRule | PersonRule | ShopliftingRule,
     Field(discriminator="type"),
 ]
 
@@ -166,7 +186,19 @@ class ZoneConfig(Settings):
         for kind, times in Counter(rule.type for rule in self.rules).items():
             if times > 1:
                 raise ValueError(f"zone {self.id!r}: rule {kind!r} is given {times} times")
+        kinds = {rule.type for rule in self.rules}
+        for rule in self.rules:
+            if isinstance(rule, ShopliftingRule) and not kinds & set(rule.during):
+                raise ValueError(
+                    f"zone {self.id!r}: rule {rule.type!r} needs a rule beside it whose events it "
+                    f"goes by: {' or '.join(rule.during)}"
+                )
         return self
+
+    @property
+    def shoplifting(self) -> ShopliftingRule | None:
+        """Its rule for the clip classifier, if it has one."""
+        return next((rule for rule in self.rules if isinstance(rule, ShopliftingRule)), None)
 
 
 class ZoneList(Settings):
@@ -268,6 +300,11 @@ class CameraConfig(Settings):
         _require_unique("zone", (zone.id for zone in zones))
         return zones
 
+    @property
+    def classifies(self) -> bool:
+        """Whether a rule of its zones needs the clip classifier."""
+        return any(zone.shoplifting for zone in self.zones)
+
 
 # --------------------------------------------------------------------------- models
 
@@ -278,6 +315,24 @@ class BackendName(StrEnum):
     AUTO = "auto"
     ONNXRUNTIME_CPU = "onnxruntime-cpu"
     ONNXRUNTIME_CUDA = "onnxruntime-cuda"
+    OPENVINO = "openvino"
+    TENSORRT = "tensorrt"
+
+
+class Precision(StrEnum):
+    """What a model computes in. INT8 needs an engine built with pictures to calibrate on."""
+
+    FP32 = "fp32"
+    FP16 = "fp16"
+    INT8 = "int8"
+
+
+class EngineSettings(Settings):
+    """Engines: models compiled for one GPU, or converted to one precision, and kept in a folder."""
+
+    dir: str = "~/.cache/storeguard/engines"
+    build: bool = False
+    """Whether backend `auto` may build a missing or stale engine while it loads, for minutes."""
 
 
 class LayoutName(StrEnum):
@@ -330,8 +385,11 @@ class DetectorSettings(Settings):
     """
 
     model: str = "bundled"
-    """`bundled`, or the path of an ONNX file (or TensorRT engine)."""
+    """`bundled`, or the path of an ONNX file, or of a TensorRT engine with its sidecar."""
     backend: BackendName = BackendName.AUTO
+    precision: Precision | None = None
+    """None takes fp16 with TensorRT, and the model as it is with every other backend."""
+    engines: EngineSettings = EngineSettings()
     layout: LayoutName = LayoutName.AUTO
     resize: Resize = Resize.LETTERBOX
     pixels: Pixels = Pixels.AUTO
@@ -352,6 +410,27 @@ class DetectorSettings(Settings):
     """How long a free detector waits for a fuller batch; at 0 batches form while it is busy."""
     max_queue: int = Field(default=64, ge=1, le=65_536)
     """Frames a replica holds; past it the oldest waiting frame of the fullest camera is refused."""
+
+
+class ClassifierSettings(Settings):
+    """The clip classifier and how it is served; only `shoplifting_suspected` rules use it."""
+
+    enabled: bool | None = None
+    """None starts it if a camera's rules use it; True also where cameras may come to later."""
+    model: str = "bundled"
+    """`bundled`, or the path of an ONNX file."""
+    backend: BackendName = BackendName.AUTO
+    precision: Precision | None = None
+    """None takes fp16 with TensorRT, and the model as it is with every other backend."""
+    engines: EngineSettings = EngineSettings()
+    replicas: int = Field(default=1, ge=1, le=256)
+    num_cpus: float = Field(default=0.5, ge=0, le=128)
+    num_gpus: float = Field(default=0.0, ge=0, le=8)
+    threads: int = Field(default=1, ge=0, le=256)
+    max_batch: int = Field(default=4, ge=1, le=64)
+    max_wait_ms: float = Field(default=0.0, ge=0, le=1000)
+    max_queue: int = Field(default=16, ge=1, le=4096)
+    """Clips a replica holds; past it the oldest waiting clip of the fullest camera is refused."""
 
 
 class TrackerSettings(Settings):
@@ -456,6 +535,7 @@ class PlacementSettings(Settings):
     camera_resource: float = Field(default=0.0, ge=0, le=1000)
     camera_cpus: float = Field(default=0.0, ge=0, le=128)
     detector_resources: dict[str, float] = Field(default_factory=dict)
+    classifier_resources: dict[str, float] = Field(default_factory=dict)
 
 
 class StoreConfig(Settings):
@@ -464,6 +544,7 @@ class StoreConfig(Settings):
     store: Id = "store"
     data_dir: Path = Path("storeguard-data")
     detector: DetectorSettings = DetectorSettings()
+    classifier: ClassifierSettings = ClassifierSettings()
     tracker: TrackerSettings = TrackerSettings()
     events: EventStoreSettings = EventStoreSettings()
     storage: StorageSettings = StorageSettings()
@@ -477,6 +558,13 @@ class StoreConfig(Settings):
     def _unique_cameras(cls, cameras: tuple[CameraConfig, ...]) -> tuple[CameraConfig, ...]:
         _require_unique("camera", (camera.id for camera in cameras))
         return cameras
+
+    @property
+    def classifies(self) -> bool:
+        """Whether the clip classifier is started."""
+        if self.classifier.enabled is not None:
+            return self.classifier.enabled
+        return any(camera.classifies for camera in self.cameras)
 
 
 def _require_unique(what: str, ids: Iterable[str]) -> None:

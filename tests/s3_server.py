@@ -55,7 +55,7 @@ class S3Process:
             self._process = subprocess.Popen(
                 [
                     program, "server", f"-dir={self.folder}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1",
-                    "-s3", f"-s3.config={config}", "-volume.max=4", "-master.volumeSizeLimitMB=64",
+                    "-s3", f"-s3.config={config}", "-s3.port.iceberg=0", "-s3.port.lance=0", "-volume.max=4", "-master.volumeSizeLimitMB=64",
                     "-master.telemetry=false", "-master.electionTimeout=1s", f"-filer.localSocket={self.folder}/filer.sock",
                     f"-s3.localSocket={self.folder}/s3.sock", *ports, *grpc,
                 ],

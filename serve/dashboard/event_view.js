@@ -51,6 +51,7 @@ export class EventView {
     if (this.event?.event_id !== event.event_id || event.version <= this.event.version) return;
     this.event = event;
     if (this.mediaKey(event) !== this.media.dataset.key) this.showMedia(event);
+    else if (event.clip?.uri) this.showParts(Number(this.partNote.dataset.part)); // it may have grown
     this.showFacts(event);
   }
 
@@ -187,34 +188,57 @@ export class EventView {
     }
   }
 
+  /** A video that plays the clip's files one after the other, and what belongs below it. */
   player(event, still, fault) {
-    const source = pathOf("events", event.event_id, "clip");
+    let part = 0;
     const video = element("video", {
-      controls: true, preload: "metadata", playsInline: true, src: source, poster: still ?? undefined,
-      "aria-label": `Clip: ${sentence(event)}`,
-      on: { error: () => this.explain(video, source, fault) },
-    });
-    const into_s = (Date.parse(event.started_at) - Date.parse(event.clip.start ?? "")) / 1000;
-    const jump = element("button", {
-      type: "button", className: "small",
+      controls: true, preload: "metadata", playsInline: true, src: clipPath(event, 0),
+      poster: still ?? undefined, "aria-label": `Clip: ${sentence(event)}`,
       on: {
-        click: () => {
-          video.currentTime = Math.max(0, into_s - LEAD_S);
+        error: () => this.explain(video, clipPath(event, part), fault),
+        ended: () => {
+          if (part >= numParts(this.event)) return; // of the event as it is by now
+          show(part + 1);
           video.play().catch(() => {});
         },
       },
-    }, "Play from the event");
-    const links = element(
-      "div",
-      { className: "buttons" },
-      into_s > LEAD_S ? jump : null,
-      element("a", { href: source, download: `${event.event_id}.${ending(event.clip.uri)}` }, "Download"),
+    });
+    const show = (next) => {
+      part = next;
+      video.src = clipPath(event, part);
+      this.showParts(part);
+    };
+    const into_s = (Date.parse(event.started_at) - Date.parse(event.clip.start ?? "")) / 1000;
+    this.jump = into_s > LEAD_S ? element("button", {
+      type: "button", className: "small",
+      on: {
+        click: () => {
+          if (part !== 0) show(0);
+          video.currentTime = Math.max(0, into_s - LEAD_S); // kept until the file is open
+          video.play().catch(() => {});
+        },
+      },
+    }, "Play from the event") : null;
+    this.links = element("div", { className: "buttons" });
+    this.partNote = element("p", { className: "parts" });
+    this.showParts(part);
+    return [video, this.links, this.partNote];
+  }
+
+  /** Says which file of the clip plays, and offers all of them. */
+  showParts(part) {
+    const { event } = this;
+    const last = numParts(event);
+    this.partNote.dataset.part = part;
+    tell(this.partNote, last ? `File ${part + 1} of ${last + 1} of this clip; the next follows by itself.` : "");
+    const files = [event.clip, ...(event.clip.parts ?? [])];
+    this.links.replaceChildren(
+      ...[this.jump].filter(Boolean),
+      ...files.map((file, number) => element("a", {
+        href: clipPath(event, number),
+        download: `${event.event_id}${number ? `.part${number}` : ""}.${ending(file.uri)}`,
+      }, last ? `Download ${number + 1}` : "Download")),
     );
-    const parts = event.clip.parts?.length ?? 0;
-    const note = parts
-      ? element("p", { className: "note" }, `The clip goes on in ${parts} further file${parts === 1 ? "" : "s"}.`)
-      : null;
-    return [video, links, note].filter(Boolean);
   }
 
   /** Finds out why a video does not play. */
@@ -233,6 +257,16 @@ export class EventView {
     }
     tell(fault, "This browser cannot play the clip, which is as the camera sent it. It can be downloaded.");
   }
+}
+
+/** How many files a clip has behind its first. */
+function numParts(event) {
+  return event?.clip?.parts?.length ?? 0;
+}
+
+function clipPath(event, part) {
+  const path = pathOf("events", event.event_id, "clip");
+  return part ? `${path}?part=${part}` : path;
 }
 
 function ending(uri) {

@@ -19,12 +19,12 @@ from storeguard.config import (
     Pixels,
     Resize,
 )
-from storeguard.detection.backends import open_backend, sha256_of
 from storeguard.detection.decoders import DECODERS, describe_shapes, recognise
 from storeguard.detection.detections import Detections
 from storeguard.detection.letterbox import PAD_VALUE, Fit, fit
 from storeguard.detection.nms import nms
 from storeguard.errors import ModelError, ModelLayoutError
+from storeguard.inference.backend import EngineOptions, open_backend, sha256_of
 
 BUNDLED_MODEL = "person_yolox_nano.onnx"
 DEFAULT_INPUT_SIZE = 320
@@ -99,7 +99,13 @@ class Detector:
     def __init__(self, settings: DetectorSettings) -> None:
         path = model_path(settings.model)
         threads = settings.threads or max(1, int(settings.num_cpus))
-        self._backend = open_backend(path, settings.backend, threads=threads)
+        options = EngineOptions(
+            settings=settings.engines,
+            precision=settings.precision,
+            max_batch=settings.max_batch,
+            size_wh=_wanted_wh(settings),
+        )
+        self._backend = open_backend(path, settings.backend, threads=threads, options=options)
         self._settings = settings
         self._channels_last = self._is_channels_last(path)
         input_wh = self._input_wh(path)
@@ -127,6 +133,11 @@ class Detector:
         )
         self._whole_batches = self._batches_are_whole()
 
+    @property
+    def input_name(self) -> str:
+        """The name of the model's input in its graph."""
+        return self._backend.input.name
+
     def detect(self, images: NDArray[np.uint8]) -> tuple[list[Detections], DetectTiming]:
         """Find people.
 
@@ -144,7 +155,7 @@ class Detector:
                 f"{images.shape} {images.dtype}"
             )
         started = time.perf_counter()
-        batch = self._to_input(images)
+        batch = self.to_input(images)
         prepared = time.perf_counter()
         outputs = self._run(batch)
         inferred = time.perf_counter()
@@ -174,7 +185,8 @@ class Detector:
             return [self._backend.run(batch)]
         return [self._backend.run(batch[i : i + 1]) for i in range(len(batch))]
 
-    def _to_input(self, images: NDArray[np.uint8]) -> NDArray[np.float32] | NDArray[np.uint8]:
+    def to_input(self, images: NDArray[np.uint8]) -> NDArray[np.float32] | NDArray[np.uint8]:
+        """What the model is fed for these pictures: `images` as for `detect`."""
         if self._channels is Channels.BGR:
             images = images[..., ::-1]
         if not self._channels_last:
@@ -192,6 +204,8 @@ class Detector:
 
     def _is_channels_last(self, path: Path) -> bool:
         shape = self._backend.input.shape
+        if len(shape) != 4:
+            raise ModelError(f"{path}: expected pictures (4 dimensions) as input, got {shape}")
         if shape[3] == 3:
             return True
         if shape[1] in (3, None):
@@ -201,8 +215,7 @@ class Detector:
     def _input_wh(self, path: Path) -> tuple[int, int]:
         shape = self._backend.input.shape
         height, width = shape[1:3] if self._channels_last else shape[2:4]
-        size = self._settings.input_size or DEFAULT_INPUT_SIZE
-        wanted = size if isinstance(size, tuple) else (size, size)
+        wanted = _wanted_wh(self._settings)
         fixed = (width or wanted[0], height or wanted[1])
         if self._settings.input_size is not None and fixed != wanted:
             raise ModelError(
@@ -252,6 +265,11 @@ class Detector:
         except Exception:  # noqa: BLE001 - any failure means: feed it one by one
             return False
         return all(len(array) == 2 for array in outputs.values())
+
+
+def _wanted_wh(settings: DetectorSettings) -> tuple[int, int]:
+    size = settings.input_size or DEFAULT_INPUT_SIZE
+    return size if isinstance(size, tuple) else (size, size)
 
 
 def model_path(model: str) -> Path:

@@ -25,8 +25,9 @@ from pydantic import ValidationError
 
 from storeguard.clock import Clock, SystemClock
 from storeguard.errors import JournalError, NotFoundError
-from storeguard.events.event import Event, EventStatus, Latency
+from storeguard.events.event import Event, EventStatus
 from storeguard.events.journal_file import JournalFile
+from storeguard.events.merging import merged
 
 _log = logging.getLogger(__name__)
 
@@ -292,6 +293,28 @@ class Journal:
             row = self._newest(db, event_id)
         return None if row is None else row[0]
 
+    def without_clip(self, after_seq: int, *, limit: int) -> tuple[int, list[Event]]:
+        """Events that are closed, in their newest version, and know nothing of any video.
+
+        Args:
+            after_seq: only entries behind this one; 0 begins with the oldest.
+            limit: of events.
+
+        Returns:
+            How far was looked, to be passed next time, and the events in the journal's order.
+        """
+        with self._file.reading() as db:
+            (newest,) = db.execute("SELECT IFNULL(MAX(seq), 0) FROM entries").fetchone()
+            rows = db.execute(
+                "SELECT seq, body FROM entries WHERE seq > ? AND is_open = 0 AND confirmed <> 2 "
+                "AND instr(CAST(body AS TEXT), '\"clip\":') = 0 AND NOT EXISTS (SELECT 1 FROM "
+                "entries n WHERE n.event_id = entries.event_id AND n.version > entries.version) "
+                "ORDER BY seq LIMIT ?",
+                (after_seq, limit),
+            ).fetchall()
+        looked = rows[-1][0] if len(rows) == limit else max(newest, after_seq)
+        return looked, [Event.model_validate_json(body) for _, body in rows]
+
     def backlog(self) -> Backlog:
         """How much waits to be stored, and for how long."""
         with self._file.reading() as db:
@@ -455,29 +478,3 @@ class Journal:
         with self._more:
             self._commits += 1
             self._more.notify_all()
-
-
-def merged(newest: Event, incoming: Event) -> Event:
-    """The rules' next version of an event, numbered after `newest`, with what was amended kept.
-
-    Clip, snapshot, keep mark, latency and attributes are added beside the rules; a clip that has
-    been stored is not replaced by one that is only asked for. A closed event stays closed.
-    """
-    clip = incoming.clip
-    if clip is None or (clip.uri is None and newest.clip is not None and newest.clip.uri):
-        clip = newest.clip
-    scores = [score for score in (newest.score, incoming.score) if score is not None]
-    changes: dict[str, object] = {
-        "version": max(newest.version + 1, incoming.version),
-        "clip": clip,
-        "snapshot": incoming.snapshot or newest.snapshot,
-        "keep": incoming.keep or newest.keep,
-        "attributes": {**newest.attributes, **incoming.attributes},
-        "score": max(scores, default=None),
-        "model": incoming.model or newest.model,
-    }
-    if incoming.latency_ms == Latency():
-        changes["latency_ms"] = newest.latency_ms
-    if newest.status is EventStatus.CLOSED and incoming.status is EventStatus.OPEN:
-        changes |= {"status": newest.status, "ended_at": newest.ended_at}
-    return incoming.model_copy(update=changes)

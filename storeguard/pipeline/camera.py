@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import datetime
 
 import numpy as np
@@ -19,11 +19,12 @@ from storeguard.detection.service import Found
 from storeguard.events.event import rfc3339
 from storeguard.pipeline.latency import LatencyRecorder
 from storeguard.pipeline.overlay import PersonMark, Rgb, Scene, draw
+from storeguard.pipeline.person_clips import PersonClips
 from storeguard.pipeline.slot import LatestSlot, Sampler
 from storeguard.pipeline.status import CameraState, CameraStatus
 from storeguard.pipeline.verdict import Verdict
 from storeguard.pipeline.wishes import needed_cache_s
-from storeguard.rules.observation import Observation
+from storeguard.rules.observation import ClipScore, Observation
 from storeguard.tracking.tracker import Tracker
 from storeguard.tracking.tracks import Tracks
 from storeguard.video.frame import Frame
@@ -58,6 +59,8 @@ class CameraPipeline:
         self.camera = camera
         self.on_their_way = 0
         """Frames of this camera that are on their way through the detector."""
+        self.clips = PersonClips(camera)
+        """What the clip classifier is given."""
         self._tracker = Tracker(tracker)
         self._epoch = epoch
         self._clock = clock
@@ -70,6 +73,8 @@ class CameraPipeline:
         self._processed = 0
         self._processed_at: deque[float] = deque(maxlen=512)
         self._lost: Counter[str] = Counter()
+        self._scores: list[ClipScore] = []
+        self._clips_judged = 0
         self._latency = LatencyRecorder(limit=512)
         self._last: tuple[Frame, Observation] | None = None
         self._verdict = Verdict(camera.id)
@@ -86,6 +91,7 @@ class CameraPipeline:
         if camera.detect_fps != self.camera.detect_fps:
             self._sampler = Sampler(camera.detect_fps)
         self.camera = camera
+        self.clips.reconfigure(camera)
 
     def offer(self, frame: Frame) -> None:
         """Keep a frame if it is due at `detect_fps`, in place of one still waiting.
@@ -94,6 +100,7 @@ class CameraPipeline:
         """
         if frame.scene_cut:
             self._cut.set()
+        self.clips.offer(frame)
         if not self._sampler.wants(frame.time_s, scene_cut=frame.scene_cut):
             return
         self._sampled += 1
@@ -155,7 +162,10 @@ class CameraPipeline:
             epoch=self._epoch,
             seq=self._seq,
             step_s=self._step_s(frame),
+            clip_scores=self._scores,
         )
+        self._scores = []
+        self.clips.seen(frame, observation)
         self._seq += 1
         self._processed += 1
         self._processed_at.append(self._clock.monotonic())
@@ -169,8 +179,15 @@ class CameraPipeline:
         return max(0.0, frame.time_s - self._last[0].time_s)
 
     def judged(self, verdict: Verdict) -> None:
-        """Keep what the rules said, for the overlay and the status."""
+        """Keep what the rules said, for the overlay, the status and the clips."""
         self._verdict = verdict
+        self.clips.judged(verdict)
+
+    def classified(self, scores: Iterable[ClipScore]) -> None:
+        """Take in what the clip classifier said; it goes on with the next observation."""
+        fresh = list(scores)
+        self._scores += fresh
+        self._clips_judged += len(fresh)
 
     def picture(self) -> Rgb | None:
         """(height, width, 3) uint8 RGB: the last processed frame with its overlay; None before."""
@@ -219,6 +236,7 @@ class CameraPipeline:
             frames_processed=self._processed,
             dropped=dict(lost),
             people_in_view=len(self._last[1].person_id) if self._last else 0,
+            clips_judged=self._clips_judged,
             num_events=self._verdict.num_events,
             reconnects=reader.reconnects,
             last_error=reader.last_error,
@@ -236,14 +254,21 @@ class CameraPipeline:
 
 
 def observe(
-    tracks: Tracks, frame: Frame, *, camera_id: str, epoch: str, seq: int, step_s: float
+    tracks: Tracks,
+    frame: Frame,
+    *,
+    camera_id: str,
+    epoch: str,
+    seq: int,
+    step_s: float,
+    clip_scores: Iterable[ClipScore] = (),
 ) -> Observation:
     """A tracker's answer for one frame as an observation: ids made unique, boxes as fractions.
 
     Args:
         tracks: who was seen, in pixels of the frame.
         frame: the frame.
-        camera_id, epoch, seq, step_s: as in `Observation`.
+        camera_id, epoch, seq, step_s, clip_scores: as in `Observation`.
     """
     width, height = frame.wh
     size = np.array([width, height, width, height], dtype=np.float32)
@@ -257,6 +282,7 @@ def observe(
         score=tracks.score,
         step_s=step_s,
         age_s=tracks.age_s,
+        clip_scores=tuple(clip_scores),
     )
 
 

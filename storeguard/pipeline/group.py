@@ -11,6 +11,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from storeguard.classification.classifier import ClassifierInfo
+from storeguard.classification.service import ClipBatch
 from storeguard.clock import Clock, SystemClock
 from storeguard.config import CameraConfig, Pace, SmartRecord, TrackerSettings
 from storeguard.detection.detector import DetectorInfo
@@ -22,6 +24,7 @@ from storeguard.pipeline.asked import RecordingAnswer
 from storeguard.pipeline.camera import CameraPipeline, new_epoch
 from storeguard.pipeline.outbox import ObserveCall, Outbox
 from storeguard.pipeline.overlay import encode_jpeg
+from storeguard.pipeline.person_clips import ClipRequest
 from storeguard.pipeline.recording import CameraRecorder, RecordingPlace
 from storeguard.pipeline.status import CameraStatus
 from storeguard.pipeline.verdict import Verdict
@@ -34,6 +37,20 @@ _log = logging.getLogger(__name__)
 _LAST_VERDICTS_S = 1.0
 
 DetectCall = Callable[[FrameBatch], Awaitable[Sequence[Found]]]
+ClassifyCall = Callable[[ClipBatch], Awaitable[Sequence[float | None]]]
+
+
+@dataclass(frozen=True, slots=True)
+class ClipJudge:
+    """The clip classifier, as a group reaches it.
+
+    Attributes:
+        info: what it is.
+        classify: a probability a clip; None for one it had no time for.
+    """
+
+    info: ClassifierInfo
+    classify: ClassifyCall
 
 
 @dataclass(slots=True)
@@ -79,6 +96,7 @@ class CameraGroup:
         observe: hands observations to the rules.
         tracker: how people are followed.
         recording: where cameras record to; None records nothing.
+        clip_judge: the clip classifier; None leaves `shoplifting_suspected` rules without scores.
         clock: time, injected.
         gather_s: after a frame arrives, wait this long for those of other cameras, if any may come.
         max_calls: detector calls under way at once.
@@ -93,6 +111,7 @@ class CameraGroup:
         observe: ObserveCall,
         tracker: TrackerSettings,
         recording: RecordingPlace | None = None,
+        clip_judge: ClipJudge | None = None,
         clock: Clock | None = None,
         gather_s: float = 0.01,
         max_calls: int = 3,
@@ -102,6 +121,8 @@ class CameraGroup:
         self._detect = detect
         self._tracker = tracker
         self._recording = recording
+        self._clip_judge = clip_judge
+        self._judging: set[str] = set()
         self._clock = clock or SystemClock()
         self._gather_s = gather_s
         self._call_timeout_s = call_timeout_s
@@ -306,6 +327,7 @@ class CameraGroup:
                 if observation is not None:
                     self._show(frame, observation)
                     self._outbox.put(observation)
+                    self._judge_clips(pipeline)
         except TimeoutError:
             self._lose(taken, "detector_timeout")
         except Exception as error:  # noqa: BLE001 - a replica's death has many names
@@ -319,6 +341,37 @@ class CameraGroup:
             self._slots.release()
             if any(pipeline.waiting for pipeline, _ in taken):
                 self._wake.set()
+
+    def _judge_clips(self, pipeline: CameraPipeline) -> None:
+        """Have the clips judged that are due; one call a camera at a time."""
+        judge, camera_id = self._clip_judge, pipeline.camera.id
+        if judge is None or camera_id in self._judging:
+            return
+        if requests := pipeline.clips.due():
+            self._judging.add(camera_id)
+            self._spawn(self._classify(pipeline, requests, judge))
+
+    async def _classify(
+        self, pipeline: CameraPipeline, requests: list[ClipRequest], judge: ClipJudge
+    ) -> None:
+        camera_id = pipeline.camera.id
+        try:
+            clips = await self._loop.run_in_executor(
+                self._pool, lambda: np.stack([request.cut() for request in requests])
+            )
+            answer = await asyncio.wait_for(
+                judge.classify(ClipBatch(camera_id, clips)), self._call_timeout_s
+            )
+        except Exception as error:  # noqa: BLE001 - a replica's death has many names
+            _log.warning("camera %r: the clip classifier did not answer: %r", camera_id, error)
+        else:
+            pipeline.classified(
+                request.scored(probability, judge.info)
+                for request, probability in zip(requests, answer, strict=True)
+                if probability is not None
+            )
+        finally:
+            self._judging.discard(camera_id)
 
     def _show(self, frame: Frame, observation: Observation) -> None:
         member = self._members.get(frame.camera_id)

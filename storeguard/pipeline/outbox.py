@@ -24,6 +24,8 @@ class Outbox:
     Args:
         observe: delivers a batch; raises if the rules could not be reached.
         judged: called with each verdict that comes back.
+        answer_s: an answer that takes longer is given up, and the batch sent again. What a hung
+            receiver takes in all the same it knows when it comes again.
         limit: most observations kept; one more while as many are being sent.
         linger_s: wait this long for more before sending.
     """
@@ -36,11 +38,13 @@ class Outbox:
         observe: ObserveCall,
         judged: Callable[[Verdict], None],
         *,
+        answer_s: float = 10.0,
         limit: int = 4096,
         linger_s: float = 0.02,
     ) -> None:
         self._observe = observe
         self._judged = judged
+        self._answer_s = answer_s
         self._limit = limit
         self._linger_s = linger_s
         self._waiting: deque[Observation] = deque()
@@ -82,7 +86,7 @@ class Outbox:
             self._sending = tuple(self._waiting.popleft() for _ in range(size))
             verdicts: Sequence[Verdict] = ()
             try:
-                verdicts = await self._observe(self._sending)
+                verdicts = await asyncio.wait_for(self._observe(self._sending), self._answer_s)
             except asyncio.CancelledError:
                 self._take_back()
                 raise
@@ -92,7 +96,7 @@ class Outbox:
                 _log.warning(
                     "the rules cannot be reached, %d observations wait: %s",
                     len(self._waiting),
-                    error,
+                    str(error) or "no answer in time",
                 )
                 await asyncio.sleep(self._BACKOFF_S[min(attempt, len(self._BACKOFF_S) - 1)])
                 attempt += 1

@@ -10,12 +10,13 @@ from typing import TextIO
 
 import av
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from storeguard.config import DetectorSettings
 from storeguard.detection.detections import Detections
 from storeguard.detection.detector import Detector
-from storeguard.detection.letterbox import place
+from storeguard.detection.letterbox import Fit, place
 from storeguard.errors import ConfigError, DatasetError, SourceError
 from storeguard.video.frame import Frame
 
@@ -40,13 +41,7 @@ def detect_folder(
         SourceError: a picture cannot be read; it names the file.
         ConfigError: `out` cannot be written.
     """
-    if not folder.is_dir():
-        raise DatasetError(f"{folder}: expected a folder of pictures")
-    files = sorted(
-        path for path in folder.iterdir() if path.suffix.lower() in ENDINGS and path.is_file()
-    )
-    if not files:
-        raise DatasetError(f"{folder}: no picture in it ({', '.join(sorted(ENDINGS))})")
+    files = find_pictures(folder)
     detector = Detector(settings)
     with _opened(out) as lines:
         for done, path in enumerate(files, start=1):
@@ -61,8 +56,38 @@ def detect_folder(
     return len(files)
 
 
+def find_pictures(folder: Path) -> list[Path]:
+    """The picture files of a folder, by name.
+
+    Raises:
+        DatasetError: the folder is missing or holds no picture.
+    """
+    if not folder.is_dir():
+        raise DatasetError(f"{folder}: expected a folder of pictures")
+    files = sorted(
+        path for path in folder.iterdir() if path.suffix.lower() in ENDINGS and path.is_file()
+    )
+    if not files:
+        raise DatasetError(f"{folder}: no picture in it ({', '.join(sorted(ENDINGS))})")
+    return files
+
+
 def detect_picture(detector: Detector, path: Path) -> Detections:
     """People in one picture file, in its pixels (after its EXIF orientation).
+
+    Raises:
+        SourceError: it cannot be read.
+    """
+    canvas, where = fitted_picture(detector, path)
+    found, _ = detector.detect(canvas[np.newaxis])
+    return where.to_source(found[0])
+
+
+def fitted_picture(detector: Detector, path: Path) -> tuple[NDArray[np.uint8], Fit]:
+    """One picture file as the detector wants it, and where in it the picture went.
+
+    Returns:
+        (height, width, 3) uint8 RGB of the detector's input size.
 
     Raises:
         SourceError: it cannot be read.
@@ -84,10 +109,9 @@ def detect_picture(detector: Detector, path: Path) -> Detections:
     )
     where = detector.info.fit(frame.wh)
     width, height = detector.info.input_wh
-    canvas = np.empty((1, height, width, 3), np.uint8)
-    place(frame, where, canvas[0])
-    found, _ = detector.detect(canvas)
-    return where.to_source(found[0])
+    canvas = np.empty((height, width, 3), np.uint8)
+    place(frame, where, canvas)
+    return canvas, where
 
 
 def _opened(out: Path) -> TextIO:

@@ -16,7 +16,15 @@ from typing import Self, TextIO
 import av
 import numpy as np
 
-from storeguard.config import CameraConfig, DetectorSettings, Pace, TrackerSettings, ZoneConfig
+from storeguard.classification.classifier import ClipClassifier
+from storeguard.config import (
+    CameraConfig,
+    ClassifierSettings,
+    DetectorSettings,
+    Pace,
+    TrackerSettings,
+    ZoneConfig,
+)
 from storeguard.detection.detector import Detector
 from storeguard.detection.letterbox import place
 from storeguard.errors import EmptySourceError, RecordingError, StorageError
@@ -24,10 +32,11 @@ from storeguard.events.event import Event, EventStatus, ModelRef
 from storeguard.pipeline.camera import observe, scene_of
 from storeguard.pipeline.latency import LatencyRecorder
 from storeguard.pipeline.overlay import Rgb, draw
+from storeguard.pipeline.person_clips import PersonClips
 from storeguard.pipeline.report import Frames, RunReport, latency_document
 from storeguard.pipeline.verdict import Verdict
 from storeguard.rules.engine import CameraRules
-from storeguard.rules.observation import Observation
+from storeguard.rules.observation import ClipScore, Observation
 from storeguard.rules.ongoing import OpenEvent
 from storeguard.tracking.tracker import Tracker
 from storeguard.tracking.tracks import Tracks
@@ -72,6 +81,7 @@ class VideoProcessor:
     Args:
         detector: what to look for people with.
         tracker: how people are followed.
+        classifier: which clip classifier `shoplifting_suspected` rules are judged by.
         progress: called with each processed frame's number.
     """
 
@@ -79,11 +89,13 @@ class VideoProcessor:
         self,
         detector: DetectorSettings,
         tracker: TrackerSettings | None = None,
+        classifier: ClassifierSettings | None = None,
         *,
         progress: Callable[[int], None] = lambda _: None,
     ) -> None:
         self._detector = Detector(detector)
         self._tracker_settings = tracker or TrackerSettings()
+        self._classifier_settings = classifier or ClassifierSettings()
         self._progress = progress
 
     def process(
@@ -100,7 +112,8 @@ class VideoProcessor:
         camera = CameraConfig(
             id="video", source=str(video), pace=Pace.FAST, zones=options.zones, detect_fps=240
         )
-        run = _Run(self._detector, self._tracker_settings, camera)
+        classifier = ClipClassifier(self._classifier_settings) if camera.classifies else None
+        run = _Run(self._detector, self._tracker_settings, camera, classifier)
         started = time.perf_counter()
         with _Writers(outputs or ProcessOutputs()) as writers:
             for frame in self._chosen(camera, options, run):
@@ -117,7 +130,7 @@ class VideoProcessor:
     @staticmethod
     def _chosen(camera: CameraConfig, options: ProcessOptions, run: _Run) -> Iterator[Frame]:
         for frame in read_frames(camera, start=options.started_at):
-            run.received += 1
+            run.receive(frame)
             if frame.index % options.every:
                 continue
             yield frame
@@ -128,8 +141,18 @@ class VideoProcessor:
 class _Run:
     """The hot loop of one video: detect, follow, judge, write."""
 
-    def __init__(self, detector: Detector, tracker: TrackerSettings, camera: CameraConfig) -> None:
+    def __init__(
+        self,
+        detector: Detector,
+        tracker: TrackerSettings,
+        camera: CameraConfig,
+        classifier: ClipClassifier | None,
+    ) -> None:
         self._detector = detector
+        self._classifier = classifier
+        self._clips = PersonClips(camera)
+        self._scores: list[ClipScore] = []
+        self._num_cls_calls = 0
         self._camera = camera
         self._tracker = Tracker(tracker)
         info = detector.info
@@ -146,6 +169,12 @@ class _Run:
         self.received = 0
         self.processed = 0
 
+    def receive(self, frame: Frame) -> None:
+        """Every decoded frame, also one that is passed over: clips are cut from all."""
+        self.received += 1
+        if self._classifier is not None:
+            self._clips.offer(frame)
+
     def step(self, frame: Frame, writers: _Writers) -> None:
         started = time.perf_counter()
         tracks = self._follow(frame)
@@ -157,8 +186,10 @@ class _Run:
             epoch=_EPOCH,
             seq=self.processed,
             step_s=0.0 if self._last_s is None else frame.time_s - self._last_s,
+            clip_scores=self._scores,
         )
         self._emit(self._rules.step(observation), writers)
+        self._scores = self._judge(frame, observation)
         writers.tracks(frame.index + 1, tracks)
         if writers.wants_video:
             writers.frame(frame, self._picture(frame, observation))
@@ -189,7 +220,7 @@ class _Run:
             fps_effective=round(self.processed / seconds, 2),
             latency_ms=latency_document(self._latency),
             warm_up_frames=self._latency.warm_up_frames,
-            cls_calls=None,
+            cls_calls=None if self._classifier is None else self._num_cls_calls,
             events_by_type=dict(self._events),
             zones=self._camera.zones,
         )
@@ -211,6 +242,32 @@ class _Run:
         )
         return tracks
 
+    def _judge(self, frame: Frame, observation: Observation) -> list[ClipScore]:
+        """The clips that are due, judged at once; the rules hear of it with the next frame."""
+        if self._classifier is None:
+            return []
+        started = time.perf_counter()
+        info = self._classifier.info
+        self._clips.seen(frame, observation)
+        self._clips.judged(self._verdict())
+        requests = self._clips.due()
+        if not requests:
+            return []
+        scores = self._classifier.score([request.cut() for request in requests])
+        self._num_cls_calls += 1
+        self._latency.add(cls=(time.perf_counter() - started) * 1e3)
+        return [
+            request.scored(float(score), info)
+            for request, score in zip(requests, scores, strict=True)
+        ]
+
+    def _verdict(self) -> Verdict:
+        return Verdict(
+            camera_id=self._camera.id,
+            dwell=tuple(self._rules.dwell()),
+            open_events=tuple(self._open.values()),
+        )
+
     def _emit(self, events: list[Event], writers: _Writers) -> None:
         for event in events:
             if event.version == 1:
@@ -224,12 +281,8 @@ class _Run:
             writers.event(event)
 
     def _picture(self, frame: Frame, observation: Observation) -> Rgb:
-        verdict = Verdict(
-            camera_id=self._camera.id,
-            dwell=tuple(self._rules.dwell()),
-            open_events=tuple(self._open.values()),
-        )
-        return draw(frame.rgb(), scene_of(self._camera, observation, verdict, fps=self._fps))
+        scene = scene_of(self._camera, observation, self._verdict(), fps=self._fps)
+        return draw(frame.rgb(), scene)
 
 
 class _Writers:

@@ -27,6 +27,7 @@ _GATHER_S: Final = 0.4
 _REPLAN: Final = timedelta(seconds=10)  # an open event's recording is extended in such steps
 _TOLERANCE: Final = timedelta(milliseconds=5)
 _COOL_OFF_S: Final = 5.0  # after a recording that could not be written
+_AHEAD: Final = timedelta(seconds=30)  # of the camera's present; no event is that early
 _MAX_SETTLED: Final = 256  # events remembered after all is told about them
 
 
@@ -130,7 +131,9 @@ class Recordings:
             if wanted.event_id in going.events and self._extend(going, wanted, target):
                 return True
         start = max([wanted.start, oldest, *(end for _, end in wanted.covered)])
-        if target <= start or (wanted.covered and now <= start + _TOLERANCE):
+        if wanted.final and start > now + _AHEAD:
+            wanted.error = wanted.error or "the camera's clock was set back before its time came"
+        elif target <= start or (wanted.covered and now <= start + _TOLERANCE):
             wanted.error = wanted.error or (None if wanted.covered else "nothing of it was kept")
         elif self._writer.paused is not None:
             wanted.error = self._writer.paused

@@ -7,11 +7,13 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
+from storeguard.classification.clip import CLIP_S
 from storeguard.config import (
     CameraConfig,
     LoiteringRule,
     OccupancyRule,
     RecordSettings,
+    ShopliftingRule,
 )
 from storeguard.events.clip_link import Wish
 from storeguard.events.event import Event, EventStatus
@@ -165,6 +167,8 @@ def needed_cache_s(camera: CameraConfig) -> float:
         match rule:
             case LoiteringRule(loiter_s=delay_s) | OccupancyRule(for_s=delay_s):
                 pass
+            case ShopliftingRule(window_s=window_s):
+                delay_s = window_s + CLIP_S
             case _:
                 delay_s = 0.0
         if rule.record:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime, timedelta
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -15,6 +15,7 @@ from storeguard.config import (
     LoiteringRule,
     OccupancyRule,
     PersonRule,
+    ShopliftingRule,
     ZoneConfig,
 )
 from storeguard.errors import CheckpointError
@@ -27,13 +28,16 @@ from storeguard.rules.occupancy import OccupancyState
 from storeguard.rules.ongoing import Dwell, OpenEvent
 from storeguard.rules.person import PersonState
 from storeguard.rules.scene import Scene
+from storeguard.rules.shoplifting import ShopliftingState
 from storeguard.rules.visit import Change, Memory, Visit
 from storeguard.rules.zone import Line, Point, Zone, Zones
 
 _MAX_OLD_EPOCHS = 64
 """Ended epochs whose late observations are still known for what they are."""
 
-_Rule = IntrusionRule | LoiteringRule | LineCrossingRule | OccupancyRule | PersonRule
+_Rule = (
+    IntrusionRule | LoiteringRule | LineCrossingRule | OccupancyRule | PersonRule | ShopliftingRule
+)
 _Key = tuple[str | None, str]  # zone id (None: the whole picture), rule type
 
 
@@ -355,10 +359,20 @@ class CameraRules:
             dwell_s=change.dwell_s,
             score=change.score,
             box_xyxy=change.box_xyxy,
-            model=self._model,
+            model=change.model or self._model,
             rule=change.rule,
-            attributes=change.attributes,
+            attributes=change.attributes | self._judgement_beside(key, change.person_id),
         )
+
+    def _judgement_beside(self, key: _Key, person_id: str | None) -> dict[str, Any]:
+        """What the clip classifier made of a person, for the events of theirs that it went by."""
+        state = self._states.get((key[0], EventType.SHOPLIFTING_SUSPECTED.value))
+        if not isinstance(state, ShopliftingState) or person_id is None:
+            return {}
+        if key[1] not in state.settings.during:
+            return {}
+        judged = state.judgement(person_id)
+        return {} if judged is None else {"shoplifting": judged.document()}
 
 
 def _rules_of(camera: CameraConfig) -> Iterator[tuple[ZoneConfig | None, _Rule]]:
@@ -395,6 +409,8 @@ def _begin(rule: _Rule, zone: ZoneConfig | None, area: Zone | None) -> _RuleStat
             return PersonState(rule, area)
         case LineCrossingRule():
             return LineCrossingState(rule, _line(zone))
+        case ShopliftingRule():
+            return ShopliftingState(rule, area)
 
 
 def _change(state: _RuleState, rule: _Rule, zone: ZoneConfig | None, area: Zone | None) -> None:
@@ -406,6 +422,8 @@ def _change(state: _RuleState, rule: _Rule, zone: ZoneConfig | None, area: Zone 
         case OccupancyState(), OccupancyRule():
             state.reconfigure(rule, area)
         case PersonState(), PersonRule():
+            state.reconfigure(rule, area)
+        case ShopliftingState(), ShopliftingRule():
             state.reconfigure(rule, area)
         case LineCrossingState(), LineCrossingRule():
             state.reconfigure(rule, _line(zone))

@@ -8,6 +8,27 @@ from datetime import datetime
 import numpy as np
 from numpy.typing import NDArray
 
+from storeguard.events.event import ModelRef
+
+
+@dataclass(frozen=True, slots=True)
+class ClipScore:
+    """What the clip classifier said about two seconds of one person.
+
+    Attributes:
+        person_id: who.
+        captured_at: aware UTC capture time of the clip's last picture.
+        score: probability 0..1 that goods are being concealed.
+        threshold: the one the model's training recommends.
+        model: the classifier.
+    """
+
+    person_id: str
+    captured_at: datetime
+    score: float
+    threshold: float
+    model: ModelRef
+
 
 @dataclass(frozen=True, slots=True)
 class Observation:
@@ -26,6 +47,7 @@ class Observation:
             came or went did so somewhere in between: rules take the middle.
         age_s: (n,) float64, seconds since each person's track was first seen, which is a frame or
             more before it is sure enough to be reported; None counts as all 0.
+        clip_scores: what the clip classifier has said since the observation before.
     """
 
     camera_id: str
@@ -37,6 +59,7 @@ class Observation:
     score: NDArray[np.float32]
     step_s: float = 0.0
     age_s: NDArray[np.float64] | None = None
+    clip_scores: tuple[ClipScore, ...] = ()
 
     def __post_init__(self) -> None:
         n = len(self.person_id)

@@ -68,6 +68,7 @@ class Scene:
         self.at = observation.captured_at
         self.since_previous = timedelta(0) if previous_at is None else self.at - previous_at
         self.new_epoch = new_epoch
+        self.clip_scores = observation.clip_scores
         self.person_id = observation.person_id
         self.xyxy = _tidy(observation.xyxy)
         self.score = _tidy(observation.score)

@@ -23,14 +23,15 @@ from storeguard.config import (
     LoiteringRule,
     OccupancyRule,
     PersonRule,
+    ShopliftingRule,
     ZoneAnchorSettings,
 )
-from storeguard.events.event import EventStatus
+from storeguard.events.event import EventStatus, ModelRef
 from storeguard.rules.cooldown import Cooldown
 from storeguard.rules.scene import Box, Scene, Sighting
 from storeguard.rules.zone import Zone
 
-R = TypeVar("R", bound=IntrusionRule | LoiteringRule | OccupancyRule | PersonRule)
+R = TypeVar("R", bound=IntrusionRule | LoiteringRule | OccupancyRule | PersonRule | ShopliftingRule)
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +42,7 @@ class Change:
         version: 1 when the event opens, then counting up.
         person_id: None for events that are not about one person.
         rule: the settings that fired, JSON-able.
+        model: whose score it is; None means the detector's.
 
     The others are as in `storeguard.events.event.Event`.
     """
@@ -55,6 +57,7 @@ class Change:
     box_xyxy: Box | None
     rule: dict[str, Any]
     attributes: dict[str, Any]
+    model: ModelRef | None = None
 
 
 @dataclass(slots=True)

@@ -248,6 +248,14 @@ class Spool:
                     size += entry.stat().st_size
         return waiting, size
 
+    def interrupted(self) -> int:
+        """How many recordings were going on when their process died, and wait for `recover`."""
+        found = sum(1 for _ in self.folder.glob(f"*{_EVENTS}"))
+        if not found:
+            return 0
+        with self.writing(wait=False) as abandoned:
+            return found if abandoned else 0
+
     # ------------------------------------------------------------------ locks and crashes
 
     @contextlib.contextmanager

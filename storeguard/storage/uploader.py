@@ -67,7 +67,8 @@ class UploaderStats:
 
     Attributes:
         waiting: manifests not dealt with; waiting_bytes: size of the spools.
-        oldest_s: age of the oldest of them; None when nothing waits.
+        interrupted: recordings whose process died, and that are not taken over yet.
+        oldest_s: age of the oldest of what waits; None when nothing does.
         clips, snapshots: files stored.
         lost: files that were gone, or damaged, before they could be stored.
         retries: attempts that failed and are repeated.
@@ -76,6 +77,7 @@ class UploaderStats:
 
     waiting: int = 0
     waiting_bytes: int = 0
+    interrupted: int = 0
     oldest_s: float | None = None
     clips: int = 0
     snapshots: int = 0
@@ -159,11 +161,12 @@ class Uploader:
 
     def stats(self) -> UploaderStats:
         """What was done so far, and what waits now."""
-        waiting = size = 0
+        waiting = size = interrupted = 0
         oldest_s: float | None = None
         for spool in self._spools():
             number, held = spool.size()
             waiting, size = waiting + number, size + held
+            interrupted += spool.interrupted()
             if number:
                 first = next(spool.items(), None)
                 # File times are the wall clock's.
@@ -174,6 +177,7 @@ class Uploader:
                 self._stats,
                 waiting=waiting,
                 waiting_bytes=size if waiting else 0,
+                interrupted=interrupted,
                 oldest_s=oldest_s,
             )
 

@@ -403,7 +403,7 @@ def _batch_of_four(folder: Path) -> Path:
         (_grey, {}, ["grey.onnx", "(N, 3, H, W)", "(None, 1, 64, 64)"]),
         (_fixed, {"input_size": 320}, ["fixed.onnx", "416x416", "320x320", "input_size"]),
         (_fixed, {"input_size": (416, 320)}, ["fixed.onnx", "416x416", "416x320"]),
-        (_batch_of_four, {}, ["four.onnx", "Expected: 4"]),
+        (_batch_of_four, {}, ["four.onnx", "expected (4, 3, 64, 64)", "got (1, 3, 64, 64)"]),
     ],
 )
 def test_an_unfit_model_is_told_with_its_file(

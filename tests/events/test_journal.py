@@ -15,7 +15,8 @@ import pytest
 
 from storeguard.errors import JournalError, NotFoundError
 from storeguard.events.event import ClipRef, Event, EventStatus, EventType, Latency, SnapshotRef
-from storeguard.events.journal import Backlog, Journal, merged
+from storeguard.events.journal import Backlog, Journal
+from storeguard.events.merging import merged
 from storeguard.testing import FakeClock
 from tests.events.making import event
 

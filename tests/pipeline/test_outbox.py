@@ -232,6 +232,41 @@ def test_what_was_being_sent_when_it_was_stopped_is_sent_when_it_runs_again() ->
     asyncio.run(main())
 
 
+def test_rules_that_hang_are_asked_again_in_order() -> None:
+    """As with an actor, a call that is given up goes on over there, and is taken in late."""
+
+    async def main() -> None:
+        rules, verdicts = Rules(), list[Verdict]()
+        calls: set[asyncio.Future[list[Verdict]]] = set()
+
+        def observe(batch: Sequence[Observation]) -> Awaitable[list[Verdict]]:
+            call = asyncio.ensure_future(rules.observe(batch))
+            calls.add(call)
+            return asyncio.shield(call)
+
+        outbox = Outbox(observe, verdicts.append, answer_s=0.02, linger_s=0.0)
+        running = asyncio.create_task(outbox.run())
+        rules.gate.clear()
+        outbox.put(observation(0))
+        outbox.put(observation(1))
+        async with asyncio.timeout(WITHIN_S):
+            while len(rules.calls) < 3:  # noqa: ASYNC110 - the outbox's doing, not a flag
+                await asyncio.sleep(0.005)
+        outbox.put(observation(2))
+        rules.gate.set()
+        assert await outbox.flush(WITHIN_S)
+        running.cancel()
+        await asyncio.gather(running, *calls, return_exceptions=True)
+
+        assert rules.calls[:3] == [[0, 1]] * 3
+        assert rules.taken == [0, 1, 2]
+        assert outbox.dropped == 0
+        assert outbox.failures >= 2
+        assert verdicts[-1].num_events == 3
+
+    asyncio.run(main())
+
+
 plans = st.lists(st.sampled_from(["put", "put", "put", "away", "lost", "yield"]), max_size=60)
 
 

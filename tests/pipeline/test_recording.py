@@ -310,6 +310,22 @@ def test_a_closed_event_of_which_nothing_was_kept_is_told_so(till: MakeTill):
     assert "nothing of it was kept" in failures[0].error
 
 
+@pytest.mark.parametrize("ahead_s", [60, 3600])
+def test_an_event_ahead_of_the_cameras_clock_is_told_that_it_has_no_video(
+    till: MakeTill, ahead_s: float
+):
+    """The clock was set back, the camera began anew, and the rules closed what was before."""
+    one = till()
+    one.play(10)
+    one.say(event(start_s=10 + ahead_s, end_s=12 + ahead_s), event("now", start_s=8, end_s=9))
+    failures = [item for item in one.manifests(WishItem) if item.error]
+    assert [link.event_id for item in failures for link in item.links] == ["e1"]
+    assert "clock was set back" in failures[0].error
+    one.play(30)
+    (clip,) = one.clips()
+    assert [link.event_id for link in clip.links] == ["now"]
+
+
 def test_record_false_keeps_none(till: MakeTill):
     one = till()
     one.play(10)

@@ -20,7 +20,7 @@ from serve.api_parts import HealthReport, RecordCommand
 from storeguard.config import ApiSettings, CameraConfig
 from storeguard.detection.batcher import BatcherStats
 from storeguard.errors import ConfigError, NotFoundError, StorageError, StoreError
-from storeguard.events.event import ClipRef, Event, EventStatus, EventType, SnapshotRef
+from storeguard.events.event import ClipPart, ClipRef, Event, EventStatus, EventType, SnapshotRef
 from storeguard.events.journal import Backlog, JournalDrops
 from storeguard.events.keyspace import Change
 from storeguard.events.query import EventQuery, Page
@@ -30,6 +30,7 @@ from storeguard.pipeline.status import CameraState, CameraStatus
 TOKEN = "0123456789abcdef-token"
 START = datetime(2026, 1, 31, 9, 30, tzinfo=UTC)
 CLIP = bytes(range(256)) * 40
+SECOND_FILE = b"the next file of the clip"
 SECRET_SOURCE = "rtsp://user:secret@10.0.0.7/stream1"
 
 
@@ -150,7 +151,11 @@ class MemoryCameras:
 
 class MemoryObjects:
     def __init__(self) -> None:
-        self.files = {"file:///clips/a.mp4": CLIP, "file:///clips/a.jpg": b"\xff\xd8"}
+        self.files = {
+            "file:///clips/a.mp4": CLIP,
+            "file:///clips/b.mp4": SECOND_FILE,
+            "file:///clips/a.jpg": b"\xff\xd8",
+        }
         self.down = False
 
     def size(self, key_or_uri: str) -> int:
@@ -192,7 +197,9 @@ class House:
     """The API and all that stands behind it."""
 
     def __init__(self, api: ApiSettings) -> None:
-        clip = ClipRef(uri="file:///clips/a.mp4", sha256="ab" * 32)
+        later = START + timedelta(seconds=300)
+        more = ClipPart(uri="file:///clips/b.mp4", start=later, end=later, sha256="cd" * 32)
+        clip = ClipRef(uri="file:///clips/a.mp4", sha256="ab" * 32, parts=(more,))
         snapshot = SnapshotRef(uri="file:///clips/a.jpg")
         self.events = MemoryEvents(
             [
@@ -448,6 +455,35 @@ def test_clip_validators(client: Client) -> None:
     part = {"Range": "bytes=0-9"}
     assert client.get(path, headers={**part, "If-Range": etag}).status_code == 206
     assert client.get(path, headers={**part, "If-Range": '"other"'}).status_code == 200
+
+
+def test_a_further_file_of_a_clip(client: Client) -> None:
+    path = "/api/v1/events/event-1/clip"
+    assert client.get(path, params={"part": 0}).content == client.get(path).content == CLIP
+    whole = client.get(path, params={"part": 1})
+    assert whole.content == SECOND_FILE
+    assert whole.headers["etag"] == f'"{"cd" * 32}"'
+    piece = client.get(path, params={"part": 1}, headers={"Range": "bytes=2-4"})
+    assert (piece.status_code, piece.content) == (206, SECOND_FILE[2:5])
+    head = client.head(path, params={"part": 1})
+    assert head.headers["content-length"] == str(len(SECOND_FILE))
+
+
+@pytest.mark.parametrize(
+    ("event_id", "part", "status", "says"),
+    [
+        ("event-1", "2", 404, "no part 2 of its clip, which consists of 2 files, parts 0 to 1"),
+        ("event-3", "1", 404, "no part 1 of its clip, which consists of 1 file, part 0"),
+        ("event-2", "1", 404, "the disk was full"),
+        ("event-1", "-1", 422, "part"),
+        ("event-1", "last", 422, "part"),
+    ],
+)
+def test_a_file_that_a_clip_does_not_have(
+    client: Client, event_id: str, part: str, status: int, says: str
+) -> None:
+    answer = client.get(f"/api/v1/events/{event_id}/clip", params={"part": part})
+    assert_problem(answer, status, says)
 
 
 def test_missing_clips_say_why(house: House, client: Client) -> None:

@@ -27,7 +27,7 @@ from serve.api_parts import HealthReport
 from storeguard.config import ApiSettings, CameraConfig
 from storeguard.detection.batcher import BatcherStats
 from storeguard.errors import NotFoundError, StoreError
-from storeguard.events.event import ClipRef, Event, EventStatus, EventType, SnapshotRef
+from storeguard.events.event import ClipPart, ClipRef, Event, EventStatus, EventType, SnapshotRef
 from storeguard.events.journal import Backlog
 from storeguard.events.keyspace import Change
 from storeguard.events.query import EventQuery, Page, cursor_of, position_from, position_of
@@ -750,6 +750,37 @@ def test_a_clip_plays_and_seeks(house: House, tab: Tab, tmp_path: Path) -> None:
     tab.click("#event-view .view-main button")
     tab.wait("document.querySelector('video').currentTime > 1.9")
     assert tab.run("document.querySelector('video').error") is None
+
+
+def test_the_files_of_a_long_clip_play_one_after_the_other(
+    house: House, tab: Tab, tmp_path: Path
+) -> None:
+    one = event(1)
+    parts = []
+    for name, frames in (("first", 15), ("second", 60)):
+        file = tmp_path / f"{name}.webm"
+        make_video(file, VideoSpec(codec="vp8", num_frames=frames))
+        house.objects.files[f"file:///{name}.webm"] = file.read_bytes()
+        parts.append(ClipPart(uri=f"file:///{name}.webm", start=one.started_at, end=one.started_at))
+    clip = ClipRef(uri=parts[0].uri, start=one.started_at, end=one.started_at)
+    house.events.put(one.model_copy(update={"clip": clip}))
+    tab.open(house.url)
+    tab.click(".event")
+    tab.wait("document.querySelector('video')?.readyState >= 1")
+    assert "File" not in tab.text("#event-view .view-main")
+    longer = clip.model_copy(update={"parts": (parts[1],)})
+    house.events.put(one.model_copy(update={"version": 2, "clip": longer}))  # it grows meanwhile
+    tab.wait_text("#event-view .view-main", "File 1 of 2")
+    tab.run("document.querySelector('video').muted = true")
+    tab.run("void document.querySelector('video').play()")
+    tab.wait_text("#event-view .view-main", "File 2 of 2")
+    tab.wait("document.querySelector('video').currentSrc.endsWith('/clip?part=1')")
+    tab.wait("document.querySelector('video').duration > 1.5")
+    hrefs = "[...document.querySelectorAll('.view-main a')].map(link => link.href)"
+    links = tab.run(hrefs)
+    assert [httpx.get(link).content for link in links] == [
+        house.objects.files[part.uri] for part in parts
+    ]
 
 
 def test_a_camera_is_shown_large_with_its_zones_and_records(house: House, tab: Tab) -> None:

@@ -21,7 +21,7 @@ from storeguard.events.clip_link import StoredClip, Wish, files_of
 from storeguard.events.event import Event, EventStatus, EventType
 from storeguard.events.journal import Journal
 from storeguard.storage.objects import ObjectStore, UploadRetries
-from storeguard.storage.spool import ClipItem, EventItem, Spool, WishItem
+from storeguard.storage.spool import ClipItem, EventItem, RecordingEvents, Spool, WishItem
 from storeguard.storage.uploader import Patience, Uploader
 from storeguard.testing import FakeClock
 from storeguard.video.recording import ClipFile
@@ -340,6 +340,23 @@ def test_an_unreadable_manifest_is_set_aside_and_the_rest_goes_on(house: House):
     clip(spool, "one", "a")
     assert house.uploader.step() == 1
     assert house.left() == [".000000000000-x.ready.json.damaged"]
+
+
+def test_interrupted_recordings_are_counted_until_they_are_taken_over(house: House):
+    spool = house.spool()
+    spool.note(RecordingEvents(recording_id="r1", links=(wish("a"),)))
+    house.desk.journal_.commit([event("a")])
+    with spool.writing():
+        assert house.uploader.stats().interrupted == 0  # it goes on
+    assert house.uploader.stats().interrupted == 1
+    house.clock.advance(60)
+    while house.uploader.step():
+        pass
+    stats = house.uploader.stats()
+    assert (stats.interrupted, stats.waiting) == (0, 0)
+    clip = house.event("a").clip
+    assert clip is not None
+    assert clip.error is not None
 
 
 def test_its_thread_stores_what_comes_and_drains_on_stop(tmp_path: Path):

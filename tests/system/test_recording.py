@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import contextlib
-import io
 import json
 import os
 import signal
 import time
 from collections.abc import Iterator
-from datetime import datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-import av
 import httpx
 import pytest
 import ray
@@ -23,6 +21,7 @@ from actors.supervisor import NAMESPACE, actor_name
 from serve.runner import RunningStore, free_port, running_store
 from storeguard.config import StoreConfig
 from storeguard.events.commands import STREAM
+from tests.clip_truth import check_clips, frames_of, moment
 from tests.waiting import EVERYWHERE, wait_for
 
 PRE_S, POST_S = 2.0, 1.0
@@ -128,18 +127,6 @@ def with_clip(api: httpx.Client, **query: Any) -> list[dict[str, Any]]:
         for one in events(api, status="closed", **query)
         if (one.get("clip") or {}).get("uri") and one["clip"]["requested_end"] <= one["clip"]["end"]
     ]
-
-
-def moment(text: str) -> datetime:
-    return datetime.fromisoformat(text)
-
-
-def frames_of(content: bytes) -> list[float]:
-    """Decoded pictures' times in seconds; fails if one cannot be decoded."""
-    with av.open(io.BytesIO(content)) as container:
-        times = [float(frame.time) for frame in container.decode(video=0) if frame.time is not None]
-    assert times[0] == 0.0
-    return times
 
 
 def test_an_event_has_a_clip_that_plays_over_http(api: httpx.Client) -> None:
@@ -304,18 +291,4 @@ def test_nothing_is_left_over_and_every_event_knows_its_clip(
         return idle and not events(api, status="open")
 
     wait_for(at_rest)
-    linked: set[str] = set()
-    for one in events(api):
-        clip = one["clip"]
-        assert clip.get("uri") or clip.get("error"), one
-        files = [clip, *clip["parts"]] if clip.get("uri") else []
-        linked |= {file["uri"] for file in files} | {one["snapshot"]["uri"]} - {None}
-        spans = [(file["start"], file["end"]) for file in files]
-        covered = spans and min(spans)[0] <= clip["requested_start"]
-        covered = covered and max(end for _, end in spans) >= clip["requested_end"]
-        assert covered or clip.get("error"), one
-        for file in files:
-            content = Path(file["uri"].removeprefix("file://")).read_bytes()
-            assert frames_of(content)
-    stored = {path.as_uri() for path in (folder / "objects").rglob("*") if path.is_file()}
-    assert stored == linked
+    check_clips(events(api), folder / "objects")

@@ -1,56 +1,23 @@
-"""What runs a model: one small interface, one class per inference library."""
+"""ONNX Runtime: the backend of every machine, and CUDA's simplest one."""
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
-from storeguard.config import BackendName
 from storeguard.errors import BackendUnavailableError, ModelError
-
-Array = NDArray[np.float32] | NDArray[np.uint8]
+from storeguard.inference.backend import Array, ModelInput, model_precision
 
 _ORT_DTYPES = {
     "tensor(float)": np.float32,
     "tensor(float16)": np.float16,
     "tensor(uint8)": np.uint8,
 }
-
-
-@dataclass(frozen=True, slots=True)
-class ModelInput:
-    """A model's only input.
-
-    Attributes:
-        name: its name in the graph.
-        dtype: uint8, float16 or float32.
-        shape: None for a dimension that may vary.
-    """
-
-    name: str
-    dtype: np.dtype[np.generic]
-    shape: tuple[int | None, ...]
-
-
-class Backend(Protocol):
-    """Runs one model."""
-
-    name: str
-    precision: str
-    input: ModelInput
-    metadata: Mapping[str, str]
-
-    def run(self, batch: Array) -> dict[str, NDArray[np.float32]]:
-        """Outputs by name for one batch of the input's dtype and shape."""
-        ...
 
 
 class OnnxRuntimeBackend:
@@ -68,7 +35,7 @@ class OnnxRuntimeBackend:
         options.inter_op_num_threads = 1
         # Spinning threads would eat the cores that decode video.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        options.log_severity_level = 3
+        options.log_severity_level = 4  # its errors come as exceptions; ours say the same
         provider = "CUDAExecutionProvider" if cuda else "CPUExecutionProvider"
         if provider not in ort.get_available_providers():
             raise BackendUnavailableError(
@@ -88,16 +55,20 @@ class OnnxRuntimeBackend:
         self.name = "onnxruntime-cuda" if cuda else "onnxruntime-cpu"
         self.metadata: Mapping[str, str] = dict(self._session.get_modelmeta().custom_metadata_map)
         self.input = self._only_input(model)
-        self.precision = "fp16" if self.input.dtype == np.float16 else "fp32"
+        self.precision = model_precision(self.metadata, self.input)
         self._outputs = [output.name for output in self._session.get_outputs()]
 
     def _only_input(self, model: Path) -> ModelInput:
         inputs = self._session.get_inputs()
-        if len(inputs) != 1 or len(inputs[0].shape) != 4 or inputs[0].type not in _ORT_DTYPES:
+        if (
+            len(inputs) != 1
+            or len(inputs[0].shape) not in (4, 5)
+            or inputs[0].type not in _ORT_DTYPES
+        ):
             seen = ", ".join(f"{i.name} {i.shape} {i.type}" for i in inputs)
             raise ModelError(
-                f"{model}: expected one image input with 4 dimensions of type float32, float16 or "
-                f"uint8; saw {seen}"
+                f"{model}: expected one input of 4 dimensions (pictures) or 5 (clips) and type "
+                f"float32, float16 or uint8; saw {seen}"
             )
         only = inputs[0]
         shape = tuple(d if isinstance(d, int) and d > 0 else None for d in only.shape)
@@ -105,35 +76,12 @@ class OnnxRuntimeBackend:
 
     def run(self, batch: Array) -> dict[str, NDArray[np.float32]]:
         """Outputs by name for one batch, as float32 whatever the model computes in."""
-        results = self._session.run(self._outputs, {self.input.name: batch})
+        self.input.require(batch)
+        try:
+            results = self._session.run(self._outputs, {self.input.name: batch})
+        except Exception as error:  # noqa: BLE001 - onnxruntime's exceptions share no base class
+            raise ModelError(f"onnxruntime fails on a batch {batch.shape}: {error}") from None
         return {
             name: np.atleast_1d(np.asarray(result, dtype=np.float32))
             for name, result in zip(self._outputs, results, strict=True)
         }
-
-
-def open_backend(model: Path, name: BackendName, *, threads: int = 0) -> Backend:
-    """Load a model into the chosen backend; `auto` takes CUDA where it works, else the CPU.
-
-    Raises:
-        ModelError: the file is missing or no model.
-        BackendUnavailableError: the chosen backend cannot run here.
-    """
-    if not model.is_file():
-        raise ModelError(f"{model}: there is no such model file")
-    match name:
-        case BackendName.ONNXRUNTIME_CPU:
-            return OnnxRuntimeBackend(model, threads=threads)
-        case BackendName.ONNXRUNTIME_CUDA:
-            return OnnxRuntimeBackend(model, cuda=True, threads=threads)
-        case BackendName.AUTO:
-            try:
-                return OnnxRuntimeBackend(model, cuda=True, threads=threads)
-            except BackendUnavailableError:
-                return OnnxRuntimeBackend(model, threads=threads)
-
-
-def sha256_of(path: Path) -> str:
-    """Hex SHA-256 of a file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,52 @@
+"""The clip classifier as a Ray Serve deployment: placement and health, no more."""
+
+from __future__ import annotations
+
+from ray import serve
+
+from storeguard.classification.classifier import ClassifierInfo
+from storeguard.classification.service import ClassifierService, ClipBatch
+from storeguard.config import ClassifierSettings
+from storeguard.detection.batcher import BatcherStats
+
+
+class _Classifier:
+    def __init__(self, settings: ClassifierSettings) -> None:
+        self._service = ClassifierService(settings)
+
+    async def info(self) -> ClassifierInfo:
+        return self._service.info
+
+    async def classify(self, batch: ClipBatch) -> tuple[float | None, ...]:
+        return await self._service.classify(batch)
+
+    async def stats(self) -> BatcherStats:
+        return self._service.stats()
+
+    async def check_health(self) -> None:
+        await self._service.check()
+
+
+# Not written as a decorator: a decorated class is pickled by value, with copies of its globals.
+Classifier = serve.deployment(
+    name="Classifier",
+    max_ongoing_requests=64,
+    health_check_period_s=20,
+    health_check_timeout_s=60,
+    graceful_shutdown_timeout_s=5,
+    logging_config={"enable_access_log": False},
+)(_Classifier)
+
+
+def classifier_application(
+    settings: ClassifierSettings, resources: dict[str, float]
+) -> serve.Application:
+    """The clip classifier bound to its settings and placed where its resources are."""
+    return Classifier.options(
+        num_replicas=settings.replicas,
+        ray_actor_options={
+            "num_cpus": settings.num_cpus,
+            "num_gpus": settings.num_gpus,
+            "resources": resources,
+        },
+    ).bind(settings)

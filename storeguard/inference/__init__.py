@@ -1,0 +1,1 @@
+"""Running models: one `Backend` interface, one module per inference library."""

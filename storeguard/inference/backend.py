@@ -1,0 +1,133 @@
+"""What runs a model: one small interface, implemented once per inference library."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from storeguard.config import BackendName, EngineSettings, Precision
+from storeguard.errors import ModelError
+
+Array = NDArray[np.float32] | NDArray[np.uint8]
+PRECISION_KEY = "storeguard_precision"
+"""The key in an ONNX model's metadata under which our converter notes its precision."""
+
+
+@dataclass(frozen=True, slots=True)
+class ModelInput:
+    """A model's only input: pictures (rank 4) or clips (rank 5).
+
+    Attributes:
+        name: its name in the graph.
+        dtype: uint8, float16 or float32.
+        shape: None for a dimension that may vary; the first is the batch.
+    """
+
+    name: str
+    dtype: np.dtype[np.generic]
+    shape: tuple[int | None, ...]
+
+    def require(self, batch: NDArray[Any]) -> None:
+        """Refuse a batch of another type or shape.
+
+        Raises:
+            ModelError: with what was expected and what came.
+        """
+        fits = batch.ndim == len(self.shape) and all(
+            wanted in (None, found) for wanted, found in zip(self.shape, batch.shape, strict=True)
+        )
+        if not fits or batch.dtype != self.dtype or not len(batch):
+            wanted = ", ".join("any" if size is None else str(size) for size in self.shape)
+            raise ModelError(
+                f"input {self.name!r}: expected ({wanted}) {self.dtype} with at least one in the "
+                f"batch, got {batch.shape} {batch.dtype}"
+            )
+
+
+class Backend(Protocol):
+    """Runs one model."""
+
+    name: str
+    precision: str
+    input: ModelInput
+    metadata: Mapping[str, str]
+
+    def run(self, batch: Array) -> dict[str, NDArray[np.float32]]:
+        """Outputs by name for one batch of the input's dtype and shape.
+
+        Raises:
+            ModelError: the batch does not fit the input, or the library refuses it.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class EngineOptions:
+    """Which engine of a model is wanted.
+
+    Attributes:
+        settings: where engines are kept, and whether `auto` may build one.
+        precision: None takes fp16 with TensorRT, and the model as it is elsewhere.
+        max_batch: the greatest batch it must take.
+        size_wh: width and height in pixels of its input, where the model leaves them open.
+    """
+
+    settings: EngineSettings = field(default_factory=EngineSettings)
+    precision: Precision | None = None
+    max_batch: int = 8
+    size_wh: tuple[int, int] = (320, 320)
+
+    @property
+    def folder(self) -> Path:
+        """Where engines are kept."""
+        return Path(self.settings.dir).expanduser()
+
+
+def open_backend(
+    model: Path,
+    name: BackendName,
+    *,
+    threads: int = 0,
+    options: EngineOptions = EngineOptions(),
+) -> Backend:
+    """Load a model into the chosen backend.
+
+    `auto` takes TensorRT where a fresh engine is kept (or may be built), else CUDA, else the CPU.
+    `tensorrt` builds a missing or stale engine. FP16 variants are made when first asked for.
+
+    Args:
+        model: an ONNX file, or a TensorRT engine (.engine, .plan) with its sidecar.
+        name: the backend.
+        threads: threads inside one inference on the CPU; 0 lets the backend choose.
+        options: which engine is wanted.
+
+    Raises:
+        ModelError: the file is missing or no model, or an engine for another machine; or INT8 is
+            wanted and no engine was calibrated.
+        BackendUnavailableError: the chosen backend cannot run here.
+    """
+    from storeguard.inference.choice import choose  # noqa: PLC0415 - the backends import this module
+
+    if not model.is_file():
+        raise ModelError(f"{model}: there is no such model file")
+    return choose(model, name, threads=threads, options=options)
+
+
+def model_precision(metadata: Mapping[str, str], model_input: ModelInput) -> str:
+    """What an ONNX model computes in: what its converter noted, or what its input's type says."""
+    stated = metadata.get(PRECISION_KEY, "")
+    if stated in list(Precision):
+        return stated
+    return Precision.FP16 if model_input.dtype == np.float16 else Precision.FP32
+
+
+def sha256_of(path: Path) -> str:
+    """Hex SHA-256 of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

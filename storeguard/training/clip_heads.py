@@ -1,0 +1,188 @@
+"""What turns the features of a clip's pictures into one logit; and the clip classifier itself."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Protocol
+
+import torch
+from torch import nn
+
+from storeguard.classification.clip import CLIP_FRAMES
+from storeguard.training.clip_backbones import Backbone, EfficientNetLite0, MobileNetV3Small
+
+_DROPOUT = 0.5
+
+
+class BackboneName(StrEnum):
+    """The picture networks there are."""
+
+    EFFICIENTNET_LITE0 = "efficientnet-lite0"
+    MOBILENETV3_SMALL = "mobilenetv3-small"
+
+
+class HeadName(StrEnum):
+    """The temporal heads there are; `resnet3d` takes pictures, not features."""
+
+    TAP = "tap"
+    TT = "tt"
+    LSTM = "lstm"
+    RESNET3D = "resnet3d"
+
+
+class Head(Protocol):
+    """Features (n, CLIP_FRAMES, num_features) to logits (n,)."""
+
+    def __call__(self, features: torch.Tensor) -> torch.Tensor:
+        """Judge clips."""
+        ...
+
+
+class TemporalAttentionPooling(nn.Module):
+    """A weighted mean over time, the weights learnt from the features (TAP)."""
+
+    def __init__(self, num_features: int) -> None:
+        super().__init__()
+        self.squeeze = nn.Sequential(nn.Linear(num_features, 128), nn.LayerNorm(128), nn.GELU())
+        self.attention = nn.Linear(128, 1)
+        self.judge = nn.Sequential(nn.Dropout(_DROPOUT), nn.Linear(128, 1))
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        inner = self.squeeze(features)
+        weights = self.attention(inner).softmax(dim=1)
+        logits: torch.Tensor = self.judge((weights * inner).sum(dim=1))
+        return logits.squeeze(1)
+
+
+class TinyTransformer(nn.Module):
+    """One transformer layer of width 64 with 2 heads over the clip's moments (TT)."""
+
+    def __init__(self, num_features: int) -> None:
+        super().__init__()
+        width = 64
+        self.squeeze = nn.Sequential(nn.Linear(num_features, width), nn.LayerNorm(width))
+        self.position = nn.Parameter(torch.zeros(1, CLIP_FRAMES, width))
+        nn.init.trunc_normal_(self.position, std=0.02)
+        self.layer = nn.TransformerEncoderLayer(
+            width, 2, dim_feedforward=2 * width, dropout=0.2, batch_first=True, norm_first=True
+        )
+        self.judge = nn.Sequential(nn.LayerNorm(width), nn.Dropout(_DROPOUT), nn.Linear(width, 1))
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        inner = self.layer(self.squeeze(features) + self.position)
+        logits: torch.Tensor = self.judge(inner.mean(dim=1))
+        return logits.squeeze(1)
+
+
+class RecurrentHead(nn.Module):
+    """Two LSTM layers of 256; the last moment's state judges (LSTM)."""
+
+    def __init__(self, num_features: int) -> None:
+        super().__init__()
+        self.lstm = nn.LSTM(num_features, 256, num_layers=2, batch_first=True, dropout=0.3)
+        self.judge = nn.Sequential(nn.Dropout(_DROPOUT), nn.Linear(256, 1))
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        inner, _ = self.lstm(features)
+        logits: torch.Tensor = self.judge(inner[:, -1])
+        return logits.squeeze(1)
+
+
+class _Block3d(nn.Module):
+    def __init__(self, channels_in: int, channels: int, stride: int) -> None:
+        super().__init__()
+        self.first = nn.Conv3d(channels_in, channels, 3, stride, 1, bias=False)
+        self.first_bn = nn.BatchNorm3d(channels)
+        self.second = nn.Conv3d(channels, channels, 3, 1, 1, bias=False)
+        self.second_bn = nn.BatchNorm3d(channels)
+        self.shortcut = (
+            nn.Identity()
+            if stride == 1 and channels_in == channels
+            else nn.Sequential(
+                nn.Conv3d(channels_in, channels, 1, stride, bias=False), nn.BatchNorm3d(channels)
+            )
+        )
+
+    def forward(self, clips: torch.Tensor) -> torch.Tensor:
+        inner = torch.relu(self.first_bn(self.first(clips)))
+        inner = self.second_bn(self.second(inner))
+        return torch.relu(inner + self.shortcut(clips))
+
+
+class ResNet3d18(nn.Module):
+    """The 3D ResNet-18 of action recognition (Tran et al. 2018, R3D-18); learns from pictures."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Sequential(
+            nn.Conv3d(3, 64, (3, 7, 7), (1, 2, 2), (1, 3, 3), bias=False),
+            nn.BatchNorm3d(64),
+            nn.ReLU(),
+        )
+        plan = ((64, 64, 1), (64, 128, 2), (128, 256, 2), (256, 512, 2))
+        self.stages = nn.Sequential(
+            *(
+                nn.Sequential(_Block3d(before, after, stride), _Block3d(after, after, 1))
+                for before, after, stride in plan
+            )
+        )
+        self.judge = nn.Sequential(nn.Dropout(_DROPOUT), nn.Linear(512, 1))
+
+    def forward(self, clips: torch.Tensor) -> torch.Tensor:
+        inner = self.stages(self.stem(clips.transpose(1, 2)))
+        logits: torch.Tensor = self.judge(inner.mean(dim=(2, 3, 4)))
+        return logits.squeeze(1)
+
+
+class ClipModel(nn.Module):
+    """Clips (n, CLIP_FRAMES, 3, side, side) float32, normalised, to logits (n,).
+
+    Args:
+        backbone: turns each picture into features; frozen unless told otherwise.
+        head: judges the features of all of a clip's pictures.
+    """
+
+    def __init__(self, backbone: Backbone, head: nn.Module) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.head = head
+
+    def forward(self, clips: torch.Tensor) -> torch.Tensor:
+        logits: torch.Tensor = self.head(self.features(clips))
+        return logits
+
+    def features(self, clips: torch.Tensor) -> torch.Tensor:
+        """(n, CLIP_FRAMES, num_features) of clips, each picture by itself."""
+        count, moments = clips.shape[:2]
+        found: torch.Tensor = self.backbone(clips.flatten(0, 1))
+        return found.view(count, moments, -1)
+
+
+def make_backbone(name: BackboneName) -> Backbone:
+    """An untrained backbone."""
+    match name:
+        case BackboneName.EFFICIENTNET_LITE0:
+            return EfficientNetLite0()
+        case BackboneName.MOBILENETV3_SMALL:
+            return MobileNetV3Small()
+
+
+def make_head(name: HeadName, num_features: int) -> nn.Module:
+    """An untrained head over features; not for `resnet3d`, which takes pictures."""
+    match name:
+        case HeadName.TAP:
+            return TemporalAttentionPooling(num_features)
+        case HeadName.TT:
+            return TinyTransformer(num_features)
+        case HeadName.LSTM:
+            return RecurrentHead(num_features)
+        case HeadName.RESNET3D:
+            raise ValueError("resnet3d is a whole model, not a head over features")
+
+
+def make_model(backbone: BackboneName, head: HeadName) -> nn.Module:
+    """An untrained clip classifier."""
+    if head is HeadName.RESNET3D:
+        return ResNet3d18()
+    body = make_backbone(backbone)
+    return ClipModel(body, make_head(head, body.num_features))
