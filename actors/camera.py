@@ -12,14 +12,14 @@ from ray.actor import ActorHandle
 from ray.serve.handle import DeploymentHandle
 
 from actors.lease import Lease
-from storeguard.classification.service import ClipBatch
+from storeguard.classification.service import ClipAnswer, ClipBatch
 from storeguard.clock import Clock
 from storeguard.config import CameraConfig, TrackerSettings
 from storeguard.detection.service import Found, FrameBatch
 from storeguard.errors import ModelError
 from storeguard.events.commands import RecordCommand
 from storeguard.pipeline.asked import RecordingAnswer
-from storeguard.pipeline.group import CameraGroup, ClipJudge
+from storeguard.pipeline.group import CameraGroup
 from storeguard.pipeline.recording import RecordingPlace
 from storeguard.pipeline.status import CameraStatus
 from storeguard.pipeline.verdict import Verdict
@@ -114,23 +114,18 @@ class CameraActor:
                     observe=self._observe,
                     tracker=self._tracker,
                     recording=self._recording,
-                    clip_judge=await self._clip_judge(),
+                    classify=None if self._classifier is None else self._classify,
                     clock=self._clock,
                 )
                 self._group.start()
                 self._watch = asyncio.create_task(self._lease.watch())
             return self._group
 
-    async def _clip_judge(self) -> ClipJudge | None:
-        if self._classifier is None:
-            return None
-        return ClipJudge(await self._classifier.info.remote(), self._classify)
-
-    async def _classify(self, batch: ClipBatch) -> Sequence[float | None]:
+    async def _classify(self, batch: ClipBatch) -> ClipAnswer:
         if self._classifier is None:
             raise ModelError("this store was started without a clip classifier")
-        scores: Sequence[float | None] = await self._classifier.classify.remote(batch)
-        return scores
+        answer: ClipAnswer = await self._classifier.classify.remote(batch)
+        return answer
 
     async def _detect(self, batch: FrameBatch) -> Sequence[Found]:
         found: Sequence[Found] = await self._detector.detect.remote(batch)

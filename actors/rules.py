@@ -11,13 +11,13 @@ from storeguard.analytics.track_log import track_log
 from storeguard.clock import Clock, SystemClock
 from storeguard.config import CameraConfig, Pace, StoreConfig
 from storeguard.events.amending import Amender
-from storeguard.events.clip_link import StoredClip, Wish
+from storeguard.events.clip_link import OVERDUE, StoredClip, Wish
 from storeguard.events.event import Event, ModelRef
 from storeguard.events.journal import Journal, JournalDrops
 from storeguard.events.shipper import Shipper, ShipperSettings, ShipperStats
 from storeguard.events.store import EventStore
 from storeguard.pipeline.judge import Judge
-from storeguard.pipeline.reminders import Reminders, wish_of
+from storeguard.pipeline.reminders import Reminders, promise_of, wish_of
 from storeguard.pipeline.verdict import Verdict
 from storeguard.rules.observation import Observation
 
@@ -172,5 +172,7 @@ class RulesActor:
                             del unsaid[next(iter(unsaid))]
                 for event in due.given_up:
                     self._amender.link_wishes([wish_of(event)], _UNHEARD)
+                for event in due.overdue:
+                    self._amender.link_wishes([promise_of(event)], OVERDUE)
             except Exception:  # noqa: BLE001 - a full disk now must not end the ticking
                 _log.exception("the rules' tick failed")

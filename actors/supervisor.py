@@ -20,7 +20,7 @@ from actors.rules import RulesActor
 from storeguard.addresses import redact
 from storeguard.clock import Clock
 from storeguard.config import CameraConfig, StoreConfig
-from storeguard.errors import RecordingError
+from storeguard.errors import ConfigError, RecordingError
 from storeguard.events.commands import CommandConsumer, CommandStats, RecordCommand
 from storeguard.events.embedded import EmbeddedValkey
 from storeguard.events.event import Event, ModelRef
@@ -187,8 +187,9 @@ class Supervisor:
         """Start another camera; the others are not touched.
 
         Raises:
-            ConfigError: its id is taken.
+            ConfigError: its id is taken, or a rule needs the clip classifier and there is none.
         """
+        self._require_classifier(camera)
         self._roster.add(camera)
         await self._apply()
         return self._status_of(camera)
@@ -198,7 +199,9 @@ class Supervisor:
 
         Raises:
             NotFoundError: there is no such camera.
+            ConfigError: a rule needs the clip classifier and there is none.
         """
+        self._require_classifier(camera)
         self._roster.change(camera)
         await self._apply()
         return self._status_of(camera)
@@ -274,6 +277,16 @@ class Supervisor:
         )
 
     # ------------------------------------------------------------------ inside
+
+    def _require_classifier(self, camera: CameraConfig) -> None:
+        """A rule that could never fire is refused, unless the classifier is off on purpose."""
+        off = self._config.classifier.enabled is False
+        if camera.classifies and self._classifier is None and not off:
+            raise ConfigError(
+                f"camera {camera.id!r}: rule 'shoplifting_suspected' needs the clip classifier, "
+                "which this store was started without: set classifier.enabled to true and start "
+                "it again"
+            )
 
     async def _apply(self) -> None:
         """Bring rules and cameras to what the roster says."""

@@ -20,6 +20,7 @@ from serve.api_guard import authenticated
 from serve.api_parts import CameraControl, EventSource, HealthCheck, HealthReport
 from storeguard.addresses import redact
 from storeguard.config import ApiSettings
+from storeguard.detection.batcher import BatcherStats
 from storeguard.pipeline.status import CameraState, CameraStatus
 
 T = TypeVar("T")
@@ -124,7 +125,10 @@ def _failed(error: object) -> Part:
 def _reported(report: HealthReport | Exception) -> dict[str, Part]:
     if isinstance(report, Exception):
         return {"journal": _failed(report), "detector": _failed(report)}
-    return {"journal": _journal_part(report), "detector": _detector_part(report)}
+    parts = {"journal": _journal_part(report), "detector": _detector_part(report)}
+    if report.classifier is not None or report.classifier_error is not None:
+        parts["classifier"] = _classifier_part(report)
+    return parts
 
 
 def _journal_part(report: HealthReport) -> Part:
@@ -147,6 +151,13 @@ def _detector_part(report: HealthReport) -> Part:
     if report.detector is None:
         return Part(status=Well.FAILED, detail=report.detector_error or "it does not answer")
     return Part(status=Well.OK, detail=f"{report.detector.waiting} waiting")
+
+
+def _classifier_part(report: HealthReport) -> Part:
+    """Without it all other events are taken as ever, so the worst is `degraded`."""
+    if report.classifier is None:
+        return Part(status=Well.DEGRADED, detail=report.classifier_error)
+    return Part(status=Well.OK, detail=f"{report.classifier.waiting} waiting")
 
 
 def _cameras_part(statuses: list[CameraStatus] | Exception) -> Part:
@@ -221,6 +232,7 @@ class _Snapshot:
             ("reconnects", "connections made again", "reconnects"),
             ("events", "events raised", "num_events"),
             ("clips", "clip files finished", "clips"),
+            ("clips_judged", "clips that the clip classifier gave a score to", "clips_judged"),
         ):
             counter = CounterMetricFamily(f"storeguard_camera_{name}", text, labels=["camera"])
             for camera in cameras:
@@ -274,14 +286,18 @@ def _pipeline(report: HealthReport) -> Iterator[Metric]:
             for kind, n in getattr(report.drops, what).items():
                 drops.add_metric([what, kind], float(n))
         yield drops
-    if (detector := report.detector) is not None:
-        yield _gauge("storeguard_detector_waiting", "frames waiting", detector.waiting)
-        for name in ("submitted", "answered", "refused", "failed", "batches"):
-            yield _counter(
-                f"storeguard_detector_{name}",
-                f"frames (or batches) {name}",
-                getattr(detector, name),
-            )
+    if report.detector is not None:
+        yield from _queue("detector", "frames", report.detector)
+    if report.classifier is not None:
+        yield from _queue("classifier", "clips", report.classifier)
+
+
+def _queue(model: str, items: str, stats: BatcherStats) -> Iterator[Metric]:
+    yield _gauge(f"storeguard_{model}_waiting", f"{items} waiting", stats.waiting)
+    for name in ("submitted", "answered", "refused", "failed", "batches"):
+        yield _counter(
+            f"storeguard_{model}_{name}", f"{items} (or batches) {name}", getattr(stats, name)
+        )
 
 
 def _storage(report: HealthReport) -> Iterator[Metric]:

@@ -96,6 +96,8 @@ class HealthReport:
         drops: what a full journal dropped; None when unknown.
         detector: the detector's queue; None when it does not answer.
         detector_error: why it does not.
+        classifier: the clip classifier's queue; None when it does not answer, or there is none.
+        classifier_error: why it does not; None when there is none.
         spools: what waits to be stored, by recorder.
         commands: what came on the command stream; None when unknown.
         retention: what was deleted and what there is; None when unknown.
@@ -105,6 +107,8 @@ class HealthReport:
     drops: JournalDrops | None = None
     detector: BatcherStats | None = None
     detector_error: str | None = None
+    classifier: BatcherStats | None = None
+    classifier_error: str | None = None
     spools: Mapping[str, UploaderStats] = field(default_factory=dict)
     commands: CommandStats | None = None
     retention: RetentionStats | None = None

@@ -44,6 +44,7 @@ class _Api:
     ) -> None:
         self._config = config
         self._detector = detector
+        self._classifier = classifier
         self._supervisor = supervisor_of(config, detector, classifier, clock=clock)
 
     async def __serve_build_asgi_app__(self) -> FastAPI:
@@ -56,7 +57,7 @@ class _Api:
             cameras=cameras,
             objects=object_store(self._config),
             settings=self._config.api,
-            health=SystemHealth(self._supervisor, self._detector),
+            health=SystemHealth(self._supervisor, self._detector, self._classifier),
             routers=[marks_router(cameras)],
         )
         app.router.lifespan_context = self._while_serving(reader)

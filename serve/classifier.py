@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from ray import serve
 
-from storeguard.classification.classifier import ClassifierInfo
-from storeguard.classification.service import ClassifierService, ClipBatch
+from storeguard.classification.service import ClassifierService, ClipAnswer, ClipBatch
 from storeguard.config import ClassifierSettings
 from storeguard.detection.batcher import BatcherStats
 
@@ -14,10 +13,7 @@ class _Classifier:
     def __init__(self, settings: ClassifierSettings) -> None:
         self._service = ClassifierService(settings)
 
-    async def info(self) -> ClassifierInfo:
-        return self._service.info
-
-    async def classify(self, batch: ClipBatch) -> tuple[float | None, ...]:
+    async def classify(self, batch: ClipBatch) -> ClipAnswer:
         return await self._service.classify(batch)
 
     async def stats(self) -> BatcherStats:

@@ -16,6 +16,7 @@ from actors.supervisor import Health
 from serve.api_cameras import patched
 from serve.api_parts import HealthReport
 from storeguard.config import ApiSettings, CameraConfig
+from storeguard.detection.batcher import BatcherStats
 from storeguard.errors import StoreguardError
 from storeguard.events.commands import RecordCommand
 from storeguard.events.event import Event
@@ -23,6 +24,7 @@ from storeguard.loading import resolve_camera
 from storeguard.pipeline.status import CameraStatus
 
 _ANSWER_S = 15.0
+_STATS_S = 3.0
 
 
 async def _answer(call: Any) -> Any:
@@ -124,20 +126,44 @@ class SystemHealth:
     Args:
         supervisor: the actor.
         detector: the detector deployment.
+        classifier: the clip classifier's; None where no rule needs it.
     """
 
-    def __init__(self, supervisor: ActorHandle[Any], detector: DeploymentHandle[Any]) -> None:
+    def __init__(
+        self,
+        supervisor: ActorHandle[Any],
+        detector: DeploymentHandle[Any],
+        classifier: DeploymentHandle[Any] | None = None,
+    ) -> None:
         self._supervisor = supervisor
         self._detector = detector
+        self._classifier = classifier
 
     async def __call__(self) -> HealthReport:
         """The parts' answers; None for those that gave none."""
         health: Health = await _answer(self._supervisor.health.remote())
-        try:
-            stats = await asyncio.wait_for(self._detector.stats.remote(), 5.0)
-        except Exception as error:  # noqa: BLE001 - a replica's death has many names
-            return replace(_report(health), detector_error=f"{error}")
-        return replace(_report(health), detector=stats)
+        (detector, detector_error), (classifier, classifier_error) = await asyncio.gather(
+            _stats_of(self._detector), _stats_of(self._classifier)
+        )
+        return replace(
+            _report(health),
+            detector=detector,
+            detector_error=detector_error,
+            classifier=classifier,
+            classifier_error=classifier_error,
+        )
+
+
+async def _stats_of(
+    deployment: DeploymentHandle[Any] | None,
+) -> tuple[BatcherStats | None, str | None]:
+    """A deployment's queue, or why it does not answer; neither for one that there is not."""
+    if deployment is None:
+        return None, None
+    try:
+        return await asyncio.wait_for(deployment.stats.remote(), _STATS_S), None
+    except Exception as error:  # noqa: BLE001 - a replica's death has many names
+        return None, f"{error}" or type(error).__name__
 
 
 def _report(health: Health) -> HealthReport:

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from storeguard.errors import BackendUnavailableError
+from storeguard.errors import BackendUnavailableError, QueryError
 
 app = typer.Typer(help="Adapt the models to your own store.", no_args_is_help=True)
 
@@ -36,9 +36,7 @@ def detector(
             train_detector,
         )
     except ModuleNotFoundError as error:
-        raise BackendUnavailableError(
-            f"training needs the package {error.name}: install storeguard[train], or run make setup"
-        ) from None
+        raise _needs(error) from None
     settings = DetectorTrainSettings(
         sources=(DetectorSource(path=data),),
         out=out,
@@ -50,3 +48,62 @@ def detector(
     Console().print(f"wrote {result.model}")
     for score in result.scores:
         Console().print(score)
+
+
+@app.command()
+def classifier(
+    data: Annotated[
+        Path, typer.Option(help="Folder with videos.csv (file, label, group) and its videos.")
+    ],
+    out: Annotated[Path, typer.Option(help="Folder for the model, its settings and scores.")],
+    *,
+    validation_group: Annotated[
+        list[str] | None,
+        typer.Option(help="A group (person, store) kept for validation; may be given again."),
+    ] = None,
+    head: Annotated[str, typer.Option(help="tap, tt or lstm.")] = "tap",
+    backbone: Annotated[
+        str, typer.Option(help="efficientnet-lite0 or mobilenetv3-small.")
+    ] = "efficientnet-lite0",
+    weights: Annotated[
+        Path | None, typer.Option(help="The backbone's ImageNet weights, a torch state dict.")
+    ] = None,
+    epochs: Annotated[int, typer.Option(min=0)] = 3,
+    unfrozen_epochs: Annotated[
+        int, typer.Option(min=0, help="Further epochs with the backbone learning; on a GPU.")
+    ] = 0,
+    seed: Annotated[int, typer.Option(min=0)] = 42,
+) -> None:
+    """Train a clip classifier on your own labelled videos, split by group, never at random."""
+    try:
+        from storeguard.training.clip_fit import ClipFitSettings  # noqa: PLC0415
+        from storeguard.training.clip_heads import BackboneName, HeadName  # noqa: PLC0415
+        from storeguard.training.clip_train import (  # noqa: PLC0415
+            ClipTrainSettings,
+            train_classifier,
+        )
+    except ModuleNotFoundError as error:
+        raise _needs(error) from None
+    for told, value, known in (("head", head, HeadName), ("backbone", backbone, BackboneName)):
+        if value not in list(known):
+            raise QueryError(f"--{told}: expected one of {', '.join(known)}, got {value!r}")
+    settings = ClipTrainSettings(
+        data=data,
+        out=out,
+        backbone=BackboneName(backbone),
+        head=HeadName(head),
+        weights=weights,
+        validation_groups=tuple(validation_group or ()),
+        fit=ClipFitSettings(epochs=epochs, unfrozen_epochs=unfrozen_epochs, seed=seed),
+        dataset=data.name,
+    )
+    result = train_classifier(settings)
+    Console().print(f"wrote {result.model}")
+    if result.metrics is not None:
+        Console().print(result.metrics)
+
+
+def _needs(error: ModuleNotFoundError) -> BackendUnavailableError:
+    return BackendUnavailableError(
+        f"training needs the package {error.name}: install storeguard[train], or run make setup"
+    )

@@ -25,6 +25,11 @@ const WORDS = {
     failed: "People are not being detected",
     degraded: "People detection has trouble",
   },
+  classifier: {
+    name: "Theft check",
+    ok: "working",
+    degraded: "Nobody is being checked for theft",
+  },
   cameras: {
     name: "Cameras",
     ok: "all playing",

@@ -107,6 +107,17 @@ export function remark(event) {
   return parts.join(", ");
 }
 
+/** What the theft check made of somebody during an event of theirs; null where it said nothing. */
+export function theftCheck(event) {
+  const { threshold, decision } = event.attributes ?? {};
+  const said = event.type === "shoplifting_suspected"
+    ? { score: event.score, threshold, decision }
+    : event.attributes?.shoplifting;
+  if (typeof said?.score !== "number" || typeof said.threshold !== "number") return null;
+  const word = said.decision === "suspected" ? "Suspected" : "Not suspected";
+  return `${word}: ${percent(said.score)}, suspected from ${percent(said.threshold)}`;
+}
+
 /** A zone's rule in one line. */
 export function ruleWords(rule) {
   const keeps = rule.record === false ? "; keeps no video" : "";
@@ -126,6 +137,8 @@ export function ruleWords(rule) {
       );
     case "person":
       return `Reports whoever appears${keeps}`;
+    case "shoplifting_suspected":
+      return `Reports who may be taking something${keeps}`;
     default:
       return `${typeName(rule.type)}${keeps}`;
   }

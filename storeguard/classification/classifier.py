@@ -80,10 +80,13 @@ class ClipClassifier:
             precision=self._backend.precision,
             threshold=_threshold(path, self._backend),
         )
-        self.score([np.zeros((CLIP_FRAMES, SIDE_PX, SIDE_PX, 3), np.uint8)])
+        try:
+            self.score([np.zeros((CLIP_FRAMES, SIDE_PX, SIDE_PX, 3), np.uint8)])
+        except ModelError as error:
+            raise ModelError(f"{path}: judged a blank clip: {error}") from None
 
     def score(self, clips: Sequence[Clip]) -> NDArray[np.float32]:
-        """(n,) float32 probabilities 0..1 of n clips (see `storeguard.classification.clip.Clip`).
+        """(n,) float32 probabilities 0..1 of n > 0 clips (see `classification.clip.Clip`).
 
         Raises:
             ModelError: the model's answer is not one finite logit a clip.
@@ -102,7 +105,8 @@ class ClipClassifier:
                 f"{self._backend.name}: expected one finite logit for each of {len(clips)} clips, "
                 f"got {seen}"
             )
-        probabilities: NDArray[np.float32] = (1 / (1 + np.exp(-logits))).astype(np.float32)
+        # The logistic function, without the overflow of exp(-x).
+        probabilities: NDArray[np.float32] = (0.5 + 0.5 * np.tanh(logits / 2)).astype(np.float32)
         return probabilities
 
 

@@ -37,6 +37,19 @@ class ClipBatch:
             )
 
 
+@dataclass(frozen=True, slots=True)
+class ClipAnswer:
+    """What was said about a `ClipBatch`, and by whom.
+
+    Attributes:
+        by: the classifier, which may be another one tomorrow.
+        probability: 0..1, one a clip, in order; None for one refused because too many were waiting.
+    """
+
+    by: ClassifierInfo
+    probability: tuple[float | None, ...]
+
+
 class ClassifierService:
     """One clip classifier behind a batcher. Lives in one event loop; the model runs in a thread."""
 
@@ -56,11 +69,10 @@ class ClassifierService:
         """What the classifier is."""
         return self._classifier.info
 
-    async def classify(self, batch: ClipBatch) -> tuple[float | None, ...]:
-        """A probability a clip, in order; None for one refused because too many were waiting."""
-        return tuple(
-            await asyncio.gather(*(self._judge(batch.camera_id, clip) for clip in batch.clips))
-        )
+    async def classify(self, batch: ClipBatch) -> ClipAnswer:
+        """Judge clips together with those of other cameras."""
+        judging = (self._judge(batch.camera_id, clip) for clip in batch.clips)
+        return ClipAnswer(self.info, tuple(await asyncio.gather(*judging)))
 
     async def check(self, deadline_s: float = 20.0) -> None:
         """Judge a blank clip.

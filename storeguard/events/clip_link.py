@@ -107,6 +107,17 @@ def files_of(event: Event) -> tuple[str, ...]:
     return (*clip, event.snapshot.uri) if event.snapshot is not None else clip
 
 
+def is_unmet(event: Event) -> bool:
+    """Whether it was told that video of it is recorded, lacks some of it, and no reason is told."""
+    clip = event.clip
+    if clip is None or clip.error is not None:
+        return False
+    if clip.requested_start is None or clip.requested_end is None:
+        return False
+    spans = [(part.start, part.end) for part in _files(clip)]
+    return bool(uncovered(clip.requested_start, clip.requested_end, spans))
+
+
 def uncovered(start: datetime, end: datetime, spans: list[tuple[datetime, datetime]]) -> list[str]:
     """What spans leave uncovered of the one from `start` to `end`, in words; nothing if all."""
     ordered = sorted(spans)
@@ -126,7 +137,15 @@ def uncovered(start: datetime, end: datetime, spans: list[tuple[datetime, dateti
     return faults
 
 
-_COVERAGE = (" later than asked", " are missing within", " earlier than asked", "there is no video")
+OVERDUE = "its video has not come for minutes: its camera's disk may be lost, or storage be away"
+"""Said of an event whose file was promised; not true any more once one comes."""
+_COVERAGE = (
+    " later than asked",
+    " are missing within",
+    " earlier than asked",
+    "there is no video",
+    OVERDUE,
+)
 _WITHIN = "in the file: "
 
 

@@ -25,6 +25,7 @@ from pydantic import ValidationError
 
 from storeguard.clock import Clock, SystemClock
 from storeguard.errors import JournalError, NotFoundError
+from storeguard.events.clip_link import is_unmet
 from storeguard.events.event import Event, EventStatus
 from storeguard.events.journal_file import JournalFile
 from storeguard.events.merging import merged
@@ -35,6 +36,7 @@ _ROW_BYTES: Final = 192  # what SQLite and the indexes need for a row beside its
 _EVICT_TO: Final = 0.95  # make room in steps, not for every single event
 _EVICT_ROWS: Final = 256
 _RESERVE_BYTES: Final = 4 * 2**20
+_LOOKED_AT: Final = 2000  # rows, when events without video are looked for
 _SUPERSEDED_OPENING: Final = (
     "confirmed = 0 AND role = 0 AND EXISTS (SELECT 1 FROM entries n "
     "WHERE n.event_id = entries.event_id AND n.version > entries.version)"
@@ -293,8 +295,8 @@ class Journal:
             row = self._newest(db, event_id)
         return None if row is None else row[0]
 
-    def without_clip(self, after_seq: int, *, limit: int) -> tuple[int, list[Event]]:
-        """Events that are closed, in their newest version, and know nothing of any video.
+    def without_video(self, after_seq: int, *, limit: int) -> tuple[int, list[Event]]:
+        """Closed events, in their newest version, that lack video and do not know why.
 
         Args:
             after_seq: only entries behind this one; 0 begins with the oldest.
@@ -303,17 +305,23 @@ class Journal:
         Returns:
             How far was looked, to be passed next time, and the events in the journal's order.
         """
+        events: list[Event] = []
         with self._file.reading() as db:
             (newest,) = db.execute("SELECT IFNULL(MAX(seq), 0) FROM entries").fetchone()
             rows = db.execute(
                 "SELECT seq, body FROM entries WHERE seq > ? AND is_open = 0 AND confirmed <> 2 "
-                "AND instr(CAST(body AS TEXT), '\"clip\":') = 0 AND NOT EXISTS (SELECT 1 FROM "
-                "entries n WHERE n.event_id = entries.event_id AND n.version > entries.version) "
-                "ORDER BY seq LIMIT ?",
-                (after_seq, limit),
+                "AND json_extract(CAST(body AS TEXT), '$.clip.error') IS NULL AND NOT EXISTS "
+                "(SELECT 1 FROM entries n WHERE n.event_id = entries.event_id "
+                "AND n.version > entries.version) ORDER BY seq LIMIT ?",
+                (after_seq, _LOOKED_AT),
             ).fetchall()
-        looked = rows[-1][0] if len(rows) == limit else max(newest, after_seq)
-        return looked, [Event.model_validate_json(body) for _, body in rows]
+        for seq, body in rows:
+            event = Event.model_validate_json(body)
+            if event.clip is None or is_unmet(event):
+                events.append(event)
+                if len(events) == limit:
+                    return seq, events
+        return rows[-1][0] if len(rows) == _LOOKED_AT else max(newest, after_seq), events
 
     def backlog(self) -> Backlog:
         """How much waits to be stored, and for how long."""

@@ -11,8 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from storeguard.classification.classifier import ClassifierInfo
-from storeguard.classification.service import ClipBatch
+from storeguard.classification.service import ClipAnswer, ClipBatch
 from storeguard.clock import Clock, SystemClock
 from storeguard.config import CameraConfig, Pace, SmartRecord, TrackerSettings
 from storeguard.detection.detector import DetectorInfo
@@ -37,20 +36,7 @@ _log = logging.getLogger(__name__)
 _LAST_VERDICTS_S = 1.0
 
 DetectCall = Callable[[FrameBatch], Awaitable[Sequence[Found]]]
-ClassifyCall = Callable[[ClipBatch], Awaitable[Sequence[float | None]]]
-
-
-@dataclass(frozen=True, slots=True)
-class ClipJudge:
-    """The clip classifier, as a group reaches it.
-
-    Attributes:
-        info: what it is.
-        classify: a probability a clip; None for one it had no time for.
-    """
-
-    info: ClassifierInfo
-    classify: ClassifyCall
+ClassifyCall = Callable[[ClipBatch], Awaitable[ClipAnswer]]
 
 
 @dataclass(slots=True)
@@ -96,7 +82,8 @@ class CameraGroup:
         observe: hands observations to the rules.
         tracker: how people are followed.
         recording: where cameras record to; None records nothing.
-        clip_judge: the clip classifier; None leaves `shoplifting_suspected` rules without scores.
+        classify: one call of the clip classifier for people of one camera; None leaves
+            `shoplifting_suspected` rules without scores.
         clock: time, injected.
         gather_s: after a frame arrives, wait this long for those of other cameras, if any may come.
         max_calls: detector calls under way at once.
@@ -111,7 +98,7 @@ class CameraGroup:
         observe: ObserveCall,
         tracker: TrackerSettings,
         recording: RecordingPlace | None = None,
-        clip_judge: ClipJudge | None = None,
+        classify: ClassifyCall | None = None,
         clock: Clock | None = None,
         gather_s: float = 0.01,
         max_calls: int = 3,
@@ -121,7 +108,7 @@ class CameraGroup:
         self._detect = detect
         self._tracker = tracker
         self._recording = recording
-        self._clip_judge = clip_judge
+        self._classify = classify
         self._judging: set[str] = set()
         self._clock = clock or SystemClock()
         self._gather_s = gather_s
@@ -344,15 +331,15 @@ class CameraGroup:
 
     def _judge_clips(self, pipeline: CameraPipeline) -> None:
         """Have the clips judged that are due; one call a camera at a time."""
-        judge, camera_id = self._clip_judge, pipeline.camera.id
-        if judge is None or camera_id in self._judging:
+        classify, camera_id = self._classify, pipeline.camera.id
+        if classify is None or camera_id in self._judging:
             return
         if requests := pipeline.clips.due():
             self._judging.add(camera_id)
-            self._spawn(self._classify(pipeline, requests, judge))
+            self._spawn(self._have_judged(pipeline, requests, classify))
 
-    async def _classify(
-        self, pipeline: CameraPipeline, requests: list[ClipRequest], judge: ClipJudge
+    async def _have_judged(
+        self, pipeline: CameraPipeline, requests: list[ClipRequest], classify: ClassifyCall
     ) -> None:
         camera_id = pipeline.camera.id
         try:
@@ -360,14 +347,14 @@ class CameraGroup:
                 self._pool, lambda: np.stack([request.cut() for request in requests])
             )
             answer = await asyncio.wait_for(
-                judge.classify(ClipBatch(camera_id, clips)), self._call_timeout_s
+                classify(ClipBatch(camera_id, clips)), self._call_timeout_s
             )
         except Exception as error:  # noqa: BLE001 - a replica's death has many names
             _log.warning("camera %r: the clip classifier did not answer: %r", camera_id, error)
         else:
             pipeline.classified(
-                request.scored(probability, judge.info)
-                for request, probability in zip(requests, answer, strict=True)
+                request.scored(probability, answer.by)
+                for request, probability in zip(requests, answer.probability, strict=True)
                 if probability is not None
             )
         finally:

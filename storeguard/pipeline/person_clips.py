@@ -34,7 +34,7 @@ from storeguard.rules.observation import ClipScore, Observation
 from storeguard.video.frame import Frame
 
 _KEPT_S: Final = CLIP_S + 2.0  # the detector's answer about a frame comes later than the frame
-_UNSEEN_S: Final = 1.0  # between two sightings inside a clip
+_UNSEEN_S: Final = 1.25  # between two sightings inside a clip: one look a second will do
 _MAX_SIDE_PX: Final = 960
 _MAX_PICTURES: Final = round(_KEPT_S * CLIP_FPS) + 8
 
@@ -45,7 +45,7 @@ class ClipRequest:
 
     Attributes:
         person_id: whose.
-        captured_at: capture time of its last moment.
+        captured_at: capture time of its last picture.
         frames: the frames nearest to its moments, oldest first.
         boxes: (CLIP_FRAMES, 4) the person's boxes in them, xyxy as fractions 0..1.
     """
@@ -90,12 +90,18 @@ class PersonClips:
         self._trails: dict[str, deque[tuple[float, NDArray[np.float32]]]] = {}
         self._gated: dict[str, float] = {}  # person to cls_every_s
         self._asked_s: dict[str, float] = {}
-        self._now: tuple[float, datetime] | None = None
+        self._now_s: float | None = None
         self._camera = camera
 
     def reconfigure(self, camera: CameraConfig) -> None:
         """Go on with other zones and rules."""
         self._camera = camera
+        if not camera.classifies:
+            with self._lock:
+                self._pictures.clear()
+            self._trails.clear()
+            self._asked_s.clear()
+            self._gated.clear()
 
     def offer(self, frame: Frame) -> None:
         """Keep a decoded frame if it is due, scaled down if it is large."""
@@ -113,7 +119,8 @@ class PersonClips:
             return
         if frame.scene_cut:
             self._trails.clear()
-        self._now = (frame.time_s, observation.captured_at)
+            self._asked_s.clear()
+        self._now_s = frame.time_s
         for person_id, box in zip(observation.person_id, observation.xyxy, strict=True):
             self._trails.setdefault(person_id, deque(maxlen=512)).append((frame.time_s, box))
         oldest_s = frame.time_s - _KEPT_S
@@ -139,9 +146,9 @@ class PersonClips:
 
     def due(self) -> list[ClipRequest]:
         """The clips to be judged now; each is given out once."""
-        if self._now is None or not self._gated:
+        now_s = self._now_s
+        if now_s is None or not self._gated:
             return []
-        now_s, captured_at = self._now
         requests = []
         for person_id, every_s in self._gated.items():
             trail = self._trails.get(person_id)
@@ -149,20 +156,23 @@ class PersonClips:
                 continue  # not in the latest frame
             if now_s - self._asked_s.get(person_id, -np.inf) < every_s - 1e-3:
                 continue
-            request = self._request(person_id, now_s, captured_at)
+            request = self._request(person_id, now_s)
             if request is not None:
                 self._asked_s[person_id] = now_s
                 requests.append(request)
         return requests
 
-    def _request(self, person_id: str, now_s: float, captured_at: datetime) -> ClipRequest | None:
-        wanted_s = clip_times(now_s)
+    def _request(self, person_id: str, now_s: float) -> ClipRequest | None:
+        with self._lock:
+            pictures = [one for one in self._pictures if one.time_s <= now_s]
+        if not pictures:
+            return None
+        # It ends with a kept picture: from between two, some would be taken twice, others never.
+        wanted_s = clip_times(pictures[-1].time_s)
         seen_s = np.array([at for at, _ in self._trails[person_id]])
         inside = seen_s[seen_s >= wanted_s[0] - _UNSEEN_S]
         if inside[0] > wanted_s[0] or (np.diff(inside) > _UNSEEN_S).any():
             return None  # the person was not there all the time
-        with self._lock:
-            pictures = list(self._pictures)
         chosen = nearest_frames(np.array([one.time_s for one in pictures]), wanted_s)
         if chosen is None or len({pictures[i].wh for i in chosen}) > 1:
             return None  # a gap, or the camera has changed its resolution
@@ -171,7 +181,8 @@ class PersonClips:
             np.stack([box for _, box in self._trails[person_id]]),
             np.array([pictures[i].time_s for i in chosen]),
         )
-        return ClipRequest(person_id, captured_at, tuple(pictures[i] for i in chosen), boxes)
+        frames = tuple(pictures[i] for i in chosen)
+        return ClipRequest(person_id, frames[-1].captured_at, frames, boxes)
 
     def _shrunk(self, frame: Frame) -> Frame:
         width, height = frame.wh

@@ -2,25 +2,28 @@
 
 What the rules answer is said once, and its hearer may be dead by then: the camera's process was
 killed, or the rules' own before the answer was on its way. The journal knows which events want
-video and have heard nothing of it.
+video and have heard nothing of it. And what was promised may never come: the node was lost with
+its disk.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Final
 
 from storeguard.clock import Clock
 from storeguard.config import CameraConfig, RecordSettings, SmartRecord
-from storeguard.events.clip_link import Wish
+from storeguard.events.clip_link import Wish, is_unmet
 from storeguard.events.event import Event
 from storeguard.events.journal import Journal
 
 _AGAIN_S: Final = 5.0  # a camera at work says within a second or two what it records
 _GIVE_UP_S: Final = 300.0
+_OVERDUE_S: Final = 900.0  # behind the span's end; a long recording is stored when it is over
 _BATCH: Final = 256
+_MAX_PROMISED: Final = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,16 +33,19 @@ class Due:
     Attributes:
         again: closed events to be said to their cameras once more.
         given_up: those that no camera has taken up in minutes, to be told that there is no video.
+        overdue: those that were promised a file, and lack it after minutes; it may still come.
     """
 
     again: list[Event] = field(default_factory=list)
     given_up: list[Event] = field(default_factory=list)
+    overdue: list[Event] = field(default_factory=list)
 
 
 class Reminders:
     """Looks through the journal for such events. Not thread-safe.
 
-    At most `_BATCH` events are remembered at once; further ones wait in the journal.
+    At most `_BATCH` and `_MAX_PROMISED` events are remembered at once; further ones wait in the
+    journal.
 
     Args:
         journal: where events are.
@@ -52,6 +58,7 @@ class Reminders:
         self._recording: frozenset[str] = frozenset()
         self._looked_through = 0
         self._waiting: dict[str, float] = {}  # event id: monotonic seconds when first seen
+        self._promised: dict[str, float] = {}  # event id: monotonic seconds of its last moment
         self._next_s = clock.monotonic()
 
     def configure(self, cameras: Iterable[CameraConfig]) -> None:
@@ -80,18 +87,44 @@ class Reminders:
                 del self._waiting[event_id]
             else:
                 due.again.append(event)
+        due.overdue.extend(self._overdue(now_s))
         self._take_in(now_s)
         return due
 
+    def _overdue(self, now_s: float) -> Iterator[Event]:
+        for event_id, last_s in list(self._promised.items()):
+            if now_s < last_s:
+                continue
+            del self._promised[event_id]
+            event = self._journal.latest(event_id)
+            if event is not None and is_unmet(event):
+                yield event
+
     def _take_in(self, now_s: float) -> None:
-        room = _BATCH - len(self._waiting)
+        room = min(_BATCH - len(self._waiting), _MAX_PROMISED - len(self._promised))
         if room <= 0:
             return
-        seq, found = self._journal.without_clip(self._looked_through, limit=room)
+        seq, found = self._journal.without_video(self._looked_through, limit=room)
         self._looked_through = seq
         for event in found:
-            if event.camera_id in self._recording and event.rule.get("record"):
+            if is_unmet(event):
+                self._promised[event.event_id] = now_s + _after_close_s(event) + _OVERDUE_S
+            elif event.camera_id in self._recording and event.rule.get("record"):
                 self._waiting.setdefault(event.event_id, now_s)
+
+
+def promise_of(event: Event) -> Wish:
+    """The span of video that an event was promised."""
+    wish = wish_of(event)
+    clip = event.clip
+    if clip is None or clip.requested_start is None or clip.requested_end is None:
+        return wish
+    return wish.model_copy(update={"start": clip.requested_start, "end": clip.requested_end})
+
+
+def _after_close_s(event: Event) -> float:
+    promise = promise_of(event)
+    return max(0.0, (promise.end - (event.ended_at or event.updated_at)).total_seconds())
 
 
 def wish_of(event: Event) -> Wish:

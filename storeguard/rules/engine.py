@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime, timedelta
-from typing import Any, Literal, Protocol
+from typing import Literal, Protocol
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -34,6 +34,9 @@ from storeguard.rules.zone import Line, Point, Zone, Zones
 
 _MAX_OLD_EPOCHS = 64
 """Ended epochs whose late observations are still known for what they are."""
+
+_JUDGEMENT = "shoplifting"
+"""The attribute under which other rules' events carry the clip classifier's judgement."""
 
 _Rule = (
     IntrusionRule | LoiteringRule | LineCrossingRule | OccupancyRule | PersonRule | ShopliftingRule
@@ -131,6 +134,7 @@ class CameraRules:
             events = self._close_before_set_back(previous_at)
         self._advance(observation)
         scene = Scene(observation, zones=self._zones, previous_at=previous_at, new_epoch=new_epoch)
+        events += self._hear(scene)
         for key, state in self._states.items():
             for change in state.step(scene):
                 events.append(self._event(key, change, scene.at))
@@ -361,18 +365,30 @@ class CameraRules:
             box_xyxy=change.box_xyxy,
             model=change.model or self._model,
             rule=change.rule,
-            attributes=change.attributes | self._judgement_beside(key, change.person_id),
+            attributes=change.attributes,
         )
 
-    def _judgement_beside(self, key: _Key, person_id: str | None) -> dict[str, Any]:
-        """What the clip classifier made of a person, for the events of theirs that it went by."""
-        state = self._states.get((key[0], EventType.SHOPLIFTING_SUSPECTED.value))
-        if not isinstance(state, ShopliftingState) or person_id is None:
-            return {}
-        if key[1] not in state.settings.during:
-            return {}
-        judged = state.judgement(person_id)
-        return {} if judged is None else {"shoplifting": judged.document()}
+    def _hear(self, scene: Scene) -> list[Event]:
+        """Take in the clip classifier's scores, ahead of who is where: they are about the past."""
+        events = []
+        for key, state in self._states.items():
+            if isinstance(state, ShopliftingState):
+                events += [self._event(key, change, scene.at) for change in state.hear(scene)]
+                self._note_judgements(key[0], state)
+        return events
+
+    def _note_judgements(self, zone_id: str | None, state: ShopliftingState) -> None:
+        """Put what the clip classifier made of people on the events of theirs that it went by.
+
+        It stays there until the event ends, whatever the classifier's own rule counts as a stay.
+        """
+        for kind in state.settings.during:
+            beside = self._states.get((zone_id, kind))
+            for visit in () if beside is None else beside.ongoing():
+                judged = state.judgement(visit.person_id) if visit.version else None
+                known = visit.attributes.get(_JUDGEMENT, {"score": 0.0})
+                if judged is not None and judged.score >= known["score"]:
+                    visit.attributes = visit.attributes | {_JUDGEMENT: judged.document()}
 
 
 def _rules_of(camera: CameraConfig) -> Iterator[tuple[ZoneConfig | None, _Rule]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any, Final
@@ -12,7 +13,6 @@ from storeguard.events.event import EventStatus, ModelRef
 from storeguard.rules.observation import ClipScore
 from storeguard.rules.scene import Scene, Sighting
 from storeguard.rules.visit import Change, Visit, VisitRuleState, anchored_inside
-from storeguard.rules.zone import Zone
 
 _SCORES: Final = "clip_scores"
 
@@ -54,71 +54,60 @@ class ShopliftingState(VisitRuleState[ShopliftingRule]):
     stay in the zone and end with it.
     """
 
-    def __init__(self, settings: ShopliftingRule, zone: Zone | None) -> None:
-        self._heard: dict[str, list[ClipScore]] = {}
-        self._last: dict[str, Judgement] = {}
-        super().__init__(settings, zone)
+    def hear(self, scene: Scene) -> list[Change]:
+        """Take in the scores that came with an observation; called before its `step`.
 
-    def step(self, scene: Scene) -> list[Change]:
-        """Take in an observation, and the scores that came with it."""
-        self._heard = {}
+        Scores come a moment after their clip: they count also if the person is hidden by then, or
+        has just left.
+        """
+        heard: dict[str, list[ClipScore]] = {}
         for score in scene.clip_scores:
-            self._heard.setdefault(score.person_id, []).append(score)
-        changes = super().step(scene)
-        here = {visit.person_id for visit in self.visits}
-        for person_id in [one for one in self._last if one not in here]:
-            # Kept for this step: the events that it belongs to may close in it, too.
-            if not any(change.person_id == person_id for change in changes):
-                del self._last[person_id]
-        return changes
+            heard.setdefault(score.person_id, []).append(score)
+        return [
+            self._report(visit, scene.at)
+            for visit in self.visits
+            if self._judge(visit, heard.get(visit.person_id, ()), scene.at)
+        ]
 
     def judgement(self, person_id: str) -> Judgement | None:
-        """What the person's stay comes to so far; None without a judged clip."""
-        return self._last.get(person_id)
-
-    def forget(self) -> None:
-        """Drop what counts from past capture times: the camera's clock was set back."""
-        super().forget()
-        self._last.clear()
+        """What the person's present stay comes to so far; None without a judged clip."""
+        visit = self.visits.find(person_id)
+        return None if visit is None else _judgement_of(visit)
 
     def _inside(self, scene: Scene) -> list[Sighting]:
         return anchored_inside(scene, self.zone, self.settings)
 
     def _is_due(self, visit: Visit, scene: Scene) -> bool:
-        fresh = [
-            one
-            for one in self._heard.get(visit.person_id, ())
-            # A clip that ended before this stay tells of another one.
-            if one.captured_at >= visit.started_at
-        ]
+        del visit, scene
+        return False  # being seen says nothing here: only scores open and update events
+
+    def _judge(self, visit: Visit, heard: Iterable[ClipScore], at: datetime) -> bool:
+        """Add a visit's new scores; returns whether its event has to open or be updated."""
+        # A clip that ended before this stay tells of another one.
+        fresh = [one for one in heard if one.captured_at >= visit.started_at]
+        if not fresh:
+            return False
         for one in fresh:
-            self._take(visit, one)
-        judged = self._last.get(visit.person_id)
-        if judged is None:
-            judged = self._last_of(visit)
-            if judged is None:
-                return False
-            self._last[visit.person_id] = judged
+            judged = self._take(visit, one)
         if visit.reported_at is None:
-            if judged.suspected and fresh:
+            if judged.suspected:
                 visit.started_at = max(visit.started_at, self._beginning(visit))
             return judged.suspected
-        return bool(fresh) and scene.at - visit.reported_at >= timedelta(
-            seconds=self.settings.update_s
-        )
+        return at - visit.reported_at >= timedelta(seconds=self.settings.update_s)
 
-    def _take(self, visit: Visit, one: ClipScore) -> None:
+    def _take(self, visit: Visit, one: ClipScore) -> Judgement:
         since = one.captured_at - timedelta(seconds=self.settings.window_s)
         recent = [
-            (at, score)
+            [at, score]
             for at, score in visit.attributes.get(_SCORES, ())
             if datetime.fromisoformat(at) > since
         ]
-        recent.append((one.captured_at.isoformat(), round(one.score, 4)))
+        recent.append([one.captured_at.isoformat(), round(one.score, 4)])
         threshold = one.threshold if self.settings.threshold is None else self.settings.threshold
         best = sorted((score for _, score in recent), reverse=True)[: self.settings.top_clips]
-        now = sum(best) / len(best) if len(best) == self.settings.top_clips else 0.0
-        before = self._last.get(visit.person_id) or self._last_of(visit)
+        enough = len(best) == self.settings.top_clips
+        now = round(sum(best) / len(best), 6) if enough else 0.0  # 3 x 0.7 is less than 2.1
+        before = _judgement_of(visit)
         score = max(now, before.score if before else 0.0)
         judged = Judgement(
             score=score,
@@ -127,8 +116,8 @@ class ShopliftingState(VisitRuleState[ShopliftingRule]):
             num_clips=(before.num_clips if before else 0) + 1,
             model=one.model,
         )
-        self._last[visit.person_id] = judged
         visit.attributes = {_SCORES: recent, **judged.document()}
+        return judged
 
     def _beginning(self, visit: Visit) -> datetime:
         """When the first of the highest clips began."""
@@ -139,20 +128,6 @@ class ShopliftingState(VisitRuleState[ShopliftingRule]):
     def _dwell_s(self, visit: Visit) -> float | None:
         del visit
         return None
-
-    @staticmethod
-    def _last_of(visit: Visit) -> Judgement | None:
-        """From what the visit carries, after a restart."""
-        kept = visit.attributes
-        if "score" not in kept:
-            return None
-        return Judgement(
-            score=kept["score"],
-            threshold=kept["threshold"],
-            suspected=kept["decision"] == "suspected",
-            num_clips=kept["clips"],
-            model=ModelRef.model_validate(kept["model"]),
-        )
 
     def _change(self, visit: Visit, status: EventStatus) -> Change:
         change = super()._change(visit, status)
@@ -165,3 +140,16 @@ class ShopliftingState(VisitRuleState[ShopliftingRule]):
             attributes=attributes,
             model=None if model is None else ModelRef.model_validate(model),
         )
+
+
+def _judgement_of(visit: Visit) -> Judgement | None:
+    kept = visit.attributes
+    if "score" not in kept:
+        return None
+    return Judgement(
+        score=kept["score"],
+        threshold=kept["threshold"],
+        suspected=kept["decision"] == "suspected",
+        num_clips=kept["clips"],
+        model=ModelRef.model_validate(kept["model"]),
+    )

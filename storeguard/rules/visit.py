@@ -136,6 +136,10 @@ class Visits:
     def __getitem__(self, person_id: str) -> Visit:
         return self._by_person[person_id]
 
+    def find(self, person_id: str) -> Visit | None:
+        """The person's stay, if there is one."""
+        return self._by_person.get(person_id)
+
     def advance(
         self, scene: Scene, inside: Iterable[Sighting], *, grace_s: float, max_gap_s: float
     ) -> list[Visit]:
@@ -254,7 +258,7 @@ class VisitRuleState(ABC, Generic[R]):
         return self._close(self.visits.end_all())
 
     def ongoing(self) -> Iterable[Visit]:
-        """The visits that have not ended, with and without an event. Read only."""
+        """The visits that have not ended, with and without an event."""
         return self.visits
 
     def forget(self) -> None:

@@ -25,7 +25,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, TypeAdapter, V
 from storeguard.errors import RecordingError
 from storeguard.events.clip_link import Wish
 from storeguard.events.event import Event, EventStatus
-from storeguard.video.clip import part_of
+from storeguard.video.part import part_of
 from storeguard.video.recorder import recover
 from storeguard.video.recording import ClipFile
 
@@ -37,7 +37,8 @@ _TEMPORARY: Final = ".tmp"
 _CLIPS: Final = (".mp4", ".mkv")
 _WRITER_LOCK: Final = ".writer.lock"
 _TAKER_LOCK: Final = ".taker.lock"
-_NO_FAULT: Final = ("starts ", "ends ", "encoded from ")  # told per event, or harmless
+# Told per event, or harmless.
+_NO_FAULT: Final = ("starts ", "ends ", "encoded from ", "index not in front: ")
 
 
 class _Manifest(BaseModel):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Protocol
 
 import torch
 from torch import nn
@@ -30,62 +29,113 @@ class HeadName(StrEnum):
     RESNET3D = "resnet3d"
 
 
-class Head(Protocol):
-    """Features (n, CLIP_FRAMES, num_features) to logits (n,)."""
+class Standardise(nn.Module):
+    """Takes the training clips' mean from features, and divides by their common deviation.
 
-    def __call__(self, features: torch.Tensor) -> torch.Tensor:
-        """Judge clips."""
-        ...
+    One deviation for all: features that hardly vary would otherwise weigh as much as the others.
+    """
 
-
-class TemporalAttentionPooling(nn.Module):
-    """A weighted mean over time, the weights learnt from the features (TAP)."""
+    mean: torch.Tensor
+    deviation: torch.Tensor
 
     def __init__(self, num_features: int) -> None:
         super().__init__()
-        self.squeeze = nn.Sequential(nn.Linear(num_features, 128), nn.LayerNorm(128), nn.GELU())
-        self.attention = nn.Linear(128, 1)
-        self.judge = nn.Sequential(nn.Dropout(_DROPOUT), nn.Linear(128, 1))
+        self.register_buffer("mean", torch.zeros(num_features))
+        self.register_buffer("deviation", torch.ones(1))
+
+    def learn(self, features: torch.Tensor) -> None:
+        """From (n, CLIP_FRAMES, num_features) of training clips."""
+        self.mean.copy_(features.mean(dim=(0, 1)))
+        self.deviation.copy_(features.std(dim=(0, 1)).mean().clamp_min(1e-6))
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
-        inner = self.squeeze(features)
-        weights = self.attention(inner).softmax(dim=1)
-        logits: torch.Tensor = self.judge((weights * inner).sum(dim=1))
+        scaled: torch.Tensor = (features - self.mean) / self.deviation
+        return scaled
+
+
+class Head(nn.Module):
+    """Features (n, CLIP_FRAMES, num_features) to logits (n,).
+
+    Every head has a linear layer that starts from ridge regression on the mean over time
+    (`storeguard.training.clip_fit`), and what is its own starts from nothing: with dozens of videos
+    a head that has to find everything by gradient descent does worse than the regression.
+
+    Args:
+        num_features: of each picture.
+    """
+
+    def __init__(self, num_features: int) -> None:
+        super().__init__()
+        self.standardise = Standardise(num_features)
+        self.linear = nn.Linear(num_features, 1)
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        return self.judge(self.standardise(features))
+
+    def judge(self, features: torch.Tensor) -> torch.Tensor:
+        """Standardised features to logits."""
+        raise NotImplementedError
+
+    def baseline(self, features: torch.Tensor) -> torch.Tensor:
+        """The linear layer's word on the mean over time: logits (n,)."""
+        logits: torch.Tensor = self.linear(features.mean(dim=1))
         return logits.squeeze(1)
 
 
-class TinyTransformer(nn.Module):
+def _zeroed(layer: nn.Linear) -> nn.Linear:
+    nn.init.zeros_(layer.weight)
+    nn.init.zeros_(layer.bias)
+    return layer
+
+
+class TemporalAttentionPooling(Head):
+    """A weighted mean over time, the weights learnt, before the linear layer (TAP)."""
+
+    def __init__(self, num_features: int) -> None:
+        super().__init__(num_features)
+        self.attention = _zeroed(nn.Linear(num_features, 1))
+        self.dropout = nn.Dropout(_DROPOUT)
+
+    def judge(self, features: torch.Tensor) -> torch.Tensor:
+        weights = self.attention(features).softmax(dim=1)
+        logits: torch.Tensor = self.linear(self.dropout((weights * features).sum(dim=1)))
+        return logits.squeeze(1)
+
+
+class TinyTransformer(Head):
     """One transformer layer of width 64 with 2 heads over the clip's moments (TT)."""
 
     def __init__(self, num_features: int) -> None:
-        super().__init__()
+        super().__init__(num_features)
         width = 64
-        self.squeeze = nn.Sequential(nn.Linear(num_features, width), nn.LayerNorm(width))
+        self.dropout = nn.Dropout(_DROPOUT)
+        self.squeeze = nn.Linear(num_features, width)
         self.position = nn.Parameter(torch.zeros(1, CLIP_FRAMES, width))
         nn.init.trunc_normal_(self.position, std=0.02)
         self.layer = nn.TransformerEncoderLayer(
             width, 2, dim_feedforward=2 * width, dropout=0.2, batch_first=True, norm_first=True
         )
-        self.judge = nn.Sequential(nn.LayerNorm(width), nn.Dropout(_DROPOUT), nn.Linear(width, 1))
+        self.output = nn.Sequential(nn.LayerNorm(width), _zeroed(nn.Linear(width, 1)))
 
-    def forward(self, features: torch.Tensor) -> torch.Tensor:
-        inner = self.layer(self.squeeze(features) + self.position)
-        logits: torch.Tensor = self.judge(inner.mean(dim=1))
-        return logits.squeeze(1)
+    def judge(self, features: torch.Tensor) -> torch.Tensor:
+        inner = self.layer(self.squeeze(self.dropout(features)) + self.position)
+        more: torch.Tensor = self.output(inner.mean(dim=1))
+        return self.baseline(features) + more.squeeze(1)
 
 
-class RecurrentHead(nn.Module):
+class RecurrentHead(Head):
     """Two LSTM layers of 256; the last moment's state judges (LSTM)."""
 
     def __init__(self, num_features: int) -> None:
-        super().__init__()
+        super().__init__(num_features)
+        self.dropout = nn.Dropout(_DROPOUT)
         self.lstm = nn.LSTM(num_features, 256, num_layers=2, batch_first=True, dropout=0.3)
-        self.judge = nn.Sequential(nn.Dropout(_DROPOUT), nn.Linear(256, 1))
+        self.output = _zeroed(nn.Linear(256, 1))
 
-    def forward(self, features: torch.Tensor) -> torch.Tensor:
-        inner, _ = self.lstm(features)
-        logits: torch.Tensor = self.judge(inner[:, -1])
-        return logits.squeeze(1)
+    def judge(self, features: torch.Tensor) -> torch.Tensor:
+        inner, _ = self.lstm(self.dropout(features))
+        more: torch.Tensor = self.output(inner[:, -1])
+        return self.baseline(features) + more.squeeze(1)
 
 
 class _Block3d(nn.Module):
@@ -142,7 +192,7 @@ class ClipModel(nn.Module):
         head: judges the features of all of a clip's pictures.
     """
 
-    def __init__(self, backbone: Backbone, head: nn.Module) -> None:
+    def __init__(self, backbone: Backbone, head: Head) -> None:
         super().__init__()
         self.backbone = backbone
         self.head = head
@@ -167,7 +217,7 @@ def make_backbone(name: BackboneName) -> Backbone:
             return MobileNetV3Small()
 
 
-def make_head(name: HeadName, num_features: int) -> nn.Module:
+def make_head(name: HeadName, num_features: int) -> Head:
     """An untrained head over features; not for `resnet3d`, which takes pictures."""
     match name:
         case HeadName.TAP:

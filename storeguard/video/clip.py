@@ -1,19 +1,12 @@
-"""Writing one clip file from encoded packets, and mending what a crash left behind.
+"""Writing one clip file from encoded packets.
 
 H.264 and HEVC are copied, never encoded again; so are VP8, VP9 and AV1 where the container holds
 them. Anything else (MJPEG, MPEG-4, raw pictures, VP8 for mp4) is encoded once, to H.264.
-
-While it is written a clip is a hidden file beside its final place, `.NAME.part`, that can be
-played as it is: a fragmented mp4, or Matroska in clusters of a second. A finished mp4 is laid out
-anew with its index in front. The final name appears all at once or not at all.
 """
 
 from __future__ import annotations
 
 import contextlib
-import hashlib
-import os
-from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -31,9 +24,8 @@ from storeguard.video.packets import (
     Packet,
     StreamFormat,
 )
+from storeguard.video.part import dress, final_of, part_of, place, sha256_of, words_of
 
-PART_SUFFIX = ".part"
-_FINAL_SUFFIX = ".final"
 _COPIED = {
     Container.MP4: {"h264", "hevc", "vp9", "av1"},
     Container.MKV: {"h264", "hevc", "vp8", "vp9", "av1"},
@@ -56,8 +48,6 @@ _LIVE_OPTIONS = {
     },
     Container.MKV: {"cluster_time_limit": "1000", "flush_packets": "1"},
 }
-_TICKS = {MediaKind.VIDEO: Fraction(1, 90_000), MediaKind.AUDIO: None}
-_TAGS = {("mp4", "hevc"): "hvc1", ("mp4", "h264"): "avc1"}
 _ENCODER = "libx264"
 
 
@@ -69,6 +59,8 @@ class WrittenClip:
         path: where it is.
         codec: of its video.
         num_frames: pictures in it.
+        cut_at_s: where its video ends, in seconds from the first picture, if less of it reached
+            the disk than was written; None if all did.
         size_bytes, sha256: of the whole file.
         note: what had to be left out or done differently; empty when all went plainly.
     """
@@ -76,6 +68,7 @@ class WrittenClip:
     path: Path
     codec: str
     num_frames: int
+    cut_at_s: float | None
     size_bytes: int
     sha256: str
     note: str
@@ -170,41 +163,60 @@ class ClipWriter:
         return True
 
     def finish(self) -> WrittenClip:
-        """Complete the file and put it in its place.
+        """Complete the file and put it in its place, with what of it reached the disk.
 
         Raises:
             RecordingError: it cannot be completed, or holds no picture. Nothing is left behind.
         """
         try:
-            if self._transcoder is not None:
-                self._transcoder.flush()
-                self.num_frames = self._transcoder.num_frames
-            self._closed = True
-            self._out.close()
-            if not self.num_frames:
-                raise ValueError("no picture was written")  # noqa: TRY301  # cleans up below
-            self._lay_out()
+            reason = self._close()
+            contents = place(self._part, num_frames=self.num_frames)
+            size_bytes, sha256 = self.path.stat().st_size, sha256_of(self.path)
         except (av.FFmpegError, OSError, ValueError) as error:
             self.abort()
+            self.path.unlink(missing_ok=True)
             raise _failed("finish", self.path, error) from None
+        short = contents.num_frames < self.num_frames
+        notes = [*self._notes, f"cut off: {reason}" if short else "", contents.note]
         return WrittenClip(
             path=self.path,
             codec=self.codec,
-            num_frames=self.num_frames,
-            size_bytes=self.path.stat().st_size,
-            sha256=sha256_of(self.path),
-            note="; ".join(self._notes),
+            num_frames=contents.num_frames,
+            cut_at_s=contents.duration_s if short else None,
+            size_bytes=size_bytes,
+            sha256=sha256,
+            note="; ".join(filter(None, notes)),
         )
 
     def abort(self) -> None:
         """Close and remove everything written so far."""
+        self._end_badly()
+        for path in (self._part, final_of(self.path)):
+            with contextlib.suppress(OSError):
+                path.unlink()
+
+    def _close(self) -> str:
+        """End the file; returns why, if less is in it than was written."""
+        reason = "not all of it reached the disk"  # which muxers do not always tell
+        try:
+            if self._transcoder is not None:
+                self._transcoder.flush()
+            self._closed = True
+            self._out.close()
+        except (av.FFmpegError, OSError, ValueError) as error:
+            reason = words_of(error)  # what is on the disk already is better than nothing
+            self._end_badly()
+        if self._transcoder is not None:
+            self.num_frames = self._transcoder.num_frames
+        if not self.num_frames:
+            raise ValueError("no picture was written")
+        return reason
+
+    def _end_badly(self) -> None:
         if not self._closed and hasattr(self, "_out"):
             self._closed = True
             with contextlib.suppress(av.FFmpegError, OSError, ValueError):
                 self._out.close()
-        for path in (self._part, final_of(self.path)):
-            with contextlib.suppress(OSError):
-                path.unlink()
 
     def _mux(self, packet: EncodedPacket, origin_us: int) -> None:
         stream = self._video if packet.kind is MediaKind.VIDEO else self._audio
@@ -224,81 +236,6 @@ class ClipWriter:
         copy.pts = max(packet.time_us - origin_us, dts)
         self._out.mux(copy)
 
-    def _lay_out(self) -> None:
-        if self._container is Container.MP4:
-            try:
-                _put_index_in_front(self._part, self.path)
-            except (av.FFmpegError, OSError) as error:
-                # As fragments it plays too, if less comfortably: better than losing it.
-                self._notes.append(f"index not in front: {_words(error)}")
-                final_of(self.path).unlink(missing_ok=True)
-                _replace(self._part, self.path)
-            else:
-                self._part.unlink()
-        else:
-            _replace(self._part, self.path)
-
-
-def part_of(path: Path) -> Path:
-    """Where a clip is while it is written."""
-    return path.with_name(f".{path.name}{PART_SUFFIX}")
-
-
-def final_of(path: Path) -> Path:
-    """Where a finished clip is laid out, a moment before it gets its name."""
-    return path.with_name(f".{path.name}{_FINAL_SUFFIX}")
-
-
-def sha256_of(path: Path) -> str:
-    """Checksum of a file's content, hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-@dataclass(frozen=True, slots=True)
-class MendedClip:
-    """What `mend` found in a part file.
-
-    Attributes:
-        path: the finished clip; None if nothing could be saved and the part was removed.
-        num_frames: pictures in it.
-        duration_s: from the first picture to the end of the last.
-        codec: of its video.
-        comment: the metadata it was begun with.
-    """
-
-    path: Path | None
-    num_frames: int
-    duration_s: float
-    codec: str
-    comment: str
-
-
-def mend(part: Path) -> MendedClip:
-    """Finish a part file left behind by a crash, or remove it if it holds no picture."""
-    name = part.name.removeprefix(".").removesuffix(PART_SUFFIX)
-    path = part.with_name(name)
-    final_of(path).unlink(missing_ok=True)
-    lost = MendedClip(None, 0, 0.0, "", "")
-    if path.exists():  # finished, and killed just before the part was removed
-        part.unlink()
-        return lost
-    try:
-        mended = _put_index_in_front(part, path)
-    except (av.FFmpegError, OSError, ValueError):
-        final_of(path).unlink(missing_ok=True)
-        part.unlink()
-        return lost
-    part.unlink()
-    return mended
-
-
-def leftover_parts(folder: Path) -> Iterator[Path]:
-    """Part files below a folder, and stray half-laid-out files, which are removed on the way."""
-    for stray in sorted(folder.rglob(f".*{_FINAL_SUFFIX}")):
-        stray.unlink(missing_ok=True)
-    yield from sorted(folder.rglob(f".*{PART_SUFFIX}"))
-
 
 def _holds_audio(container: Container, audio: StreamFormat) -> bool:
     name = _AUDIO_NAMES.get(audio.codec, audio.codec)
@@ -308,84 +245,12 @@ def _holds_audio(container: Container, audio: StreamFormat) -> bool:
 def _add_copy(out: av.container.OutputContainer, format_: StreamFormat) -> Any:
     with format_.template() as container:
         stream = out.add_stream_from_template(container.streams[0], opaque=True)
-    _dress(out, stream, format_.kind)
+    dress(out, stream, format_.kind)
     return stream
 
 
-def _dress(out: av.container.OutputContainer, stream: Any, kind: MediaKind) -> None:
-    ticks = _TICKS[kind] or Fraction(1, stream.codec_context.sample_rate)
-    stream.time_base = ticks
-    tag = _TAGS.get((out.format.name, stream.codec_context.name))
-    if tag is not None:
-        stream.codec_context.codec_tag = tag
-
-
-def _replace(source: Path, target: Path) -> None:
-    with source.open("rb") as file:
-        os.fsync(file.fileno())
-    source.replace(target)
-
-
-def _put_index_in_front(part: Path, path: Path) -> MendedClip:
-    """Copy a part file to its final place with its index (mp4: moov; mkv: cues) complete."""
-    final = final_of(path)
-    mp4 = path.suffix == f".{Container.MP4}"
-    origin_s: Fraction | None = None
-    num_frames, end_s = 0, Fraction(0)
-    with av.open(str(part)) as source:
-        # An mkv that was cut off has no cues: this writes them.
-        options = {"movflags": "faststart"} if mp4 else {}
-        with av.open(
-            str(final),
-            "w",
-            format="mp4" if mp4 else "matroska",
-            container_options=options,
-        ) as out:
-            comment = _comment_of(source)
-            if comment:
-                out.metadata["comment"] = comment
-            streams = {}
-            for stream in source.streams:
-                copy: Any = out.add_stream_from_template(stream, opaque=True)
-                _dress(out, copy, MediaKind(stream.type))
-                streams[stream.index] = copy
-            codec = source.streams.video[0].codec_context.name
-            for packet in source.demux():
-                if not packet.size or packet.pts is None:
-                    continue
-                if packet.dts is None:  # Matroska's reader does not know the first ones
-                    packet.dts = packet.pts - round(1 / packet.time_base) + num_frames
-                is_video = packet.stream.type == "video"
-                if origin_s is None:
-                    if not (is_video and packet.is_keyframe):
-                        continue
-                    origin_s = packet.pts * packet.time_base
-                shift = round(origin_s / packet.time_base)
-                packet.pts -= shift
-                packet.dts -= shift
-                if is_video:
-                    num_frames += 1
-                    end = (packet.pts + (packet.duration or 0)) * packet.time_base
-                    end_s = max(end_s, end)
-                packet.stream = streams[packet.stream_index]
-                out.mux(packet)
-            if not num_frames:
-                raise ValueError("no picture in it")
-    _replace(final, path)
-    return MendedClip(path, num_frames, float(end_s), codec, comment)
-
-
-def _comment_of(source: av.container.InputContainer) -> str:
-    tags = {key.lower(): value for key, value in source.metadata.items()}
-    return str(tags.get("comment", ""))
-
-
-def _words(error: Exception) -> str:
-    return getattr(error, "strerror", None) or str(error) or type(error).__name__
-
-
 def _failed(step: str, path: Path, error: Exception) -> RecordingError:
-    failure = RecordingError(f"{path.name}: cannot {step} the clip: {_words(error)}")
+    failure = RecordingError(f"{path.name}: cannot {step} the clip: {words_of(error)}")
     failure.errno = getattr(error, "errno", None)
     return failure
 

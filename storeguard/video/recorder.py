@@ -13,8 +13,8 @@ from pathlib import Path
 from storeguard.clock import Clock, SystemClock
 from storeguard.config import Container, RecordingSettings
 from storeguard.errors import NotFoundError, RecordingError
-from storeguard.video.clip import leftover_parts, mend, sha256_of
 from storeguard.video.packets import PacketRing
+from storeguard.video.part import Contents, finished, leftover_parts, mend, sha256_of
 from storeguard.video.recording import ClipFile, Recording
 
 _log = logging.getLogger(__name__)
@@ -304,25 +304,22 @@ def recover(folder: Path) -> list[ClipFile]:
     saved = []
     for part in leftover_parts(folder):
         mended = mend(part)
-        if mended.path is None:
+        if mended is None:
             _log.warning("%s: nothing could be saved, removed", part.name)
             continue
-        clip = _recovered(
-            mended.path, mended.comment, mended.duration_s, mended.num_frames, mended.codec
-        )
+        path = finished(part)
+        clip = _recovered(path, mended)
         if clip is None:
-            _log.warning("%s: saved, but its description is unreadable", mended.path.name)
+            _log.warning("%s: saved, but its description is unreadable", path.name)
             continue
-        _log.warning("%s: saved %.1f s", mended.path.name, mended.duration_s)
+        _log.warning("%s: saved %.1f s", path.name, mended.duration_s)
         saved.append(clip)
     return saved
 
 
-def _recovered(
-    path: Path, comment: str, duration_s: float, num_frames: int, codec: str
-) -> ClipFile | None:
+def _recovered(path: Path, contents: Contents) -> ClipFile | None:
     try:
-        told = json.loads(comment)
+        told = json.loads(contents.comment)
         start = datetime.fromisoformat(told["start"])
         requested_start = datetime.fromisoformat(told["requested_start"])
         requested_end = datetime.fromisoformat(told["requested_end"])
@@ -335,14 +332,14 @@ def _recovered(
         part=part,
         path=path,
         container=Container(path.suffix.removeprefix(".")),
-        codec=codec,
+        codec=contents.codec,
         start=start,
-        end=start + timedelta(seconds=duration_s),
+        end=start + timedelta(seconds=contents.duration_s),
         requested_start=requested_start,
         requested_end=requested_end,
-        num_frames=num_frames,
+        num_frames=contents.num_frames,
         sha256=sha256_of(path),
         size_bytes=path.stat().st_size,
         complete=False,
-        note="recovered after a crash",
+        note="; ".join(filter(None, ("recovered after a crash", contents.note))),
     )

@@ -263,6 +263,9 @@ class Recording:
         if file is None:
             return []
         written = file.writer.finish()
+        if written.cut_at_s is not None:
+            file.end = min(file.end, file.start + timedelta(seconds=written.cut_at_s))
+            file.complete = False
         asked_end = self.requested_end if self.done else min(self.requested_end, file.end)
         asked_end = max(asked_end, file.requested_start)
         notes = [*file.notes, reason, written.note]

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from storeguard.config import CameraConfig
-from storeguard.events.clip_link import with_failure
+from storeguard.events.clip_link import OVERDUE, StoredClip, with_clip, with_failure, with_wish
 from storeguard.events.event import ClipRef, Event, EventStatus
 from storeguard.events.journal import Journal
-from storeguard.pipeline.reminders import Reminders, wish_of
+from storeguard.pipeline.reminders import Reminders, promise_of, wish_of
 from storeguard.testing import FakeClock
 from tests.events.making import START, event
 
@@ -124,7 +125,7 @@ def test_more_than_are_remembered_come_in_turn(journal: Journal, clock: FakeCloc
     assert again(reminders, clock) == []  # they make room
     assert again(reminders, clock) == [f"event-{n}" for n in range(256, 300)]
     journal.prune(0.0)
-    assert journal.without_clip(10_000, limit=1) == (10_000, [])
+    assert journal.without_video(10_000, limit=1) == (10_000, [])
 
 
 def test_after_a_restart_it_looks_through_all_of_the_journal(
@@ -135,3 +136,72 @@ def test_after_a_restart_it_looks_through_all_of_the_journal(
     fresh = reminders_of(journal, clock)
     fresh.look()
     assert again(fresh, clock) == ["event-1"]
+
+
+@pytest.mark.parametrize("camera_id", ["table", "removed since"])
+def test_a_promised_file_that_never_comes_is_told_of_once(
+    journal: Journal, clock: FakeClock, camera_id: str
+) -> None:
+    journal.commit([closed(1, camera_id=camera_id)])
+    promised = journal.amend("event-1", lambda one: with_wish(one, wish_of(one)))
+    reminders = reminders_of(journal, clock)
+    assert reminders.look().overdue == []
+    clock.advance(800)
+    assert reminders.look().overdue == []
+    clock.advance(120)
+    assert reminders.look().overdue == [promised]
+    journal.amend("event-1", lambda one: with_failure(one, promise_of(one), OVERDUE))
+    clock.advance(1000)
+    assert reminders.look().overdue == []
+
+
+def test_a_promise_that_was_kept_is_not_overdue(journal: Journal, clock: FakeClock) -> None:
+    journal.commit([closed(n) for n in (1, 2)])
+    for name in ("event-1", "event-2"):
+        journal.amend(name, lambda one: with_wish(one, wish_of(one)))
+    reminders = reminders_of(journal, clock)
+    reminders.look()
+    journal.amend("event-1", lambda one: with_failure(one, wish_of(one), "the disk was full"))
+    journal.amend("event-2", lambda one: with_clip(one, file_of(one), wish_of(one)))
+    clock.advance(1000)
+    assert reminders.look().overdue == []
+
+
+def test_a_second_file_that_never_comes_is_told_of(journal: Journal, clock: FakeClock) -> None:
+    journal.commit([closed(1)])
+    open_wish = wish_of(closed(1)).model_copy(update={"final": False})
+    first = journal.amend("event-1", lambda one: with_clip(one, file_of(one, 2), open_wish))
+    reminders = reminders_of(journal, clock)
+    reminders.look()
+    clock.advance(1000)
+    assert reminders.look().overdue == [first]
+    told = journal.amend("event-1", lambda one: with_failure(one, promise_of(one), OVERDUE))
+    assert told.clip is not None
+    assert told.clip.error == f"{OVERDUE}; ends 2.00 s earlier than asked"
+
+
+@pytest.mark.parametrize(
+    ("short_s", "error"),
+    [(0, None), (2, "ends 2.00 s earlier than asked")],
+)
+def test_a_file_that_comes_late_after_all(
+    journal: Journal, short_s: float, error: str | None
+) -> None:
+    """Storage was away for long: what was said meanwhile does not hold any more."""
+    journal.commit([closed(1)])
+    told = journal.amend("event-1", lambda one: with_failure(one, wish_of(one), OVERDUE))
+    assert told.clip is not None
+    assert told.clip.error == OVERDUE
+    late = journal.amend("event-1", lambda one: with_clip(one, file_of(one, short_s), wish_of(one)))
+    assert late.clip is not None
+    assert late.clip.error == error
+
+
+def file_of(one: Event, short_s: float = 0) -> StoredClip:
+    wish = wish_of(one)
+    return StoredClip(
+        uri="file:///late.mp4",
+        start=wish.start,
+        end=wish.end - timedelta(seconds=short_s),
+        sha256="0" * 64,
+    )

@@ -107,6 +107,7 @@ class MemoryCameras:
             source=camera.source,
             state=CameraState.PLAYING,
             dropped={"late": 3},
+            clips_judged=11,
             latency_ms={"infer": 12.5, "track": None},
             last_error=f"{camera.source}: timed out",
         )
@@ -684,6 +685,8 @@ def test_patched_is_pure() -> None:
         ({}, 200, "journal", "ok"),
         ({"shipper": None}, 503, "journal", "failed"),
         ({"detector": None, "detector_error": "replica died"}, 503, "detector", "failed"),
+        ({"classifier": BatcherStats(*([0] * 6))}, 200, "classifier", "ok"),
+        ({"classifier_error": "replica died"}, 200, "classifier", "degraded"),
         ({"shipper": ShipperStats(backlog=Backlog(9, 9, 600.0))}, 200, "journal", "degraded"),
         ({"drops": JournalDrops({}, {"loitering": 2}, {})}, 200, "journal", "degraded"),
     ],
@@ -695,6 +698,24 @@ def test_health(  # noqa: PLR0917 - the columns of the table
     response = client.get("/healthz")
     assert response.status_code == status
     assert response.json()["parts"][part]["status"] == state
+
+
+def test_a_store_without_a_classifier_does_not_miss_it(client: Client) -> None:
+    assert "classifier" not in client.get("/healthz").json()["parts"]
+    assert "storeguard_classifier" not in client.get("/metrics").text
+
+
+def test_the_classifiers_queue_is_measured(house: House, client: Client) -> None:
+    house.report = replace(house.report, classifier=BatcherStats(9, 5, 1, 0, 2, 3))
+    lines = client.get("/metrics").text.splitlines()
+    for expected in (
+        "storeguard_classifier_submitted_total 9.0",
+        "storeguard_classifier_refused_total 1.0",
+        "storeguard_classifier_batches_total 2.0",
+        "storeguard_classifier_waiting 3.0",
+        'storeguard_camera_clips_judged_total{camera="table"} 11.0',
+    ):
+        assert expected in lines
 
 
 def test_health_with_the_store_down(house: House, client: Client) -> None:

@@ -851,6 +851,43 @@ def test_faults_are_told_in_words_and_heal(house: House, tab: Tab) -> None:
     tab.wait_text("#stream-state", "live")
 
 
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        (
+            {
+                "type": EventType.SHOPLIFTING_SUSPECTED,
+                "score": 0.873,
+                "attributes": {"threshold": 0.6, "decision": "suspected"},
+            },
+            "Suspected: 87 %, suspected from 60 %",
+        ),
+        (
+            {
+                "score": 0.91,  # of the detector
+                "attributes": {
+                    "shoplifting": {"score": 0.2, "threshold": 0.6, "decision": "not suspected"}
+                },
+            },
+            "Not suspected: 20 %, suspected from 60 %",
+        ),
+        ({"score": 0.91}, None),  # nobody looked
+    ],
+)
+def test_an_event_tells_what_the_theft_check_made_of_it(
+    house: House, tab: Tab, more: dict[str, Any], words: str | None
+) -> None:
+    house.events.put(event(1, **more))
+    tab.open(house.url)
+    tab.wait("document.querySelectorAll('.event').length === 1")
+    tab.click(".event")
+    tab.wait("document.querySelector('#event-view').open")
+    if words is None:
+        assert "Theft check" not in tab.run("document.querySelector('#event-view').textContent")
+    else:
+        tab.wait_text("#event-view .view-side", words)
+
+
 @pytest.mark.parametrize("width", [360, 390, 768, 1280, 2560])
 def test_nothing_overflows_sideways(house: House, browser: Browser, width: int) -> None:
     long = "a-camera-or-zone-with-a-very-long-name-" * 4

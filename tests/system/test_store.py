@@ -15,6 +15,14 @@ from serve.runner import RunningStore, free_port, running_store
 from storeguard.config import StoreConfig
 from tests.waiting import EVERYWHERE, wait_for
 
+JUDGED = [
+    {
+        "id": "seat",
+        "polygon": EVERYWHERE,
+        "rules": [{"type": "intrusion"}, {"type": "shoplifting_suspected"}],
+    }
+]
+
 
 def config_of(folder: Path, bikes: Path, visit: Path) -> StoreConfig:
     rules = [{"type": "loitering", "loiter_s": 2}, {"type": "intrusion", "anchor": "hit_ratio"}]
@@ -192,6 +200,7 @@ def test_cameras_change_at_run_time_without_stopping_others(api: httpx.Client, b
         ("GET", "/api/v1/cameras/none-such/live", None, 404),
         ("POST", "/api/v1/cameras", {"id": "x"}, 422),
         ("PATCH", "/api/v1/cameras/cabin", {"detect_fps": -1}, 422),
+        ("PATCH", "/api/v1/cameras/cabin", {"zones": JUDGED}, 422),  # by a classifier not started
     ],
 )
 def test_bad_requests_are_told_what_is_wrong(

@@ -22,8 +22,8 @@ from storeguard.config import CameraConfig, Container, RecordingSettings
 from storeguard.errors import NotFoundError, RecordingError
 from storeguard.testing import FakeClock
 from storeguard.testing_video import VideoSpec, make_video, number_of
-from storeguard.video.clip import part_of
 from storeguard.video.packets import EncodedPacket, MediaKind, PacketRing
+from storeguard.video.part import part_of
 from storeguard.video.reader import CameraReader
 from storeguard.video.recorder import Recorder, recover
 from storeguard.video.recording import ClipFile, Recording
