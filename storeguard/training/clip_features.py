@@ -126,9 +126,9 @@ def compute_bank(
             features = _features_of(run, _clips_of(followed, train_clips, augmentation, rng))
             partial = path.with_suffix(".partial")
             with partial.open("wb") as file:
-                np.save(file, features.astype(np.float16))
+                np.save(file, features)
             partial.replace(path)
-        features = np.load(path).astype(np.float32)
+        features = np.load(path).astype(np.float32, copy=False)
         count = VALIDATION_CLIPS if followed.has_person else 0
         bank.append(VideoFeatures(followed, features[count:], features[:count]))
         progress(followed.video.name)
