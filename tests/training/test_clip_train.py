@@ -115,8 +115,8 @@ def test_a_run_repeats_itself(settings: MakeSettings, tmp_path: Path) -> None:
 def test_a_failed_run_leaves_nothing(settings: MakeSettings) -> None:
     with pytest.raises(ClipDatasetError, match="no video is of it; there are ann, bob"):
         train_classifier(settings(validation_groups=("carol",)), progress=False)
+    nobody = settings(passed_over_groups=("ann", "bob"), validation_groups=())
     with pytest.raises(ClipDatasetError, match="both classes"):
-        nobody = settings(passed_over_groups=("ann", "bob"), validation_groups=())
         train_classifier(nobody, progress=False)
     assert not settings().out.exists()
 
