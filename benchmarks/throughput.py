@@ -29,9 +29,10 @@ from rich.table import Table
 
 from serve.runner import RunningStore, free_port, running_store
 from storeguard.addresses import resolve_source
-from storeguard.config import CameraConfig, DetectorSettings, StoreConfig
+from storeguard.config import CameraConfig, StoreConfig
 from storeguard.detection.detector import Detector
 from storeguard.detection.letterbox import place
+from storeguard.model_config import DetectorSettings
 from storeguard.video.frame import Frame
 from storeguard.video.reader import read_frames
 

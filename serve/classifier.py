@@ -5,8 +5,8 @@ from __future__ import annotations
 from ray import serve
 
 from storeguard.classification.service import ClassifierService, ClipAnswer, ClipBatch
-from storeguard.config import ClassifierSettings
 from storeguard.detection.batcher import BatcherStats
+from storeguard.model_config import ClassifierSettings
 
 
 class _Classifier:

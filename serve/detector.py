@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from ray import serve
 
-from storeguard.config import DetectorSettings
 from storeguard.detection.batcher import BatcherStats
 from storeguard.detection.detector import DetectorInfo
 from storeguard.detection.service import DetectorService, Found, FrameBatch
+from storeguard.model_config import DetectorSettings
 
 
 class _Detector:

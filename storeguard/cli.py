@@ -23,10 +23,11 @@ from storeguard import cli_classify, cli_clips, cli_engine, cli_events, cli_mode
 from storeguard.addresses import redact, resolve_source
 from storeguard.api_client import ApiClient
 from storeguard.cli_events import event_table
-from storeguard.config import DetectorSettings, StoreConfig
+from storeguard.config import StoreConfig
 from storeguard.errors import ConfigError, StoreguardError
 from storeguard.live_table import live_table
 from storeguard.loading import load_config, load_zones
+from storeguard.model_config import DetectorSettings
 from storeguard.pipeline.status import CameraState, CameraStatus
 
 app = typer.Typer(

@@ -10,8 +10,8 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from storeguard.config import ClassifierSettings, DetectorSettings
 from storeguard.errors import SourceError
+from storeguard.model_config import ClassifierSettings, DetectorSettings
 
 
 def classify(

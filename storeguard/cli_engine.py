@@ -10,7 +10,6 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from storeguard.config import BackendName, DetectorSettings, EngineSettings, Precision
 from storeguard.detection.detector import Detector, model_path
 from storeguard.errors import ConfigError
 from storeguard.inference.backend import EngineOptions
@@ -24,6 +23,7 @@ from storeguard.inference.engine_evidence import (
     not_run,
     write_evidence,
 )
+from storeguard.model_config import BackendName, DetectorSettings, EngineSettings, Precision
 
 app = typer.Typer(help="Models for one GPU or one precision.", no_args_is_help=True)
 

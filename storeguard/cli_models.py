@@ -14,11 +14,11 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
-from storeguard.config import BackendName
 from storeguard.errors import ModelError
 from storeguard.inference.backend import Backend, EngineOptions, open_backend, sha256_of
 from storeguard.inference.engine_build import input_profile
 from storeguard.inference.engine_evidence import median_ms, processor_name
+from storeguard.model_config import BackendName
 
 app = typer.Typer(help="The bundled models.", no_args_is_help=True)
 _SHA256 = re.compile(r"\b[0-9a-f]{64}\b")

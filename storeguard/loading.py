@@ -13,8 +13,9 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from storeguard.addresses import redact, resolve_source
-from storeguard.config import ApiSettings, CameraConfig, Settings, StoreConfig, ZoneConfig, ZoneList
+from storeguard.config import ApiSettings, CameraConfig, StoreConfig
 from storeguard.errors import ConfigError
+from storeguard.zone_config import Settings, ZoneConfig, ZoneList
 
 TOKEN_VARIABLE = "STOREGUARD_API_TOKEN"  # noqa: S105 - the variable's name, not its value
 _SECRET_KEYS = frozenset({"token"})

@@ -10,13 +10,13 @@ from pydantic import ValidationError
 from storeguard.config import (
     ApiSettings,
     CameraConfig,
-    DetectorSettings,
     RecordingSettings,
     SmartRecord,
     StoreConfig,
-    ZoneConfig,
     is_loopback,
 )
+from storeguard.model_config import DetectorSettings
+from storeguard.zone_config import ZoneConfig
 
 SQUARE = [[0.1, 0.1], [0.9, 0.1], [0.9, 0.9], [0.1, 0.9]]
 LINE = [[0.1, 0.5], [0.9, 0.5]]

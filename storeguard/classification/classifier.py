@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from storeguard.classification.clip import CLIP_FRAMES, SIDE_PX, Clip, to_input
-from storeguard.config import ClassifierSettings
 from storeguard.errors import ModelError
 from storeguard.inference.backend import Backend, EngineOptions, open_backend, sha256_of
+from storeguard.model_config import ClassifierSettings
 
 BUNDLED_MODEL = "shoplifting_lite0_tap.onnx"
 THRESHOLD_KEY = "storeguard_threshold"

@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 
 from storeguard.classification.classifier import ClassifierInfo, ClipClassifier
 from storeguard.classification.clip import CLIP_FRAMES, SIDE_PX, Clip
-from storeguard.config import ClassifierSettings
 from storeguard.detection.batcher import Batcher, BatcherStats
 from storeguard.errors import OverloadedError
+from storeguard.model_config import ClassifierSettings
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,19 +12,13 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from storeguard.config import (
-    Channels,
-    DetectorSettings,
-    LayoutName,
-    Pixels,
-    Resize,
-)
 from storeguard.detection.decoders import DECODERS, describe_shapes, recognise
 from storeguard.detection.detections import Detections
 from storeguard.detection.letterbox import PAD_VALUE, Fit, fit
 from storeguard.detection.nms import nms
 from storeguard.errors import ModelError, ModelLayoutError
 from storeguard.inference.backend import EngineOptions, open_backend, sha256_of
+from storeguard.model_config import Channels, DetectorSettings, LayoutName, Pixels, Resize
 
 BUNDLED_MODEL = "person_yolox_nano.onnx"
 DEFAULT_INPUT_SIZE = 320

@@ -10,12 +10,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from storeguard.config import DetectorSettings
 from storeguard.detection.batcher import Batched, Batcher, BatcherStats
 from storeguard.detection.detections import Detections
 from storeguard.detection.detector import DetectFunction, Detector, DetectorInfo, DetectTiming
 from storeguard.detection.letterbox import PAD_VALUE
 from storeguard.errors import OverloadedError
+from storeguard.model_config import DetectorSettings
 
 Image = NDArray[np.uint8]
 

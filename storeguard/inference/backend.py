@@ -11,8 +11,8 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from storeguard.config import BackendName, EngineSettings, Precision
 from storeguard.errors import ModelError
+from storeguard.model_config import BackendName, EngineSettings, Precision
 
 Array = NDArray[np.float32] | NDArray[np.uint8]
 PRECISION_KEY = "storeguard_precision"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 
-from storeguard.config import BackendName, Precision
 from storeguard.errors import BackendUnavailableError, ModelError
 from storeguard.inference.backend import Backend, EngineOptions
 from storeguard.inference.engine_build import (
@@ -18,6 +17,7 @@ from storeguard.inference.engine_cache import ENGINE_ENDINGS, EngineTarget, fres
 from storeguard.inference.onnxruntime import OnnxRuntimeBackend
 from storeguard.inference.openvino import OpenVinoBackend, openvino_library
 from storeguard.inference.tensorrt import TensorRtBackend, local_target
+from storeguard.model_config import BackendName, Precision
 
 _log = logging.getLogger(__name__)
 

@@ -12,7 +12,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from storeguard.config import Precision
 from storeguard.errors import BackendUnavailableError, ModelError
 from storeguard.inference.backend import EngineOptions, ModelInput, sha256_of
 from storeguard.inference.calibration import CalibrationBatches
@@ -29,6 +28,7 @@ from storeguard.inference.engine_cache import (
 from storeguard.inference.onnxruntime import OnnxRuntimeBackend
 from storeguard.inference.precision import CALIBRATION_METHOD, in_precision
 from storeguard.inference.tensorrt import local_target, target_of, tensorrt_library
+from storeguard.model_config import Precision
 
 _log = logging.getLogger(__name__)
 

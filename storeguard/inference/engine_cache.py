@@ -14,9 +14,9 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from storeguard.config import Precision
 from storeguard.errors import ModelError, StorageError
 from storeguard.inference.backend import sha256_of
+from storeguard.model_config import Precision
 
 ENGINE_ENDINGS = frozenset({".engine", ".plan"})
 

@@ -14,7 +14,6 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
-from storeguard.config import BackendName, DetectorSettings, Precision
 from storeguard.detection.detections import Detections
 from storeguard.detection.detector import Detector
 from storeguard.detection.nms import iou_matrix
@@ -23,6 +22,7 @@ from storeguard.inference.calibration import read_pictures
 from storeguard.inference.cuda import cuda_device
 from storeguard.inference.engine_build import input_profile
 from storeguard.inference.engine_cache import write_whole
+from storeguard.model_config import BackendName, DetectorSettings, Precision
 
 BATCHES = (1, 4, 8)
 MIN_SCORE = 0.3

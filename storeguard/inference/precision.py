@@ -17,10 +17,10 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from storeguard.config import Precision
 from storeguard.errors import BackendUnavailableError, ModelError
 from storeguard.inference.backend import PRECISION_KEY
 from storeguard.inference.calibration import CalibrationBatches
+from storeguard.model_config import Precision
 
 CALIBRATION_METHOD = "entropy"
 _QUANTIZED = ["Conv", "MatMul", "Gemm"]

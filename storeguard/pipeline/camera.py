@@ -12,11 +12,12 @@ import numpy as np
 
 from storeguard.addresses import redact
 from storeguard.clock import Clock
-from storeguard.config import CameraConfig, Pace, TrackerSettings
+from storeguard.config import CameraConfig, Pace
 from storeguard.detection.detections import Detections
 from storeguard.detection.letterbox import Fit
 from storeguard.detection.service import Found
 from storeguard.events.event import rfc3339
+from storeguard.model_config import TrackerSettings
 from storeguard.pipeline.latency import LatencyRecorder
 from storeguard.pipeline.overlay import PersonMark, Rgb, Scene, draw
 from storeguard.pipeline.person_clips import PersonClips

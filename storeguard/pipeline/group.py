@@ -13,12 +13,13 @@ import numpy as np
 
 from storeguard.classification.service import ClipAnswer, ClipBatch
 from storeguard.clock import Clock, SystemClock
-from storeguard.config import CameraConfig, Pace, SmartRecord, TrackerSettings
+from storeguard.config import CameraConfig, Pace, SmartRecord
 from storeguard.detection.detector import DetectorInfo
 from storeguard.detection.letterbox import Fit, place
 from storeguard.detection.service import Found, FrameBatch
 from storeguard.errors import NotFoundError, RecordingError
 from storeguard.events.commands import RecordCommand
+from storeguard.model_config import TrackerSettings
 from storeguard.pipeline.asked import RecordingAnswer
 from storeguard.pipeline.camera import CameraPipeline, new_epoch
 from storeguard.pipeline.outbox import ObserveCall, Outbox

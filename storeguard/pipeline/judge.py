@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from storeguard.clock import Clock
-from storeguard.config import CameraConfig, Settings
+from storeguard.config import CameraConfig
 from storeguard.errors import CheckpointError
 from storeguard.events.event import Event, EventStatus, ModelRef
 from storeguard.events.journal import Journal
@@ -16,6 +16,7 @@ from storeguard.pipeline.verdict import Verdict
 from storeguard.rules.engine import CameraRules
 from storeguard.rules.observation import Observation
 from storeguard.rules.ongoing import OpenEvent
+from storeguard.zone_config import Settings
 
 _log = logging.getLogger(__name__)
 

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from storeguard.config import ZoneConfig
+from storeguard.zone_config import ZoneConfig
 
 Rgb = NDArray[np.uint8]
 _Colour = tuple[int, int, int]

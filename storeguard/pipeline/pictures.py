@@ -13,11 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-from storeguard.config import DetectorSettings
 from storeguard.detection.detections import Detections
 from storeguard.detection.detector import Detector
 from storeguard.detection.letterbox import Fit, place
 from storeguard.errors import ConfigError, DatasetError, SourceError
+from storeguard.model_config import DetectorSettings
 from storeguard.video.frame import Frame
 
 ENDINGS = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp"})

@@ -17,18 +17,12 @@ import av
 import numpy as np
 
 from storeguard.classification.classifier import ClipClassifier
-from storeguard.config import (
-    CameraConfig,
-    ClassifierSettings,
-    DetectorSettings,
-    Pace,
-    TrackerSettings,
-    ZoneConfig,
-)
+from storeguard.config import CameraConfig, Pace
 from storeguard.detection.detector import Detector
 from storeguard.detection.letterbox import place
 from storeguard.errors import EmptySourceError, RecordingError, StorageError
 from storeguard.events.event import Event, EventStatus, ModelRef
+from storeguard.model_config import ClassifierSettings, DetectorSettings, TrackerSettings
 from storeguard.pipeline.camera import observe, scene_of
 from storeguard.pipeline.latency import LatencyRecorder
 from storeguard.pipeline.overlay import Rgb, draw
@@ -42,6 +36,7 @@ from storeguard.tracking.tracker import Tracker
 from storeguard.tracking.tracks import Tracks
 from storeguard.video.frame import Frame
 from storeguard.video.reader import read_frames
+from storeguard.zone_config import ZoneConfig
 
 _EPOCH = "0"
 FILE_START = datetime(1970, 1, 1, tzinfo=UTC)

@@ -14,10 +14,11 @@ from datetime import timedelta
 from typing import Final
 
 from storeguard.clock import Clock
-from storeguard.config import CameraConfig, RecordSettings, SmartRecord
+from storeguard.config import CameraConfig, SmartRecord
 from storeguard.events.clip_link import Wish, is_unmet
 from storeguard.events.event import Event
 from storeguard.events.journal import Journal
+from storeguard.zone_config import RecordSettings
 
 _AGAIN_S: Final = 5.0  # a camera at work says within a second or two what it records
 _GIVE_UP_S: Final = 300.0

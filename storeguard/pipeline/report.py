@@ -10,10 +10,10 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
-from storeguard.config import ZoneConfig
 from storeguard.detection.detector import DetectorInfo
 from storeguard.errors import StorageError
 from storeguard.pipeline.latency import LatencyRecorder
+from storeguard.zone_config import ZoneConfig
 
 
 class Frames(BaseModel):

@@ -11,17 +11,19 @@ from typing import Final
 import numpy as np
 
 from storeguard.classification.classifier import ClipClassifier, top_mean
-from storeguard.config import CameraConfig, Pace, TrackerSettings, ZoneConfig
+from storeguard.config import CameraConfig, Pace
 from storeguard.detection.detector import Detector
 from storeguard.detection.letterbox import place
 from storeguard.errors import EmptySourceError
 from storeguard.events.event import EventType
+from storeguard.model_config import TrackerSettings
 from storeguard.pipeline.camera import observe
 from storeguard.pipeline.person_clips import ClipRequest, PersonClips
 from storeguard.pipeline.verdict import Verdict
 from storeguard.rules.ongoing import OpenEvent
 from storeguard.tracking.tracker import Tracker
 from storeguard.video.reader import read_frames
+from storeguard.zone_config import ZoneConfig
 
 _EVERYWHERE: Final = ((0.0, 0.0), (1.0, 0.0), (1.0, 1.0), (0.0, 1.0))
 _ZONE: Final = "picture"

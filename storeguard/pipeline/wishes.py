@@ -8,16 +8,11 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from storeguard.classification.clip import CLIP_S
-from storeguard.config import (
-    CameraConfig,
-    LoiteringRule,
-    OccupancyRule,
-    RecordSettings,
-    ShopliftingRule,
-)
+from storeguard.config import CameraConfig
 from storeguard.events.clip_link import Wish
 from storeguard.events.event import Event, EventStatus
 from storeguard.rules.ongoing import OpenEvent
+from storeguard.zone_config import LoiteringRule, OccupancyRule, RecordSettings, ShopliftingRule
 
 _HOLD = timedelta(seconds=20)  # recorded ahead of an open event, should the rules fall silent
 _SLACK_S = 5.0  # between a moment and the verdict about it

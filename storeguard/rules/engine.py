@@ -8,16 +8,7 @@ from typing import Literal, Protocol
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from storeguard.config import (
-    CameraConfig,
-    IntrusionRule,
-    LineCrossingRule,
-    LoiteringRule,
-    OccupancyRule,
-    PersonRule,
-    ShopliftingRule,
-    ZoneConfig,
-)
+from storeguard.config import CameraConfig
 from storeguard.errors import CheckpointError
 from storeguard.events.event import Event, EventType, ModelRef, event_id_of
 from storeguard.rules.intrusion import IntrusionState
@@ -31,6 +22,15 @@ from storeguard.rules.scene import Scene
 from storeguard.rules.shoplifting import ShopliftingState
 from storeguard.rules.visit import Change, Memory, Visit
 from storeguard.rules.zone import Line, Point, Zone, Zones
+from storeguard.zone_config import (
+    IntrusionRule,
+    LineCrossingRule,
+    LoiteringRule,
+    OccupancyRule,
+    PersonRule,
+    ShopliftingRule,
+    ZoneConfig,
+)
 
 _MAX_OLD_EPOCHS = 64
 """Ended epochs whose late observations are still known for what they are."""

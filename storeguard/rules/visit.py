@@ -18,7 +18,11 @@ from typing import Any, Generic, TypeVar
 
 from pydantic import BaseModel, ConfigDict
 
-from storeguard.config import (
+from storeguard.events.event import EventStatus, ModelRef
+from storeguard.rules.cooldown import Cooldown
+from storeguard.rules.scene import Box, Scene, Sighting
+from storeguard.rules.zone import Zone
+from storeguard.zone_config import (
     IntrusionRule,
     LoiteringRule,
     OccupancyRule,
@@ -26,10 +30,6 @@ from storeguard.config import (
     ShopliftingRule,
     ZoneAnchorSettings,
 )
-from storeguard.events.event import EventStatus, ModelRef
-from storeguard.rules.cooldown import Cooldown
-from storeguard.rules.scene import Box, Scene, Sighting
-from storeguard.rules.zone import Zone
 
 R = TypeVar("R", bound=IntrusionRule | LoiteringRule | OccupancyRule | PersonRule | ShopliftingRule)
 

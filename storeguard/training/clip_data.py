@@ -28,10 +28,11 @@ from storeguard.classification.clip import (
     nearest_frames,
     person_clip,
 )
-from storeguard.config import CameraConfig, DetectorSettings, Pace, TrackerSettings
+from storeguard.config import CameraConfig, Pace
 from storeguard.detection.detector import Detector
 from storeguard.detection.letterbox import place
 from storeguard.errors import SourceError, StoreguardError
+from storeguard.model_config import DetectorSettings, TrackerSettings
 from storeguard.tracking.tracker import Tracker
 from storeguard.video.reader import read_frames
 

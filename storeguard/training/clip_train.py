@@ -19,8 +19,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from storeguard.classification.classifier import DEFAULT_THRESHOLD, THRESHOLD_KEY
-from storeguard.config import DetectorSettings
 from storeguard.errors import ModelError
+from storeguard.model_config import DetectorSettings
 from storeguard.training.clip_backbones import (
     Backbone,
     EfficientNetLite0,

@@ -9,8 +9,9 @@ from types import SimpleNamespace
 from typing import Any
 
 from actors.camera import CameraActor
-from storeguard.config import CameraConfig, TrackerSettings
+from storeguard.config import CameraConfig
 from storeguard.events.event import EventType
+from storeguard.model_config import TrackerSettings
 from storeguard.pipeline.recording import RecordingPlace
 from storeguard.pipeline.verdict import Verdict
 from storeguard.rules.observation import Observation

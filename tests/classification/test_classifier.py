@@ -12,8 +12,8 @@ from onnx import TensorProto
 
 from storeguard.classification.classifier import ClipClassifier, top_mean
 from storeguard.classification.clip import CLIP_FRAMES, SIDE_PX, to_input
-from storeguard.config import ClassifierSettings
 from storeguard.errors import ModelError
+from storeguard.model_config import ClassifierSettings
 from tests.classification.clip_models import SHAPE, save_clip_model
 
 

@@ -14,8 +14,8 @@ import pytest
 from storeguard.classification.classifier import ClipClassifier
 from storeguard.classification.clip import CLIP_FRAMES, SIDE_PX
 from storeguard.classification.service import ClassifierService, ClipBatch
-from storeguard.config import ClassifierSettings
 from storeguard.errors import ModelError
+from storeguard.model_config import ClassifierSettings
 from tests.classification.clip_models import save_clip_model
 
 

@@ -14,10 +14,10 @@ import onnxruntime
 import pytest
 from onnx import TensorProto
 
-from storeguard.config import DetectorSettings, LayoutName, Resize
 from storeguard.detection.detector import Detector
 from storeguard.detection.nms import iou_matrix
 from storeguard.errors import BackendUnavailableError, ModelError, ModelLayoutError
+from storeguard.model_config import DetectorSettings, LayoutName, Resize
 from tests.detection.pictures import people_in, plain_frame, video_frame
 from tests.detection.small_models import (
     Box,

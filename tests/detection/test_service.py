@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from storeguard.config import DetectorSettings
 from storeguard.detection.detections import Detections
 from storeguard.detection.detector import Detector, DetectTiming
 from storeguard.detection.service import DetectorService, Found, FrameBatch
+from storeguard.model_config import DetectorSettings
 from tests.detection.small_models import save_mirror
 
 SIDE = 64

@@ -14,20 +14,16 @@ import pytest
 
 from storeguard.classification.classifier import ClassifierInfo
 from storeguard.classification.service import ClipAnswer, ClipBatch
-from storeguard.config import (
-    CameraConfig,
-    ClassifierSettings,
-    DetectorSettings,
-    TrackerSettings,
-    ZoneConfig,
-)
+from storeguard.config import CameraConfig
 from storeguard.events.event import EventType, ModelRef
+from storeguard.model_config import ClassifierSettings, DetectorSettings, TrackerSettings
 from storeguard.pipeline.group import CameraGroup
 from storeguard.pipeline.process import ProcessOptions, ProcessOutputs, VideoProcessor
 from storeguard.pipeline.status import CameraStatus
 from storeguard.pipeline.verdict import Verdict
 from storeguard.rules.observation import ClipScore, Observation
 from storeguard.rules.ongoing import OpenEvent
+from storeguard.zone_config import ZoneConfig
 from tests.classification.clip_models import save_suspicious
 from tests.pipeline.test_group import INFO, Detector
 from tests.waiting import EVERYWHERE

@@ -11,11 +11,12 @@ from typing import Any
 
 import pytest
 
-from storeguard.config import CameraConfig, LayoutName, Resize, TrackerSettings
+from storeguard.config import CameraConfig
 from storeguard.detection.detections import Detections
 from storeguard.detection.detector import DetectorInfo, DetectTiming
 from storeguard.detection.service import Found, FrameBatch
 from storeguard.errors import NotFoundError
+from storeguard.model_config import LayoutName, Resize, TrackerSettings
 from storeguard.pipeline.group import CameraGroup
 from storeguard.pipeline.status import CameraState, CameraStatus
 from storeguard.pipeline.verdict import Verdict

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from storeguard.config import ZoneConfig
 from storeguard.pipeline.overlay import PersonMark, Scene, draw, encode_jpeg
+from storeguard.zone_config import ZoneConfig
 
 GREY = 100
 FLOOR = ZoneConfig(id="floor", polygon=((0.2, 0.4), (0.8, 0.4), (0.8, 0.9), (0.2, 0.9)))

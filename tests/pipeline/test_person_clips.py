@@ -13,10 +13,11 @@ import numpy as np
 import pytest
 
 from storeguard.classification.clip import CLIP_FRAMES
-from storeguard.config import CameraConfig, DetectorSettings, Pace, TrackerSettings
+from storeguard.config import CameraConfig, Pace
 from storeguard.detection.detector import Detector
 from storeguard.detection.letterbox import place
 from storeguard.events.event import EventType
+from storeguard.model_config import DetectorSettings, TrackerSettings
 from storeguard.pipeline.camera import observe, scene_of
 from storeguard.pipeline.overlay import draw
 from storeguard.pipeline.person_clips import ClipRequest, PersonClips

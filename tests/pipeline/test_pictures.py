@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from storeguard.config import DetectorSettings
 from storeguard.errors import ConfigError, DatasetError, ModelError, SourceError
+from storeguard.model_config import DetectorSettings
 from storeguard.pipeline.pictures import detect_folder
 from tests.detection.small_models import Box, save_constant, yolov8
 

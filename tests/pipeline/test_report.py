@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from storeguard.config import LayoutName, Resize, ZoneConfig
 from storeguard.detection.detector import DetectorInfo
+from storeguard.model_config import LayoutName, Resize
 from storeguard.pipeline.latency import LatencyRecorder
 from storeguard.pipeline.report import Frames, RunReport, latency_document
+from storeguard.zone_config import ZoneConfig
 
 ZONE = ZoneConfig(id="z", polygon=((0.1, 0.1), (0.9, 0.1), (0.9, 0.9)))
 INFO = DetectorInfo(

@@ -17,8 +17,9 @@ import ray
 
 from actors.supervisor import NAMESPACE, actor_name
 from serve.runner import free_port, running_store
-from storeguard.config import DetectorSettings, StoreConfig
+from storeguard.config import StoreConfig
 from storeguard.loading import load_zones
+from storeguard.model_config import DetectorSettings
 from storeguard.pipeline.process import ProcessOptions, ProcessOutputs, VideoProcessor
 from storeguard.pipeline.status import CameraState
 from tests.waiting import wait_for

@@ -14,8 +14,9 @@ from ray.cluster_utils import Cluster
 from ray.util.state import list_actors
 
 from serve.runner import free_port, running_store
-from storeguard.config import DetectorSettings, StoreConfig
+from storeguard.config import StoreConfig
 from storeguard.loading import load_zones
+from storeguard.model_config import DetectorSettings
 from storeguard.pipeline.process import ProcessOptions, ProcessOutputs, VideoProcessor
 from storeguard.pipeline.status import CameraState
 from tests.waiting import EVERYWHERE, wait_for

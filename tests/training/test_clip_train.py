@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 from storeguard.classification.classifier import ClipClassifier
 from storeguard.cli import app
-from storeguard.config import ClassifierSettings
+from storeguard.model_config import ClassifierSettings
 from storeguard.training.clip_data import ClipDatasetError, VideoCache, read_list
 from storeguard.training.clip_export import backbone_runner
 from storeguard.training.clip_features import ClipAugmentation, plain_features
