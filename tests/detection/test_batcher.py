@@ -357,7 +357,7 @@ def test_the_counts_add_up(plan: list[Any], max_batch: int, max_queue: int) -> N
         if tasks:
             await asyncio.wait(tasks)
         async with asyncio.timeout(10):  # what a caller has left may still be worked on
-            while not adds_up(batcher.stats()):
+            while not adds_up(batcher.stats()):  # noqa: ASYNC110
                 await asyncio.sleep(0.001)
         stats = batcher.stats()
         ends = [outcome(task) for task in tasks]
