@@ -33,7 +33,7 @@ def plot_scores(videos: Sequence[VideoScore], metrics: ClipMetrics, path: Path) 
     by_group.axvline(metrics.threshold, color="grey", linestyle="--", linewidth=1)
     by_group.set_yticks(range(len(groups)), groups)
     by_group.set(xlim=(-0.02, 1.02), xlabel="score of the video", ylabel="person, never trained on")
-    by_group.legend(loc="lower left", fontsize=8)
+    by_group.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2, fontsize=8, frameon=False)
     if metrics.auc is not None:
         cuts = np.concatenate([[np.inf], np.sort(scores)[::-1]])
         found = [(scores[positive] >= cut).mean() for cut in cuts]

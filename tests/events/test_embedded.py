@@ -16,6 +16,7 @@ from storeguard.events.embedded import EmbeddedValkey
 from storeguard.events.store import EventStore
 from tests.events.making import event
 from tests.valkey import ValkeyProcess
+from tests.waiting import wait_for
 
 
 def is_running(pid: int) -> bool:
@@ -95,7 +96,7 @@ def test_a_server_that_died_is_started_again(tmp_path: Path) -> None:
         assert pid is not None
         os.kill(pid, signal.SIGKILL)
         wait_until_gone(pid)
-        assert server.ensure_running()
+        wait_for(server.ensure_running, seconds=10)
         assert store.get("event-1") == event(1)  # acknowledged writes outlive the process
 
 
