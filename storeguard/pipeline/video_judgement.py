@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
@@ -19,6 +18,7 @@ from storeguard.events.event import EventType
 from storeguard.model_config import TrackerSettings
 from storeguard.pipeline.camera import observe
 from storeguard.pipeline.person_clips import ClipRequest, PersonClips
+from storeguard.pipeline.process import FILE_START
 from storeguard.pipeline.verdict import Verdict
 from storeguard.rules.ongoing import OpenEvent
 from storeguard.tracking.tracker import Tracker
@@ -105,7 +105,7 @@ def _requests(
     clips, tracker, info = PersonClips(camera), Tracker(TrackerSettings()), detector.info
     canvas = np.empty((1, info.input_wh[1], info.input_wh[0], 3), np.uint8)
     seq, last_s = 0, 0.0
-    for frame in read_frames(camera, start=datetime(1970, 1, 1, tzinfo=UTC)):
+    for frame in read_frames(camera, start=FILE_START):
         clips.offer(frame)
         where = info.fit(frame.wh)
         place(frame, where, canvas[0])

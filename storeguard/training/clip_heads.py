@@ -228,11 +228,3 @@ def make_head(name: HeadName, num_features: int) -> Head:
             return RecurrentHead(num_features)
         case HeadName.RESNET3D:
             raise ValueError("resnet3d is a whole model, not a head over features")
-
-
-def make_model(backbone: BackboneName, head: HeadName) -> nn.Module:
-    """An untrained clip classifier."""
-    if head is HeadName.RESNET3D:
-        return ResNet3d18()
-    body = make_backbone(backbone)
-    return ClipModel(body, make_head(head, body.num_features))
