@@ -19,7 +19,7 @@ from typing import Any
 import httpx
 import ray
 
-from actors.supervisor import NAMESPACE, actor_name
+from actors.naming import NAMESPACE, actor_name
 from serve.runner import RunningStore, free_port, running_store
 from storeguard.addresses import resolve_source
 from storeguard.config import StoreConfig

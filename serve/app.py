@@ -15,7 +15,8 @@ from ray.exceptions import RayError
 from ray.serve.handle import DeploymentHandle
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from actors.supervisor import NAMESPACE, Supervisor, actor_name
+from actors.naming import NAMESPACE, actor_name
+from actors.supervisor import Supervisor
 from serve.api import create_api
 from serve.api_marks import marks_router
 from serve.classifier import classifier_application

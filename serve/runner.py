@@ -17,13 +17,14 @@ from ray import serve
 from ray.actor import ActorHandle
 from ray.exceptions import RayError
 
-from actors.supervisor import NAMESPACE, actor_name
+from actors.naming import NAMESPACE, actor_name
 from serve.app import APP_NAME, build
 from storeguard.clock import Clock
 from storeguard.config import StoreConfig
 from storeguard.pipeline.status import CameraStatus
 
 _ANSWER_S = 30.0
+_STOP_S = 120.0  # with clips that cameras are still finishing
 
 
 @dataclass(slots=True)
@@ -64,7 +65,7 @@ def running_store(
     """
     started = time.monotonic()
     say("starting Ray" if ray_address is None else f"connecting to Ray at {ray_address}")
-    _init_ray(ray_address)
+    init_ray(ray_address)
     try:
         logging.getLogger("ray.serve").setLevel(logging.WARNING)
         serve.start(
@@ -93,12 +94,13 @@ def stop_store(store_id: str) -> None:
     """Stop a store's cameras, rules and HTTP; what was acknowledged is on disk."""
     with contextlib.suppress(ValueError, RayError):
         supervisor = ray.get_actor(actor_name(store_id, "supervisor"), namespace=NAMESPACE)
-        ray.get(supervisor.stop.remote(), timeout=_ANSWER_S)
+        ray.get(supervisor.stop.remote(), timeout=_STOP_S)
         serve.delete(APP_NAME)  # the cluster may serve other applications too
         ray.kill(supervisor)
 
 
-def _init_ray(address: str | None) -> None:
+def init_ray(address: str | None) -> None:
+    """Connect to a cluster, or start one here (None), for this checkout's code."""
     root = str(Path(__file__).resolve().parent.parent)
     # Workers import the same code, whether it is installed or run from a checkout.
     paths = [root, *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]

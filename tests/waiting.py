@@ -10,12 +10,18 @@ EVERYWHERE = [[0.02, 0.02], [0.98, 0.02], [0.98, 0.98], [0.02, 0.98]]
 """A zone's polygon that covers nearly the whole picture."""
 
 
-def wait_for(condition: Callable[[], Any], *, seconds: float = 60.0) -> Any:
-    """What the condition gives once it is true; fails if it never is."""
+def wait_for(
+    condition: Callable[[], Any],
+    *,
+    seconds: float = 60.0,
+    found: Callable[[], Any] = lambda: "nothing",
+) -> Any:
+    """What the condition gives once it is true; fails with what was found if it never is."""
     until = time.monotonic() + seconds
     while True:
         outcome = condition()
         if outcome:
             return outcome
-        assert time.monotonic() < until, "waited in vain"
+        if time.monotonic() >= until:
+            raise AssertionError(f"waited {seconds:g} s in vain; found {found()}")
         time.sleep(0.3)

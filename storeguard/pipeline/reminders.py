@@ -22,6 +22,7 @@ from storeguard.zone_config import RecordSettings
 
 _AGAIN_S: Final = 5.0  # a camera at work says within a second or two what it records
 _GIVE_UP_S: Final = 300.0
+_GIVE_UP_GONE_S: Final = 30.0  # a camera that was removed: as long as it may take to finish
 _OVERDUE_S: Final = 900.0  # behind the span's end; a long recording is stored when it is over
 _BATCH: Final = 256
 _MAX_PROMISED: Final = 4096
@@ -33,7 +34,8 @@ class Due:
 
     Attributes:
         again: closed events to be said to their cameras once more.
-        given_up: those that no camera has taken up in minutes, to be told that there is no video.
+        given_up: those that no camera has taken up in minutes, or whose camera was removed, to be
+            told that there is no video.
         overdue: those that were promised a file, and lack it after minutes; it may still come.
     """
 
@@ -57,16 +59,19 @@ class Reminders:
         self._journal = journal
         self._clock = clock
         self._recording: frozenset[str] = frozenset()
+        self._idle: frozenset[str] = frozenset()
         self._looked_through = 0
         self._waiting: dict[str, float] = {}  # event id: monotonic seconds when first seen
         self._promised: dict[str, float] = {}  # event id: monotonic seconds of its last moment
         self._next_s = clock.monotonic()
 
     def configure(self, cameras: Iterable[CameraConfig]) -> None:
-        """Only events of cameras that record events can hear anything of their video."""
-        self._recording = frozenset(
-            camera.id for camera in cameras if camera.recording.smart_record is SmartRecord.EVENTS
-        )
+        """Cameras that record no events are passed over; of removed ones nothing more comes."""
+        by_events = {
+            camera.id: camera.recording.smart_record is SmartRecord.EVENTS for camera in cameras
+        }
+        self._recording = frozenset(name for name, recording in by_events.items() if recording)
+        self._idle = frozenset(by_events) - self._recording
 
     def look(self) -> Due:
         """What is due now; call as often as you like.
@@ -83,10 +88,10 @@ class Reminders:
             event = self._journal.latest(event_id)
             if event is None or event.clip is not None:
                 del self._waiting[event_id]
-            elif now_s - since_s >= _GIVE_UP_S:
+            elif now_s - since_s >= self._patience_s(event.camera_id):
                 due.given_up.append(event)
                 del self._waiting[event_id]
-            else:
+            elif event.camera_id in self._recording:
                 due.again.append(event)
         due.overdue.extend(self._overdue(now_s))
         self._take_in(now_s)
@@ -110,8 +115,11 @@ class Reminders:
         for event in found:
             if is_unmet(event):
                 self._promised[event.event_id] = now_s + _after_close_s(event) + _OVERDUE_S
-            elif event.camera_id in self._recording and event.rule.get("record"):
+            elif event.camera_id not in self._idle and event.rule.get("record"):
                 self._waiting.setdefault(event.event_id, now_s)
+
+    def _patience_s(self, camera_id: str) -> float:
+        return _GIVE_UP_S if camera_id in self._recording else _GIVE_UP_GONE_S
 
 
 def promise_of(event: Event) -> Wish:

@@ -13,7 +13,7 @@ from storeguard.config import CameraConfig
 from storeguard.events.clip_link import OVERDUE, StoredClip, with_clip, with_failure, with_wish
 from storeguard.events.event import ClipRef, Event, EventStatus
 from storeguard.events.journal import Journal
-from storeguard.pipeline.reminders import Reminders, promise_of, wish_of
+from storeguard.pipeline.reminders import Due, Reminders, promise_of, wish_of
 from storeguard.testing import FakeClock
 from tests.events.making import START, event
 
@@ -95,6 +95,22 @@ def test_what_nobody_takes_up_is_given_up_once(journal: Journal, clock: FakeCloc
     assert due.again == []
     clock.advance(301)
     assert reminders.look().given_up == []
+
+
+def test_a_camera_that_was_removed_is_not_waited_for(journal: Journal, clock: FakeClock) -> None:
+    """It may still finish its recordings; after that nobody will say anything."""
+    reminders = reminders_of(journal, clock)
+    journal.commit([closed(1)])
+    reminders.look()
+    reminders.configure([])
+    journal.commit([closed(2)])  # by its removal
+    assert again(reminders, clock) == []
+    clock.advance(20)
+    assert reminders.look() == Due()
+    clock.advance(10)
+    assert [one.event_id for one in reminders.look().given_up] == ["event-1", "event-2"]
+    clock.advance(301)
+    assert reminders.look() == Due()
 
 
 def test_a_step_of_the_wall_clock_gives_nothing_up(journal: Journal, clock: FakeClock) -> None:

@@ -15,7 +15,7 @@ import httpx
 import pytest
 import ray
 
-from actors.supervisor import NAMESPACE, actor_name
+from actors.naming import NAMESPACE, actor_name
 from serve.runner import free_port, running_store
 from storeguard.config import StoreConfig
 from storeguard.loading import load_zones

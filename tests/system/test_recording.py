@@ -17,7 +17,7 @@ import pytest
 import ray
 import redis
 
-from actors.supervisor import NAMESPACE, actor_name
+from actors.naming import NAMESPACE, actor_name
 from serve.runner import RunningStore, free_port, running_store
 from storeguard.config import StoreConfig
 from storeguard.events.commands import STREAM
@@ -280,11 +280,14 @@ def test_kill_9_of_camera_and_recorder_while_clips_are_written(
 
 
 def test_nothing_is_left_over_and_every_event_knows_its_clip(
-    api: httpx.Client, folder: Path
+    api: httpx.Client, folder: Path, bikes: Path
 ) -> None:
-    """Runs last: takes the cameras away and looks at what they leave."""
+    """Runs last: takes the cameras away, adds another at once, and looks at what they leave."""
     for camera_id in ("cabin", "street", "quiet"):
         assert api.delete(f"/api/v1/cameras/{camera_id}").status_code == 204
+    late = {"id": "late", "source": str(bikes), "loop": True, "recording": {"smart_record": "off"}}
+    assert api.post("/api/v1/cameras", json=late).status_code == 201
+    wait_for(lambda: camera(api, "late")["frames_processed"])
 
     def at_rest() -> bool:
         idle = not any(spool_files(folder, name) for name in ("cabin", "street", "quiet"))

@@ -10,7 +10,7 @@ import httpx
 import pytest
 import ray
 
-from actors.supervisor import NAMESPACE, actor_name
+from actors.naming import NAMESPACE, actor_name
 from serve.runner import RunningStore, free_port, running_store
 from storeguard.config import StoreConfig
 from tests.waiting import EVERYWHERE, wait_for

@@ -1,0 +1,251 @@
+"""The fleet: a store's camera actors and their recorders, started, watched and let go."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Coroutine, Sequence
+from typing import Any, NamedTuple
+
+import ray
+from ray.actor import ActorHandle
+from ray.serve.handle import DeploymentHandle
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from actors.camera import CameraActor
+from actors.naming import NAMESPACE, actor_name, spawn
+from actors.recorder import RecorderActor, spool_root
+from storeguard.addresses import redact
+from storeguard.clock import Clock
+from storeguard.config import CameraConfig, StoreConfig
+from storeguard.pipeline.recording import RecordingPlace
+from storeguard.pipeline.roster import Roster
+from storeguard.pipeline.status import CameraState, CameraStatus
+from storeguard.storage.uploader import UploaderStats
+
+ANSWER_S = 10.0
+_LEAVE_S = 60.0  # for the last verdicts, and clips finished on a slow disk
+_STOP_S = 30.0  # what a kill then cuts short is made good at the next start
+_log = logging.getLogger(__name__)
+
+
+class _Recorder(NamedTuple):
+    actor: ActorHandle[Any]
+    node_id: str
+
+
+class Fleet:
+    """Runs the roster's cameras in camera actors, each with a recorder on its node.
+
+    Args:
+        config: the store's configuration.
+        roster: which cameras there are, and which actor runs which.
+        detector: the detector deployment.
+        classifier: the clip classifier's; None where no rule needs it.
+        rules: the rules actor.
+        here: placement beside the supervisor, for cameras that need no resource.
+        clock: time; None takes the machine's.
+    """
+
+    def __init__(
+        self,
+        config: StoreConfig,
+        roster: Roster,
+        *,
+        detector: DeploymentHandle[Any],
+        classifier: DeploymentHandle[Any] | None,
+        rules: ActorHandle[Any],
+        here: NodeAffinitySchedulingStrategy,
+        clock: Clock | None = None,
+    ) -> None:
+        self._config = config
+        self._roster = roster
+        self._detector = detector
+        self._classifier = classifier
+        self._rules = rules
+        self._here = here
+        self._clock = clock
+        self._groups: dict[str, ActorHandle[Any]] = {}
+        self._leaving: dict[str, asyncio.Task[None]] = {}
+        self._recorders: dict[str, _Recorder] = {}
+        self._spools: dict[str, UploaderStats] = {}
+        self._statuses: dict[str, CameraStatus] = {}
+
+    async def reconcile(self) -> None:
+        """Bring the camera actors to what the roster says. Not to be called twice at once."""
+        wanted = self._roster.groups(self._config.placement.cameras_per_actor)
+        enabled = {camera.id for cameras in wanted.values() for camera in cameras}
+        self._statuses = {name: one for name, one in self._statuses.items() if name in enabled}
+        for name in [name for name in self._groups if name not in wanted]:
+            self._leaving[name] = asyncio.create_task(self._let_go(name, self._groups.pop(name)))
+        # Those that must wait for their predecessor come last.
+        for name in sorted(wanted, key=self._leaving.__contains__):
+            if name not in self._groups:
+                if name in self._leaving:
+                    await asyncio.wait([self._leaving[name]])
+                self._groups[name] = self._spawn_group(name)
+            # Not awaited for an answer: an unreachable node must not stop the others.
+            self._groups[name].set_cameras.remote(wanted[name])
+
+    async def check(self) -> list[BaseException]:
+        """Ask every actor how it is; one that came back empty-handed gets its cameras again.
+
+        Returns:
+            What went wrong; that an actor does not answer is only logged.
+        """
+        checks: list[Coroutine[Any, Any, None]] = [
+            *(self._check(name, group) for name, group in self._groups.items()),
+            *(self._check_recorder(name, one) for name, one in self._recorders.items()),
+        ]
+        outcomes = await asyncio.gather(*checks, return_exceptions=True)
+        return [outcome for outcome in outcomes if outcome is not None]
+
+    async def stop(self) -> None:
+        """End all cameras, then the recorders, which store what these have left."""
+        await settled([*self._leaving.values()], within_s=_LEAVE_S)
+        await settled([group.stop.remote() for group in self._groups.values()], within_s=_STOP_S)
+        recorders = [recorder.actor for recorder in self._recorders.values()]
+        await settled([actor.stop.remote() for actor in recorders])
+        for actor in [*self._groups.values(), *recorders]:
+            ray.kill(actor)
+        self._groups.clear()
+        self._recorders.clear()
+
+    def group_of(self, camera_id: str) -> ActorHandle[Any] | None:
+        """The actor that runs a camera; None while it is disabled or not started yet.
+
+        Raises:
+            NotFoundError: there is no such camera.
+        """
+        self._roster.get(camera_id)
+        name = self._roster.group_of(camera_id)
+        return None if name is None else self._groups.get(name)
+
+    def status_of(self, camera: CameraConfig) -> CameraStatus:
+        """How a camera is doing, as last heard."""
+        heard = self._statuses.get(camera.id)
+        return heard if heard is not None and camera.enabled else camera_status(camera)
+
+    def spools(self) -> dict[str, UploaderStats]:
+        """What waits in each group's spools, as last heard."""
+        return dict(self._spools)
+
+    # ------------------------------------------------------------------ inside
+
+    async def _let_go(self, name: str, group: ActorHandle[Any]) -> None:
+        """End a group without cutting short what it still records; its name is free afterwards."""
+        try:
+            await settled([group.stop.remote()], within_s=_LEAVE_S)
+            ray.kill(group)
+            await asyncio.to_thread(_wait_for_death, actor_name(self._config.store, name))
+        finally:
+            # Only now may its recorder go, once all is stored; see _check_recorder.
+            self._leaving.pop(name, None)
+
+    def _spawn_group(self, name: str) -> ActorHandle[Any]:
+        placement = self._config.placement
+        resources = {"camera": placement.camera_resource} if placement.camera_resource else {}
+        return spawn(
+            CameraActor,
+            actor_name(self._config.store, name),
+            name,
+            detector=self._detector,
+            classifier=self._classifier,
+            rules=self._rules,
+            tracker=self._config.tracker,
+            recording=RecordingPlace(
+                self._config.store,
+                spool_root(self._config),
+                self._config.storage.min_free_bytes,
+            ),
+            clock=self._clock,
+            options={
+                "num_cpus": placement.camera_cpus,
+                "resources": resources,
+                "scheduling_strategy": "SPREAD" if resources else self._here,
+            },
+        )
+
+    async def _check(self, name: str, group: ActorHandle[Any]) -> None:
+        try:
+            statuses: list[CameraStatus] = await asyncio.wait_for(group.statuses.remote(), ANSWER_S)
+            node_id: str = await asyncio.wait_for(group.node_id.remote(), ANSWER_S)
+        except Exception as error:  # noqa: BLE001 - dead, restarting, unreachable: same answer
+            _log.warning("%s does not answer: %s", name, error)
+            return
+        if self._groups.get(name) is not group:  # taken away meanwhile
+            return
+        members = self._roster.groups(self._config.placement.cameras_per_actor).get(name, [])
+        if {status.id for status in statuses} != {camera.id for camera in members}:
+            group.set_cameras.remote(members)
+        for status in statuses:
+            self._statuses[status.id] = status
+        self._give_recorder(name, node_id)
+
+    def _give_recorder(self, name: str, node_id: str) -> None:
+        """See that a group has a recorder on its node, where its spools are."""
+        known = self._recorders.get(name)
+        if known is not None and known.node_id == node_id:
+            return
+        if known is not None:
+            ray.kill(known.actor)
+        role = actor_name(self._config.store, f"recorder-{name}-{node_id[:8]}")
+        actor = spawn(
+            RecorderActor,
+            role,
+            role,
+            self._config,
+            rules=self._rules,
+            clock=self._clock,
+            options={
+                "num_cpus": 0,
+                "scheduling_strategy": NodeAffinitySchedulingStrategy(node_id, soft=False),
+            },
+        )
+        self._recorders[name] = _Recorder(actor, node_id)
+
+    async def _check_recorder(self, name: str, recorder: _Recorder) -> None:
+        # Asked now, a group that is still leaving may have more for it later.
+        needed = name in self._groups or name in self._leaving
+        try:
+            stats: UploaderStats = await asyncio.wait_for(recorder.actor.stats.remote(), ANSWER_S)
+        except Exception as error:  # noqa: BLE001 - dead, restarting, unreachable: same answer
+            _log.warning("the recorder of %s does not answer: %s", name, error)
+            return
+        if self._recorders.get(name) is not recorder:  # replaced meanwhile
+            return
+        self._spools[name] = stats
+        if needed or name in self._groups or stats.waiting or stats.interrupted:
+            return
+        ray.kill(recorder.actor)
+        self._recorders.pop(name)
+        self._spools.pop(name, None)
+
+
+def camera_status(camera: CameraConfig) -> CameraStatus:
+    """The status of a camera of which nothing was heard yet."""
+    state = CameraState.CONNECTING if camera.enabled else CameraState.DISABLED
+    return CameraStatus(
+        id=camera.id, source=redact(camera.source), state=state, enabled=camera.enabled
+    )
+
+
+async def settled(answers: Sequence[Any], *, within_s: float = ANSWER_S) -> None:
+    """Wait for answers, but not for ever, and whatever they are."""
+    if answers:
+        waits = (asyncio.wait_for(answer, within_s) for answer in answers)
+        for outcome in await asyncio.gather(*waits, return_exceptions=True):
+            if isinstance(outcome, Exception):
+                _log.warning("while stopping: %s", outcome)
+
+
+def _wait_for_death(name: str, *, tries: int = 100) -> None:
+    """Wait until nobody has an actor's name; ten seconds at most."""
+    for _ in range(tries):
+        try:
+            ray.get_actor(name, namespace=NAMESPACE)
+        except ValueError:
+            return
+        time.sleep(0.1)
+    _log.warning("%s does not end", name)

@@ -1,0 +1,130 @@
+"""The fleet on a real Ray: what a leaving camera actor still records is stored, its name reused."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+import actors.fleet
+from actors.fleet import Fleet
+from serve.runner import init_ray
+from storeguard.config import CameraConfig, StoreConfig
+from storeguard.events.event import Event
+from storeguard.pipeline.recording import RecordingPlace
+from storeguard.pipeline.roster import Roster
+from storeguard.pipeline.status import CameraState, CameraStatus
+from storeguard.storage.spool import EventItem, Spool
+from tests.events.making import event
+
+STORE = "fleet"
+CAMERA = {"id": "street", "source": "/dev/video0"}
+
+
+class SlowCameras:
+    """A camera actor whose cameras take seconds to finish what they record."""
+
+    def __init__(self, name: str, *, recording: RecordingPlace, **rest: Any) -> None:
+        self._name, self._root, self._rest = name, recording.root, rest
+        self._spools: dict[str, Spool] = {}
+
+    async def set_cameras(self, cameras: Sequence[CameraConfig]) -> None:
+        for camera in cameras:
+            folder = self._root / camera.id
+            self._spools[camera.id] = Spool(folder, prefix=STORE)
+
+    async def statuses(self) -> list[CameraStatus]:
+        return [
+            CameraStatus(id=name, source=str(os.getpid()), state=CameraState.PLAYING)
+            for name in self._spools
+        ]
+
+    async def node_id(self) -> str:
+        return str(ray.get_runtime_context().get_node_id())
+
+    async def stop(self) -> None:
+        await asyncio.sleep(4)
+        for name, spool in self._spools.items():
+            spool.put(EventItem(event=event(f"last-of-{name}")), "last")
+
+
+class Rules:
+    """Remembers what the recorders hand on."""
+
+    def __init__(self) -> None:
+        self._seen: list[str] = []
+
+    def journal(self, event: Event) -> None:
+        self._seen.append(event.event_id)
+
+    def seen(self) -> list[str]:
+        return self._seen
+
+
+@pytest.fixture
+def local_ray() -> Iterator[None]:
+    init_ray(None)
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+@pytest.mark.usefixtures("local_ray")
+def test_a_leaving_group_keeps_its_recorder_and_its_name_until_it_is_done(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(actors.fleet, "CameraActor", SlowCameras)
+    config = StoreConfig.model_validate(
+        {
+            "store": STORE,
+            "data_dir": tmp_path,
+            "cameras": [CAMERA],
+            "storage": {"min_free_bytes": 0},
+        }
+    )
+    rules = ray.remote(Rules).remote()
+
+    async def body() -> None:
+        roster = Roster(config.cameras, tmp_path / "cameras.json")
+        handles: dict[str, Any] = {"detector": None, "classifier": None, "rules": rules}
+        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+        fleet = Fleet(config, roster, here=here, **handles)
+
+        async def until(seconds: float, what: Any) -> None:
+            end_s = time.monotonic() + seconds
+            while not what():
+                assert time.monotonic() < end_s, "waited in vain"
+                assert await fleet.check() == []
+                await asyncio.sleep(0.2)
+
+        def process() -> str | None:
+            status = fleet.status_of(config.cameras[0])
+            return status.source if status.state is CameraState.PLAYING else None
+
+        await fleet.reconcile()
+        await until(60, lambda: process() and fleet.spools())
+        first = process()
+
+        roster.remove("street")
+        await fleet.reconcile()  # at once: nobody waits for what is still recorded
+        assert fleet.spools()
+        roster.add(config.cameras[0])
+        await fleet.reconcile()  # under the same name, so only after its predecessor
+        await until(60, lambda: process() not in (None, first))
+        await until(60, lambda: ray.get(rules.seen.remote()) == ["event-last-of-street"])
+
+        roster.remove("street")
+        await fleet.reconcile()
+        await until(60, lambda: not fleet.spools())  # its recorder has nothing left to do
+        assert ray.get(rules.seen.remote()) == ["event-last-of-street"] * 2
+        await fleet.stop()
+
+    asyncio.run(body())
