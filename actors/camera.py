@@ -9,16 +9,17 @@ from typing import Any
 
 import ray
 from ray.actor import ActorHandle
-from ray.serve.handle import DeploymentHandle
 
 from actors.lease import Lease
+from actors.models import Models
+from storeguard.attributes.service import CropAnswer, CropBatch
 from storeguard.classification.service import ClipAnswer, ClipBatch
 from storeguard.clock import Clock
 from storeguard.config import CameraConfig
 from storeguard.detection.service import Found, FrameBatch
 from storeguard.errors import ModelError
 from storeguard.events.commands import RecordCommand
-from storeguard.model_config import TrackerSettings
+from storeguard.model_config import AttributeSettings, TrackerSettings
 from storeguard.pipeline.asked import RecordingAnswer
 from storeguard.pipeline.group import CameraGroup
 from storeguard.pipeline.recording import RecordingPlace
@@ -34,10 +35,10 @@ class CameraActor:
 
     Args:
         name: the actor's own name, for the log.
-        detector: the detector deployment.
-        classifier: the clip classifier's; None where no rule needs it.
+        models: the deployments to ask.
         rules: the rules actor.
         tracker: how people are followed.
+        attributes: what is told of them besides.
         recording: where cameras record to.
         clock: time; None takes the machine's.
     """
@@ -46,19 +47,19 @@ class CameraActor:
         self,
         name: str,
         *,
-        detector: DeploymentHandle[Any],
-        classifier: DeploymentHandle[Any] | None,
+        models: Models,
         rules: ActorHandle[Any],
         tracker: TrackerSettings,
+        attributes: Sequence[AttributeSettings] = (),
         recording: RecordingPlace,
         clock: Clock | None = None,
     ) -> None:
         logging.basicConfig(level=logging.INFO, format="%(name)s: %(message)s")
         self._name = name
-        self._detector = detector
-        self._classifier = classifier
+        self._models = models
         self._rules = rules
         self._tracker = tracker
+        self._attributes = attributes
         self._recording = recording
         self._clock = clock
         self._group: CameraGroup | None = None
@@ -108,14 +109,16 @@ class CameraActor:
     async def _ready(self) -> CameraGroup:
         async with self._starting:
             if self._group is None:
-                info = await self._detector.info.remote()
+                info = await self._models.detector.info.remote()
                 self._group = CameraGroup(
                     info=info,
                     detect=self._detect,
                     observe=self._observe,
                     tracker=self._tracker,
                     recording=self._recording,
-                    classify=None if self._classifier is None else self._classify,
+                    classify=None if self._models.classifier is None else self._classify,
+                    attributes=self._attributes,
+                    label=self._label if self._models.attributes else None,
                     clock=self._clock,
                 )
                 self._group.start()
@@ -123,13 +126,17 @@ class CameraActor:
             return self._group
 
     async def _classify(self, batch: ClipBatch) -> ClipAnswer:
-        if self._classifier is None:
+        if self._models.classifier is None:
             raise ModelError("this store was started without a clip classifier")
-        answer: ClipAnswer = await self._classifier.classify.remote(batch)
+        answer: ClipAnswer = await self._models.classifier.classify.remote(batch)
+        return answer
+
+    async def _label(self, attribute: str, batch: CropBatch) -> CropAnswer:
+        answer: CropAnswer = await self._models.attributes[attribute].label.remote(batch)
         return answer
 
     async def _detect(self, batch: FrameBatch) -> Sequence[Found]:
-        found: Sequence[Found] = await self._detector.detect.remote(batch)
+        found: Sequence[Found] = await self._models.detector.detect.remote(batch)
         return found
 
     async def _observe(self, observations: Sequence[Observation]) -> Sequence[Verdict]:

@@ -10,10 +10,10 @@ from typing import Any, NamedTuple
 
 import ray
 from ray.actor import ActorHandle
-from ray.serve.handle import DeploymentHandle
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from actors.camera import CameraActor
+from actors.models import Models
 from actors.naming import NAMESPACE, actor_name, spawn
 from actors.recorder import RecorderActor, spool_root
 from storeguard.addresses import redact
@@ -41,8 +41,7 @@ class Fleet:
     Args:
         config: the store's configuration.
         roster: which cameras there are, and which actor runs which.
-        detector: the detector deployment.
-        classifier: the clip classifier's; None where no rule needs it.
+        models: the deployments that cameras ask.
         rules: the rules actor.
         here: placement beside the supervisor, for cameras that need no resource.
         clock: time; None takes the machine's.
@@ -53,16 +52,14 @@ class Fleet:
         config: StoreConfig,
         roster: Roster,
         *,
-        detector: DeploymentHandle[Any],
-        classifier: DeploymentHandle[Any] | None,
+        models: Models,
         rules: ActorHandle[Any],
         here: NodeAffinitySchedulingStrategy,
         clock: Clock | None = None,
     ) -> None:
         self._config = config
         self._roster = roster
-        self._detector = detector
-        self._classifier = classifier
+        self._models = models
         self._rules = rules
         self._here = here
         self._clock = clock
@@ -150,10 +147,10 @@ class Fleet:
             CameraActor,
             actor_name(self._config.store, name),
             name,
-            detector=self._detector,
-            classifier=self._classifier,
+            models=self._models,
             rules=self._rules,
             tracker=self._config.tracker,
+            attributes=self._config.attributes,
             recording=RecordingPlace(
                 self._config.store,
                 spool_root(self._config),

@@ -9,13 +9,15 @@ from typing import Any, NamedTuple
 
 import ray
 from ray.actor import ActorHandle
-from ray.serve.handle import DeploymentHandle
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from actors.fleet import ANSWER_S, Fleet, camera_status, settled
 from actors.lease import Lease
+from actors.models import Models
 from actors.naming import actor_name, spawn
 from actors.rules import RulesActor
+from storeguard.analytics.track_log import tracks_folder
+from storeguard.analytics.visitors import VisitorBucket, VisitorQuery, count_visitors
 from storeguard.clock import Clock
 from storeguard.config import CameraConfig, StoreConfig
 from storeguard.errors import ConfigError, RecordingError
@@ -56,23 +58,20 @@ class Supervisor:
 
     Args:
         config: the store's configuration.
-        detector: the detector deployment.
-        classifier: the clip classifier's; None where no rule needs it.
+        models: the deployments that cameras ask.
         clock: time, also for the actors it starts; None takes the machine's.
     """
 
     def __init__(
         self,
         config: StoreConfig,
-        detector: DeploymentHandle[Any],
-        classifier: DeploymentHandle[Any] | None = None,
+        models: Models,
         *,
         clock: Clock | None = None,
     ) -> None:
         logging.basicConfig(level=logging.INFO, format="%(name)s: %(message)s")
         self._config = config
-        self._detector = detector
-        self._classifier = classifier
+        self._models = models
         self._clock = clock
         self._roster = Roster(config.cameras, Path(config.data_dir) / "cameras.json")
         self._valkey: EmbeddedValkey | None = None
@@ -100,7 +99,7 @@ class Supervisor:
             if self._config.events.url == "embedded":
                 self._valkey = EmbeddedValkey(Path(self._config.data_dir) / "valkey")
                 self._store_url = await asyncio.to_thread(self._valkey.start)
-            info = await self._detector.info.remote()
+            info = await self._models.detector.info.remote()
             model = ModelRef(name=info.name, sha256=info.sha256)
             self._rules = spawn(
                 RulesActor,
@@ -115,8 +114,7 @@ class Supervisor:
             self._fleet = Fleet(
                 self._config,
                 self._roster,
-                detector=self._detector,
-                classifier=self._classifier,
+                models=self._models,
                 rules=self._rules,
                 here=self._here,
                 clock=self._clock,
@@ -246,6 +244,15 @@ class Supervisor:
         event: Event = await self._rules.set_keep.remote(event_id, keep=keep)
         return event
 
+    async def visitors(self, wanted: VisitorQuery) -> list[VisitorBucket]:
+        """Count the people of the track log.
+
+        Raises:
+            StorageError: the log cannot be read.
+        """
+        folder = tracks_folder(self._config)
+        return await asyncio.to_thread(count_visitors, folder, wanted)
+
     async def health(self) -> Health:
         """What the parts say of themselves."""
         shipper: ShipperStats | None = None
@@ -278,7 +285,7 @@ class Supervisor:
     def _require_classifier(self, camera: CameraConfig) -> None:
         """A rule that could never fire is refused, unless the classifier is off on purpose."""
         off = self._config.classifier.enabled is False
-        if camera.classifies and self._classifier is None and not off:
+        if camera.classifies and self._models.classifier is None and not off:
             raise ConfigError(
                 f"camera {camera.id!r}: rule 'shoplifting_suspected' needs the clip classifier, "
                 "which this store was started without: set classifier.enabled to true and start "

@@ -127,7 +127,9 @@ def _reported(report: HealthReport | Exception) -> dict[str, Part]:
         return {"journal": _failed(report), "detector": _failed(report)}
     parts = {"journal": _journal_part(report), "detector": _detector_part(report)}
     if report.classifier is not None or report.classifier_error is not None:
-        parts["classifier"] = _classifier_part(report)
+        parts["classifier"] = _second_part(report.classifier or report.classifier_error)
+    for name, queue in report.attributes.items():
+        parts[f"attribute {name}"] = _second_part(queue)
     return parts
 
 
@@ -153,11 +155,11 @@ def _detector_part(report: HealthReport) -> Part:
     return Part(status=Well.OK, detail=f"{report.detector.waiting} waiting")
 
 
-def _classifier_part(report: HealthReport) -> Part:
+def _second_part(queue: BatcherStats | str | None) -> Part:
     """Without it all other events are taken as ever, so the worst is `degraded`."""
-    if report.classifier is None:
-        return Part(status=Well.DEGRADED, detail=report.classifier_error)
-    return Part(status=Well.OK, detail=f"{report.classifier.waiting} waiting")
+    if isinstance(queue, BatcherStats):
+        return Part(status=Well.OK, detail=f"{queue.waiting} waiting")
+    return Part(status=Well.DEGRADED, detail=queue or "it does not answer")
 
 
 def _cameras_part(statuses: list[CameraStatus] | Exception) -> Part:
@@ -233,6 +235,7 @@ class _Snapshot:
             ("events", "events raised", "num_events"),
             ("clips", "clip files finished", "clips"),
             ("clips_judged", "clips that the clip classifier gave a score to", "clips_judged"),
+            ("looks_taken", "crops that attribute classifiers gave a label to", "looks_taken"),
         ):
             counter = CounterMetricFamily(f"storeguard_camera_{name}", text, labels=["camera"])
             for camera in cameras:
@@ -290,14 +293,37 @@ def _pipeline(report: HealthReport) -> Iterator[Metric]:
         yield from _queue("detector", "frames", report.detector)
     if report.classifier is not None:
         yield from _queue("classifier", "clips", report.classifier)
+    yield from _attribute_queues(report)
+
+
+_QUEUE_COUNTS = ("submitted", "answered", "refused", "failed", "batches")
 
 
 def _queue(model: str, items: str, stats: BatcherStats) -> Iterator[Metric]:
     yield _gauge(f"storeguard_{model}_waiting", f"{items} waiting", stats.waiting)
-    for name in ("submitted", "answered", "refused", "failed", "batches"):
+    for name in _QUEUE_COUNTS:
         yield _counter(
             f"storeguard_{model}_{name}", f"{items} (or batches) {name}", getattr(stats, name)
         )
+
+
+def _attribute_queues(report: HealthReport) -> Iterator[Metric]:
+    queues = {name: one for name, one in report.attributes.items() if isinstance(one, BatcherStats)}
+    if not queues:
+        return
+    waiting = GaugeMetricFamily(
+        "storeguard_attribute_waiting", "crops waiting", labels=["attribute"]
+    )
+    for name, stats in queues.items():
+        waiting.add_metric([name], float(stats.waiting))
+    yield waiting
+    for what in _QUEUE_COUNTS:
+        family = CounterMetricFamily(
+            f"storeguard_attribute_{what}", f"crops (or batches) {what}", labels=["attribute"]
+        )
+        for name, stats in queues.items():
+            family.add_metric([name], float(getattr(stats, what)))
+        yield family
 
 
 def _storage(report: HealthReport) -> Iterator[Metric]:

@@ -98,6 +98,7 @@ class HealthReport:
         detector_error: why it does not.
         classifier: the clip classifier's queue; None when it does not answer, or there is none.
         classifier_error: why it does not; None when there is none.
+        attributes: each attribute classifier's queue, or why it does not answer.
         spools: what waits to be stored, by recorder.
         commands: what came on the command stream; None when unknown.
         retention: what was deleted and what there is; None when unknown.
@@ -109,6 +110,7 @@ class HealthReport:
     detector_error: str | None = None
     classifier: BatcherStats | None = None
     classifier_error: str | None = None
+    attributes: Mapping[str, BatcherStats | str | None] = field(default_factory=dict)
     spools: Mapping[str, UploaderStats] = field(default_factory=dict)
     commands: CommandStats | None = None
     retention: RetentionStats | None = None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
 
@@ -15,12 +15,15 @@ from ray.exceptions import RayError
 from ray.serve.handle import DeploymentHandle
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from actors.models import Models
 from actors.naming import NAMESPACE, actor_name
 from actors.supervisor import Supervisor
 from serve.api import create_api
+from serve.api_analytics import analytics_router
 from serve.api_marks import marks_router
+from serve.attribute import attribute_application
 from serve.classifier import classifier_application
-from serve.control import SupervisedCameras, SystemHealth
+from serve.control import SupervisedAnalytics, SupervisedCameras, SystemHealth
 from serve.detector import detector_application
 from storeguard.clock import Clock
 from storeguard.config import StoreConfig
@@ -41,12 +44,12 @@ class _Api:
         config: StoreConfig,
         detector: DeploymentHandle[Any],
         classifier: DeploymentHandle[Any] | None = None,
+        attributes: Mapping[str, DeploymentHandle[Any]] | None = None,
         clock: Clock | None = None,
     ) -> None:
         self._config = config
-        self._detector = detector
-        self._classifier = classifier
-        self._supervisor = supervisor_of(config, detector, classifier, clock=clock)
+        self._models = Models(detector, classifier, attributes or {})
+        self._supervisor = supervisor_of(config, self._models, clock=clock)
 
     async def __serve_build_asgi_app__(self) -> FastAPI:
         await self._supervisor.start.remote()
@@ -58,8 +61,14 @@ class _Api:
             cameras=cameras,
             objects=object_store(self._config),
             settings=self._config.api,
-            health=SystemHealth(self._supervisor, self._detector, self._classifier),
-            routers=[marks_router(cameras)],
+            health=SystemHealth(self._supervisor, self._models),
+            routers=[
+                marks_router(cameras),
+                analytics_router(
+                    SupervisedAnalytics(self._supervisor),
+                    attributes=[one.name for one in self._config.attributes],
+                ),
+            ],
         )
         app.router.lifespan_context = self._while_serving(reader)
         return app
@@ -96,13 +105,7 @@ Api = serve.deployment(
 )(serve.ingress()(_Api))
 
 
-def supervisor_of(
-    config: StoreConfig,
-    detector: DeploymentHandle[Any],
-    classifier: DeploymentHandle[Any] | None = None,
-    *,
-    clock: Clock | None = None,
-) -> Any:
+def supervisor_of(config: StoreConfig, models: Models, *, clock: Clock | None = None) -> Any:
     """The store's supervisor, started on this node if it is not running yet."""
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     return (
@@ -117,12 +120,12 @@ def supervisor_of(
             num_cpus=0,
             scheduling_strategy=here,
         )
-        .remote(config, detector, classifier, clock=clock)
+        .remote(config, models, clock=clock)
     )
 
 
 def build(config: StoreConfig, *, clock: Clock | None = None) -> serve.Application:
-    """The application: the API, with the detector and, if rules need it, the classifier behind it.
+    """The application: the API, with the detector and what else the store needs behind it.
 
     Args:
         config: the store.
@@ -135,4 +138,8 @@ def build(config: StoreConfig, *, clock: Clock | None = None) -> serve.Applicati
         if settled.classifies
         else None
     )
-    return Api.bind(settled, detector, classifier, clock)
+    attributes = {
+        one.name: attribute_application(one, settled.placement.attribute_resources)
+        for one in settled.attributes
+    }
+    return Api.bind(settled, detector, classifier, attributes, clock)

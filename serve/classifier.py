@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ray import serve
 
+from serve.deployments import NO_ACCESS_LOG, place
 from storeguard.classification.service import ClassifierService, ClipAnswer, ClipBatch
 from storeguard.detection.batcher import BatcherStats
 from storeguard.model_config import ClassifierSettings
@@ -30,7 +31,7 @@ Classifier = serve.deployment(
     health_check_period_s=20,
     health_check_timeout_s=60,
     graceful_shutdown_timeout_s=5,
-    logging_config={"enable_access_log": False},
+    logging_config=NO_ACCESS_LOG,
 )(_Classifier)
 
 
@@ -38,11 +39,4 @@ def classifier_application(
     settings: ClassifierSettings, resources: dict[str, float]
 ) -> serve.Application:
     """The clip classifier bound to its settings and placed where its resources are."""
-    return Classifier.options(
-        num_replicas=settings.replicas,
-        ray_actor_options={
-            "num_cpus": settings.num_cpus,
-            "num_gpus": settings.num_gpus,
-            "resources": resources,
-        },
-    ).bind(settings)
+    return place(Classifier, settings, resources)

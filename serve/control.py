@@ -12,9 +12,11 @@ from ray.actor import ActorHandle
 from ray.exceptions import GetTimeoutError, RayActorError, RayTaskError
 from ray.serve.handle import DeploymentHandle
 
+from actors.models import Models
 from actors.supervisor import Health
 from serve.api_cameras import patched
 from serve.api_parts import HealthReport
+from storeguard.analytics.visitors import VisitorBucket, VisitorQuery
 from storeguard.config import ApiSettings, CameraConfig
 from storeguard.detection.batcher import BatcherStats
 from storeguard.errors import StoreguardError
@@ -120,30 +122,46 @@ class SupervisedCameras:
         return jpeg
 
 
+class SupervisedAnalytics:
+    """`VisitorSource` over a supervisor.
+
+    Args:
+        supervisor: the actor.
+    """
+
+    def __init__(self, supervisor: ActorHandle[Any]) -> None:
+        self._supervisor = supervisor
+
+    async def visitors(self, wanted: VisitorQuery) -> list[VisitorBucket]:
+        """Count people."""
+        found: list[VisitorBucket] = await _answer(self._supervisor.visitors.remote(wanted))
+        return found
+
+
 class SystemHealth:
     """What the API asks of the parts it does not see itself.
 
     Args:
         supervisor: the actor.
-        detector: the detector deployment.
-        classifier: the clip classifier's; None where no rule needs it.
+        models: the deployments.
     """
 
-    def __init__(
-        self,
-        supervisor: ActorHandle[Any],
-        detector: DeploymentHandle[Any],
-        classifier: DeploymentHandle[Any] | None = None,
-    ) -> None:
+    def __init__(self, supervisor: ActorHandle[Any], models: Models) -> None:
         self._supervisor = supervisor
-        self._detector = detector
-        self._classifier = classifier
+        self._models = models
 
     async def __call__(self) -> HealthReport:
         """The parts' answers; None for those that gave none."""
         health: Health = await _answer(self._supervisor.health.remote())
-        (detector, detector_error), (classifier, classifier_error) = await asyncio.gather(
-            _stats_of(self._detector), _stats_of(self._classifier)
+        models = self._models
+        (
+            (detector, detector_error),
+            (classifier, classifier_error),
+            *attributes,
+        ) = await asyncio.gather(
+            _stats_of(models.detector),
+            _stats_of(models.classifier),
+            *map(_stats_of, models.attributes.values()),
         )
         return replace(
             _report(health),
@@ -151,6 +169,10 @@ class SystemHealth:
             detector_error=detector_error,
             classifier=classifier,
             classifier_error=classifier_error,
+            attributes={
+                name: error or stats
+                for name, (stats, error) in zip(models.attributes, attributes, strict=True)
+            },
         )
 
 

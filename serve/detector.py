@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ray import serve
 
+from serve.deployments import NO_ACCESS_LOG, place
 from storeguard.detection.batcher import BatcherStats
 from storeguard.detection.detector import DetectorInfo
 from storeguard.detection.service import DetectorService, Found, FrameBatch
@@ -35,8 +36,7 @@ Detector = serve.deployment(
     health_check_period_s=10,
     health_check_timeout_s=30,
     graceful_shutdown_timeout_s=5,
-    # One line a call would be several a second and camera.
-    logging_config={"enable_access_log": False},
+    logging_config=NO_ACCESS_LOG,
 )(_Detector)
 
 
@@ -44,11 +44,4 @@ def detector_application(
     settings: DetectorSettings, resources: dict[str, float]
 ) -> serve.Application:
     """The detector bound to its settings and placed where its resources are."""
-    return Detector.options(
-        num_replicas=settings.replicas,
-        ray_actor_options={
-            "num_cpus": settings.num_cpus,
-            "num_gpus": settings.num_gpus,
-            "resources": resources,
-        },
-    ).bind(settings)
+    return place(Detector, settings, resources)

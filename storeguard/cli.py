@@ -26,8 +26,8 @@ from storeguard.cli_events import event_table
 from storeguard.config import StoreConfig
 from storeguard.errors import ConfigError, StoreguardError
 from storeguard.live_table import live_table
-from storeguard.loading import load_config, load_zones
-from storeguard.model_config import DetectorSettings
+from storeguard.loading import load_config, load_zones, parse
+from storeguard.model_config import AttributeSettings, DetectorSettings
 from storeguard.pipeline.status import CameraState, CameraStatus
 
 app = typer.Typer(
@@ -218,6 +218,13 @@ def process(  # noqa: PLR0917 - Typer reads options off the signature
         datetime | None,
         typer.Option(help="Capture time of the first frame, UTC; 1970-01-01 without."),
     ] = None,
+    attribute: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="NAME=MODEL.onnx[=LABEL,LABEL...]: have an image classifier look at each person "
+            "once a second; may be given again."
+        ),
+    ] = None,
 ) -> None:
     """Run one video file through detection, tracking and rules; every frame, no Ray."""
     from storeguard.pipeline.process import (  # noqa: PLC0415
@@ -235,7 +242,11 @@ def process(  # noqa: PLR0917 - Typer reads options off the signature
     outputs = ProcessOutputs(events=events, tracks=tracks, video=overlay, metrics=metrics)
     path = Path(resolve_source(str(video)))
     with _progress("frames") as step:
-        processor = VideoProcessor(_detector_settings(model, input_size), progress=step)
+        processor = VideoProcessor(
+            _detector_settings(model, input_size),
+            attributes=[_attribute(text) for text in attribute or ()],
+            progress=step,
+        )
         report = processor.process(path, options, outputs)
     print(json.dumps(report.document(), indent=2))  # noqa: T201 - the command's output
 
@@ -255,6 +266,15 @@ def detect(
     with _progress("pictures") as step:
         counted = detect_folder(images, out, settings, progress=step)
     console.print(f"{counted} pictures, boxes in {out}")
+
+
+def _attribute(text: str) -> AttributeSettings:
+    name, _, rest = text.partition("=")
+    model, _, labels = rest.partition("=")
+    document = {"name": name, "model": model, "labels": labels.split(",") if labels else None}
+    if not model:
+        raise ConfigError(f"--attribute: expected NAME=MODEL.onnx, found {text!r}")
+    return parse(AttributeSettings, document, where=f"--attribute {text}")
 
 
 def _detector_settings(model: str, input_size: int | None) -> DetectorSettings:

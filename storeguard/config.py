@@ -12,7 +12,12 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
-from storeguard.model_config import ClassifierSettings, DetectorSettings, TrackerSettings
+from storeguard.model_config import (
+    AttributeSettings,
+    ClassifierSettings,
+    DetectorSettings,
+    TrackerSettings,
+)
 from storeguard.zone_config import Fraction, Id, PersonRule, Settings, ZoneConfig, require_unique
 
 # --------------------------------------------------------------------------- cameras
@@ -142,6 +147,8 @@ class TrackLogSettings(Settings):
     enabled: bool = True
     rate_hz: float = Field(default=1.0, gt=0, le=60)
     """Rows kept of one person a second of capture time."""
+    flush_s: float = Field(default=60.0, ge=1, le=3600)
+    """How long rows may wait in memory: a kill loses as much, and analytics lag behind by it."""
     retain_days: float = Field(default=30.0, gt=0, le=36_500)
     max_bytes: int = Field(default=2**30, ge=2**20)
     """Past this the oldest files go."""
@@ -186,6 +193,7 @@ class PlacementSettings(Settings):
     camera_cpus: float = Field(default=0.0, ge=0, le=128)
     detector_resources: dict[str, float] = Field(default_factory=dict)
     classifier_resources: dict[str, float] = Field(default_factory=dict)
+    attribute_resources: dict[str, float] = Field(default_factory=dict)
 
 
 class StoreConfig(Settings):
@@ -195,6 +203,8 @@ class StoreConfig(Settings):
     data_dir: Path = Path("storeguard-data")
     detector: DetectorSettings = DetectorSettings()
     classifier: ClassifierSettings = ClassifierSettings()
+    attributes: tuple[AttributeSettings, ...] = ()
+    """What image classifiers tell of people besides, such as a basket carried or not."""
     tracker: TrackerSettings = TrackerSettings()
     events: EventStoreSettings = EventStoreSettings()
     storage: StorageSettings = StorageSettings()
@@ -208,6 +218,14 @@ class StoreConfig(Settings):
     def _unique_cameras(cls, cameras: tuple[CameraConfig, ...]) -> tuple[CameraConfig, ...]:
         require_unique("camera", (camera.id for camera in cameras))
         return cameras
+
+    @field_validator("attributes")
+    @classmethod
+    def _unique_attributes(
+        cls, attributes: tuple[AttributeSettings, ...]
+    ) -> tuple[AttributeSettings, ...]:
+        require_unique("attribute", (attribute.name for attribute in attributes))
+        return attributes
 
     @property
     def classifies(self) -> bool:

@@ -15,6 +15,7 @@ from pydantic_core import ErrorDetails
 from storeguard.addresses import redact, resolve_source
 from storeguard.config import ApiSettings, CameraConfig, StoreConfig
 from storeguard.errors import ConfigError
+from storeguard.model_config import AttributeSettings, ClassifierSettings, DetectorSettings
 from storeguard.zone_config import Settings, ZoneConfig, ZoneList
 
 TOKEN_VARIABLE = "STOREGUARD_API_TOKEN"  # noqa: S105 - the variable's name, not its value
@@ -85,19 +86,28 @@ def resolve_camera(camera: CameraConfig) -> CameraConfig:
 
 def resolve_paths(config: StoreConfig) -> StoreConfig:
     """The configuration with all paths absolute, fit for processes that run elsewhere."""
-    model, uri = config.detector.model, config.storage.uri
-    if model != "bundled":
-        model = str(Path(model).expanduser().absolute())
+    uri = config.storage.uri
     if uri != "embedded" and "://" not in uri:
         uri = str(Path(uri).expanduser().absolute())
     return config.model_copy(
         update={
             "data_dir": config.data_dir.expanduser().absolute(),
-            "detector": config.detector.model_copy(update={"model": model}),
+            "detector": _with_whole_path(config.detector),
+            "classifier": _with_whole_path(config.classifier),
+            "attributes": tuple(map(_with_whole_path, config.attributes)),
             "storage": config.storage.model_copy(update={"uri": uri}),
             "cameras": tuple(resolve_camera(camera) for camera in config.cameras),
         }
     )
+
+
+_M = TypeVar("_M", DetectorSettings, ClassifierSettings, AttributeSettings)
+
+
+def _with_whole_path(settings: _M) -> _M:
+    if settings.model == "bundled":
+        return settings
+    return settings.model_copy(update={"model": str(Path(settings.model).expanduser().absolute())})
 
 
 # --------------------------------------------------------------------------- reading

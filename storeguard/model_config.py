@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Annotated
+from typing import Annotated, Self
 
-from pydantic import Field
+from pydantic import Field, field_validator, model_validator
 
-from storeguard.zone_config import Fraction, Settings
+from storeguard.zone_config import Fraction, Id, Settings
 
 
 class BackendName(StrEnum):
@@ -132,6 +132,76 @@ class ClassifierSettings(Settings):
     max_wait_ms: float = Field(default=0.0, ge=0, le=1000)
     max_queue: int = Field(default=16, ge=1, le=4096)
     """Clips a replica holds; past it the oldest waiting clip of the fullest camera is refused."""
+
+
+RESERVED_ATTRIBUTES = frozenset(
+    {"clips", "decision", "direction", "peak_people", "people", "score", "shoplifting", "threshold"}
+)
+"""What rules themselves write into an event's attributes."""
+
+
+class AttributeSettings(Settings):
+    """An attribute of people, such as whether they carry a basket: an image classifier that looks
+    at each person's crop now and then, and a majority vote a person.
+    """
+
+    name: Id
+    """Under which it stands in events' `attributes` and in analytics."""
+    model: str
+    """The path of an ONNX file, or of a TensorRT engine with its sidecar: pictures in, a score for
+    each label out (logits or probabilities; one logit decides between two labels)."""
+    labels: tuple[Id, ...] | None = Field(default=None, min_length=2, max_length=1000)
+    """In the order of the model's scores; None takes them from its metadata."""
+    cameras: tuple[Id, ...] | None = None
+    """Whose people are looked at; None looks at all."""
+    every_s: float = Field(default=1.0, gt=0, le=3600)
+    """Seconds of capture time between two looks at a person."""
+    min_score: Fraction = 0.5
+    """A look whose best label is less probable than this is no vote."""
+    min_height_px: int = Field(default=48, ge=1, le=4096)
+    """People smaller than this in the frame are not looked at."""
+    min_votes: int = Field(default=3, ge=1, le=1000)
+    """Votes from which on a person is said to have a label."""
+    max_votes: int = Field(default=15, ge=1, le=1000)
+    """Only a person's latest votes count: somebody may take a basket, or put it down."""
+    resize: Resize = Resize.LETTERBOX
+    pixels: Pixels = Pixels.AUTO
+    """`auto` takes what the model's metadata says, or `imagenet`."""
+    channels: Channels = Channels.AUTO
+    """`auto` takes what the model's metadata says, or `rgb`."""
+    backend: BackendName = BackendName.AUTO
+    precision: Precision | None = None
+    """None takes fp16 with TensorRT, and the model as it is with every other backend."""
+    engines: EngineSettings = EngineSettings()
+    replicas: int = Field(default=1, ge=1, le=256)
+    num_cpus: float = Field(default=0.25, ge=0, le=128)
+    num_gpus: float = Field(default=0.0, ge=0, le=8)
+    threads: int = Field(default=1, ge=0, le=256)
+    max_batch: int = Field(default=8, ge=1, le=256)
+    max_wait_ms: float = Field(default=0.0, ge=0, le=1000)
+    max_queue: int = Field(default=64, ge=1, le=4096)
+    """Crops a replica holds; past it the oldest waiting crop of the fullest camera is refused."""
+
+    @field_validator("name")
+    @classmethod
+    def _not_reserved(cls, name: str) -> str:
+        if name in RESERVED_ATTRIBUTES:
+            raise ValueError(f"expected a name that rules do not use themselves, found {name!r}")
+        return name
+
+    @model_validator(mode="after")
+    def _votes_fit(self) -> Self:
+        if self.max_votes < self.min_votes:
+            raise ValueError(
+                f"max_votes: expected at least min_votes ({self.min_votes}), found {self.max_votes}"
+            )
+        if self.labels is not None and len(set(self.labels)) < len(self.labels):
+            raise ValueError(f"labels: expected each once, found {list(self.labels)}")
+        return self
+
+    def looks_at(self, camera_id: str) -> bool:
+        """Whether a camera's people are looked at."""
+        return self.cameras is None or camera_id in self.cameras
 
 
 class TrackerSettings(Settings):

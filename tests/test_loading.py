@@ -354,8 +354,12 @@ def test_paths_are_made_absolute_for_processes_that_run_elsewhere(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     document = {**GOOD, "detector": {"model": "m.onnx"}, "storage": {"uri": "clips"}}
+    document["classifier"] = {"model": "c.onnx"}
+    document["attributes"] = [{"name": "basket", "model": "b.onnx"}]
     config = resolve_paths(load_config(written(tmp_path, document)))
 
+    assert config.classifier.model == str(tmp_path / "c.onnx")
+    assert config.attributes[0].model == str(tmp_path / "b.onnx")
     assert config.data_dir == tmp_path / "storeguard-data"
     assert config.detector.model == str(tmp_path / "m.onnx")
     assert config.storage.uri == str(tmp_path / "clips")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import logging
 import math
 import threading
@@ -31,7 +32,7 @@ _DAY_MS: Final = 86_400_000
 _EPOCH: Final = date(1970, 1, 1)
 _NO_SPACE: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
 
-_Row = tuple[int, str, str, float, float, float, float, float]
+_Row = tuple[int, str, str, float, float, float, float, float, str | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,7 +224,8 @@ class TrackLog:
                     self._counts["passed_over"] += 1
                     continue
                 slots[person_id] = slot
-                rows.append((at_ms, observation.camera_id, person_id, *box, score))
+                told = _labels(observation, person_id)
+                rows.append((at_ms, observation.camera_id, person_id, *box, score, told))
             oldest = slot - math.ceil(_FORGET_MS * self._rate_hz / 1000)
             if len(slots) > 2 * len(observation.person_id) + 64:
                 self._slots[observation.camera_id] = {
@@ -348,19 +350,33 @@ class TrackLog:
             )
 
 
+def tracks_folder(config: StoreConfig) -> Path:
+    """Where a store's track log is."""
+    return config.data_dir / "tracks"
+
+
 def track_log(config: StoreConfig, *, clock: Clock | None = None) -> TrackLog | None:
     """The store's track log, in its data folder; None when it is turned off. Not started."""
     settings = config.tracks
     if not settings.enabled:
         return None
     return TrackLog(
-        config.data_dir / "tracks",
+        tracks_folder(config),
         clock=clock,
         rate_hz=settings.rate_hz,
+        max_age_s=settings.flush_s,
         retain_days=settings.retain_days,
         max_bytes=settings.max_bytes,
         min_free_bytes=config.storage.min_free_bytes,
     )
+
+
+def _labels(observation: Observation, person_id: str) -> str | None:
+    """What is told of a person, as JSON with keys in order."""
+    told = observation.attributes.get(person_id)
+    if not told:
+        return None
+    return json.dumps({one.name: one.label for one in told}, sort_keys=True)
 
 
 def _chunks(rows: Sequence[_Row], max_rows: int) -> list[tuple[date, list[_Row]]]:

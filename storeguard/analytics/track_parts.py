@@ -31,9 +31,13 @@ TRACK_SCHEMA: Final = pa.schema(
         pa.field("x2", pa.float32(), nullable=False),
         pa.field("y2", pa.float32(), nullable=False),
         pa.field("score", pa.float32(), nullable=False),
+        ("attributes", pa.string()),
     ]
 )
-"""One person in one frame. Corners are fractions 0..1 of the frame; score is the detection's."""
+"""One person in one frame. Corners are fractions 0..1 of the frame; score is the detection's.
+
+`attributes` is a JSON object of the labels told so far, by attribute; null where nothing is.
+"""
 
 TRACK_ORDER: Final = [
     ("captured_at", "ascending"),
@@ -184,7 +188,7 @@ def _write_whole(table: pa.Table, target: Path) -> int:
         table,
         sink,
         compression="zstd",
-        use_dictionary=["camera_id", "person_id"],
+        use_dictionary=["camera_id", "person_id", "attributes"],
         use_byte_stream_split=["x1", "y1", "x2", "y2", "score"],
     )
     content = sink.getvalue()

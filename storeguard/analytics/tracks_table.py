@@ -65,11 +65,16 @@ def export_tracks(folder: Path, wanted: TrackQuery, to: Destination) -> Exported
     """
     if not folder.is_dir():
         raise NotFoundError(f"{folder}: expected the folder of a track log, there is none")
-    return export_by_day(_by_hour(folder, wanted), to)
+    return export_by_day(rows_by_hour(folder, wanted), to)
 
 
-def _by_hour(folder: Path, wanted: TrackQuery) -> Iterator[DayTable]:
-    """Rows in order, in portions of an hour. A part begins in its hour and may reach beyond."""
+def rows_by_hour(folder: Path, wanted: TrackQuery) -> Iterator[DayTable]:
+    """Rows of a track log, in order, in portions of an hour at most; each with its day (UTC).
+
+    Raises:
+        StorageError: a file of the log cannot be read.
+    """
+    # A part begins in its hour and may reach beyond.
     log = TrackParts(folder)
     later: list[pa.Table] = []
     for hour in sorted({_hour(part) for part in _listed(log)}):

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,8 +9,8 @@ from numpy.typing import NDArray
 
 from storeguard.classification.classifier import ClassifierInfo, ClipClassifier
 from storeguard.classification.clip import CLIP_FRAMES, SIDE_PX, Clip
-from storeguard.detection.batcher import Batcher, BatcherStats
-from storeguard.errors import OverloadedError
+from storeguard.detection.batcher import BatcherStats
+from storeguard.inference.batched import BatchedModel, QueueLimits
 from storeguard.model_config import ClassifierSettings
 
 
@@ -55,13 +53,10 @@ class ClassifierService:
 
     def __init__(self, settings: ClassifierSettings) -> None:
         self._classifier = ClipClassifier(settings)
-        self._executor = ThreadPoolExecutor(1, thread_name_prefix="classify")
-        self._batcher: Batcher[Clip, float] = Batcher(
+        self._model: BatchedModel[Clip, float] = BatchedModel(
             lambda clips: [float(score) for score in self._classifier.score(clips)],
-            self._executor,
-            max_batch=settings.max_batch,
-            max_wait_s=settings.max_wait_ms / 1e3,
-            max_queue=settings.max_queue,
+            limits=QueueLimits(settings.max_batch, settings.max_wait_ms, settings.max_queue),
+            name="classify",
         )
 
     @property
@@ -71,8 +66,7 @@ class ClassifierService:
 
     async def classify(self, batch: ClipBatch) -> ClipAnswer:
         """Judge clips together with those of other cameras."""
-        judging = (self._judge(batch.camera_id, clip) for clip in batch.clips)
-        return ClipAnswer(self.info, tuple(await asyncio.gather(*judging)))
+        return ClipAnswer(self.info, await self._model.ask(batch.camera_id, list(batch.clips)))
 
     async def check(self, deadline_s: float = 20.0) -> None:
         """Judge a blank clip.
@@ -81,22 +75,12 @@ class ClassifierService:
             TimeoutError: no answer within the deadline.
         """
         blank = np.zeros((CLIP_FRAMES, SIDE_PX, SIDE_PX, 3), np.uint8)
-        answer = asyncio.get_running_loop().run_in_executor(
-            self._executor, self._classifier.score, [blank]
-        )
-        await asyncio.wait_for(answer, deadline_s)
+        await self._model.check(blank, deadline_s=deadline_s)
 
     def stats(self) -> BatcherStats:
         """The batcher's counts."""
-        return self._batcher.stats()
+        return self._model.stats()
 
     async def close(self) -> None:
         """Refuse what waits and stop."""
-        await self._batcher.close()
-        self._executor.shutdown(wait=False, cancel_futures=True)
-
-    async def _judge(self, lane: str, clip: Clip) -> float | None:
-        try:
-            return (await self._batcher.submit(lane, clip)).value
-        except OverloadedError:
-            return None
+        await self._model.close()

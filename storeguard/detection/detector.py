@@ -7,7 +7,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from importlib import resources
 from pathlib import Path
-from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,13 +17,12 @@ from storeguard.detection.letterbox import PAD_VALUE, Fit, fit
 from storeguard.detection.nms import nms
 from storeguard.errors import ModelError, ModelLayoutError
 from storeguard.inference.backend import EngineOptions, open_backend, sha256_of
+from storeguard.inference.pixels import PixelFormat, chosen, is_channels_last, told
 from storeguard.model_config import Channels, DetectorSettings, LayoutName, Pixels, Resize
 
 BUNDLED_MODEL = "person_yolox_nano.onnx"
 DEFAULT_INPUT_SIZE = 320
 _COCO_IDS = 91
-_IMAGENET_MEAN = np.array([0.485, 0.456, 0.406], dtype=np.float32)
-_IMAGENET_STD = np.array([0.229, 0.224, 0.225], dtype=np.float32)
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +99,7 @@ class Detector:
         )
         self._backend = open_backend(path, settings.backend, threads=threads, options=options)
         self._settings = settings
-        self._channels_last = self._is_channels_last(path)
+        self._channels_last = is_channels_last(self._backend.input, path)
         input_wh = self._input_wh(path)
         shapes = self._probe(input_wh, path)
         layout = self._layout(shapes, input_wh, path)
@@ -112,8 +110,12 @@ class Detector:
             habit.person_class if settings.person_class is None else settings.person_class
         )
         meta = self._backend.metadata
-        self._pixels = _chosen(settings.pixels, meta.get("pixels"), habit.pixels)
-        self._channels = _chosen(settings.channels, meta.get("channels"), habit.channels)
+        self._format = PixelFormat(
+            pixels=chosen(settings.pixels, meta.get("pixels"), habit.pixels),
+            channels=chosen(settings.channels, meta.get("channels"), habit.channels),
+            channels_last=self._channels_last,
+            dtype=self._backend.input.dtype,
+        )
         centred = {"centred": True, "topleft": False}.get(meta.get("pad", ""), habit.centred)
         self.info = DetectorInfo(
             name=path.stem,
@@ -181,30 +183,7 @@ class Detector:
 
     def to_input(self, images: NDArray[np.uint8]) -> NDArray[np.float32] | NDArray[np.uint8]:
         """What the model is fed for these pictures: `images` as for `detect`."""
-        if self._channels is Channels.BGR:
-            images = images[..., ::-1]
-        if not self._channels_last:
-            images = images.transpose(0, 3, 1, 2)
-        if self._backend.input.dtype == np.uint8:
-            return np.ascontiguousarray(images)
-        pixels = np.ascontiguousarray(images, dtype=np.float32)
-        if self._pixels is not Pixels.BYTES:
-            pixels *= np.float32(1 / 255)
-        if self._pixels is Pixels.IMAGENET:
-            shape = (3,) if self._channels_last else (3, 1, 1)
-            pixels -= _IMAGENET_MEAN.reshape(shape)
-            pixels /= _IMAGENET_STD.reshape(shape)
-        return pixels.astype(self._backend.input.dtype, copy=False)
-
-    def _is_channels_last(self, path: Path) -> bool:
-        shape = self._backend.input.shape
-        if len(shape) != 4:
-            raise ModelError(f"{path}: expected pictures (4 dimensions) as input, got {shape}")
-        if shape[3] == 3:
-            return True
-        if shape[1] in (3, None):
-            return False
-        raise ModelError(f"{path}: expected an input (N, 3, H, W) or (N, H, W, 3), got {shape}")
+        return self._format.pack(images)
 
     def _input_wh(self, path: Path) -> tuple[int, int]:
         shape = self._backend.input.shape
@@ -237,7 +216,7 @@ class Detector:
     ) -> LayoutName:
         named = self._settings.layout
         if named is LayoutName.AUTO:
-            named = _told(self._backend.metadata.get("layout"), LayoutName.AUTO)
+            named = told(self._backend.metadata.get("layout"), LayoutName.AUTO)
         try:
             layout = recognise(shapes, input_wh) if named is LayoutName.AUTO else named
             blank = {name: np.zeros(shape, np.float32) for name, shape in shapes.items()}
@@ -271,22 +250,6 @@ def model_path(model: str) -> Path:
     if model == "bundled":
         return Path(str(resources.files("storeguard.models") / BUNDLED_MODEL))
     return Path(model).expanduser()
-
-
-_E = TypeVar("_E", Pixels, Channels, LayoutName)
-
-
-def _chosen(setting: _E, metadata: str | None, habit: _E) -> _E:
-    return _told(metadata, habit) if setting == "auto" else setting
-
-
-def _told(metadata: str | None, habit: _E) -> _E:
-    """What the model's metadata says, if it is ours: other exporters write ``channels: 3``."""
-    try:
-        told = type(habit)(metadata or "")
-    except ValueError:
-        return habit
-    return habit if told == "auto" else told
 
 
 def _habit_of(layout: LayoutName, shapes: Mapping[str, tuple[int, ...]]) -> _Habit:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
 
 import numpy as np
@@ -17,15 +17,16 @@ from storeguard.detection.detections import Detections
 from storeguard.detection.letterbox import Fit
 from storeguard.detection.service import Found
 from storeguard.events.event import rfc3339
-from storeguard.model_config import TrackerSettings
+from storeguard.model_config import AttributeSettings, TrackerSettings
 from storeguard.pipeline.latency import LatencyRecorder
 from storeguard.pipeline.overlay import PersonMark, Rgb, Scene, draw
+from storeguard.pipeline.person_attributes import PersonAttributes
 from storeguard.pipeline.person_clips import PersonClips
 from storeguard.pipeline.slot import LatestSlot, Sampler
 from storeguard.pipeline.status import CameraState, CameraStatus
 from storeguard.pipeline.verdict import Verdict
 from storeguard.pipeline.wishes import needed_cache_s
-from storeguard.rules.observation import ClipScore, Observation
+from storeguard.rules.observation import Attribute, ClipScore, Observation
 from storeguard.tracking.tracker import Tracker
 from storeguard.tracking.tracks import Tracks
 from storeguard.video.frame import Frame
@@ -43,6 +44,7 @@ class CameraPipeline:
     Args:
         camera: its settings.
         tracker: how people are followed.
+        attributes: what is told of them besides.
         epoch: names this life of the tracker (see `Observation`).
         clock: for rates.
         wake: called, from the decode thread, when a frame is ready to be taken.
@@ -52,6 +54,7 @@ class CameraPipeline:
         self,
         camera: CameraConfig,
         tracker: TrackerSettings,
+        attributes: Iterable[AttributeSettings] = (),
         *,
         epoch: str,
         clock: Clock,
@@ -62,6 +65,8 @@ class CameraPipeline:
         """Frames of this camera that are on their way through the detector."""
         self.clips = PersonClips(camera)
         """What the clip classifier is given."""
+        self.attributes = PersonAttributes(camera.id, attributes, forget_s=tracker.max_lost_s)
+        """What attribute classifiers are given, and have said."""
         self._tracker = Tracker(tracker)
         self._epoch = epoch
         self._clock = clock
@@ -164,9 +169,11 @@ class CameraPipeline:
             seq=self._seq,
             step_s=self._step_s(frame),
             clip_scores=self._scores,
+            attributes=self.attributes.known(),
         )
         self._scores = []
         self.clips.seen(frame, observation)
+        self.attributes.seen(frame, observation)
         self._seq += 1
         self._processed += 1
         self._processed_at.append(self._clock.monotonic())
@@ -238,6 +245,7 @@ class CameraPipeline:
             dropped=dict(lost),
             people_in_view=len(self._last[1].person_id) if self._last else 0,
             clips_judged=self._clips_judged,
+            looks_taken=self.attributes.num_looks,
             num_events=self._verdict.num_events,
             reconnects=reader.reconnects,
             last_error=reader.last_error,
@@ -263,13 +271,14 @@ def observe(
     seq: int,
     step_s: float,
     clip_scores: Iterable[ClipScore] = (),
+    attributes: Mapping[str, tuple[Attribute, ...]] | None = None,
 ) -> Observation:
     """A tracker's answer for one frame as an observation: ids made unique, boxes as fractions.
 
     Args:
         tracks: who was seen, in pixels of the frame.
         frame: the frame.
-        camera_id, epoch, seq, step_s, clip_scores: as in `Observation`.
+        camera_id, epoch, seq, step_s, clip_scores, attributes: as in `Observation`.
     """
     width, height = frame.wh
     size = np.array([width, height, width, height], dtype=np.float32)
@@ -284,6 +293,7 @@ def observe(
         step_s=step_s,
         age_s=tracks.age_s,
         clip_scores=tuple(clip_scores),
+        attributes=attributes or {},
     )
 
 
@@ -302,7 +312,12 @@ def scene_of(
     alerting = {event.person_id for event in verdict.open_events}
     people = tuple(
         PersonMark(
-            label=short_label(person_id),
+            label=" ".join(
+                (
+                    short_label(person_id),
+                    *(a.label for a in observation.attributes.get(person_id, ())),
+                )
+            ),
             xyxy=(float(box[0]), float(box[1]), float(box[2]), float(box[3])),
             dwell_s=longest.get(person_id),
             alert=person_id in alerting,

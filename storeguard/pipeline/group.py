@@ -11,7 +11,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from storeguard.classification.service import ClipAnswer, ClipBatch
 from storeguard.clock import Clock, SystemClock
 from storeguard.config import CameraConfig, Pace, SmartRecord
 from storeguard.detection.detector import DetectorInfo
@@ -19,13 +18,13 @@ from storeguard.detection.letterbox import Fit, place
 from storeguard.detection.service import Found, FrameBatch
 from storeguard.errors import NotFoundError, RecordingError
 from storeguard.events.commands import RecordCommand
-from storeguard.model_config import TrackerSettings
+from storeguard.model_config import AttributeSettings, TrackerSettings
 from storeguard.pipeline.asked import RecordingAnswer
 from storeguard.pipeline.camera import CameraPipeline, new_epoch
 from storeguard.pipeline.outbox import ObserveCall, Outbox
 from storeguard.pipeline.overlay import encode_jpeg
-from storeguard.pipeline.person_clips import ClipRequest
 from storeguard.pipeline.recording import CameraRecorder, RecordingPlace
+from storeguard.pipeline.second_stage import ClassifyCall, LabelCall, SecondStage
 from storeguard.pipeline.status import CameraStatus
 from storeguard.pipeline.verdict import Verdict
 from storeguard.rules.observation import Observation
@@ -37,7 +36,6 @@ _log = logging.getLogger(__name__)
 _LAST_VERDICTS_S = 1.0
 
 DetectCall = Callable[[FrameBatch], Awaitable[Sequence[Found]]]
-ClassifyCall = Callable[[ClipBatch], Awaitable[ClipAnswer]]
 
 
 @dataclass(slots=True)
@@ -85,6 +83,7 @@ class CameraGroup:
         recording: where cameras record to; None records nothing.
         classify: one call of the clip classifier for people of one camera; None leaves
             `shoplifting_suspected` rules without scores.
+        attributes: what is told of people besides; label: one call of an attribute's classifier.
         clock: time, injected.
         gather_s: after a frame arrives, wait this long for those of other cameras, if any may come.
         max_calls: detector calls under way at once.
@@ -100,6 +99,8 @@ class CameraGroup:
         tracker: TrackerSettings,
         recording: RecordingPlace | None = None,
         classify: ClassifyCall | None = None,
+        attributes: Sequence[AttributeSettings] = (),
+        label: LabelCall | None = None,
         clock: Clock | None = None,
         gather_s: float = 0.01,
         max_calls: int = 3,
@@ -109,8 +110,7 @@ class CameraGroup:
         self._detect = detect
         self._tracker = tracker
         self._recording = recording
-        self._classify = classify
-        self._judging: set[str] = set()
+        self._attributes = tuple(attributes)
         self._clock = clock or SystemClock()
         self._gather_s = gather_s
         self._call_timeout_s = call_timeout_s
@@ -124,6 +124,9 @@ class CameraGroup:
         self._wake = asyncio.Event()
         self._loop = asyncio.get_running_loop()
         self._pool = ThreadPoolExecutor(2, thread_name_prefix="pictures")
+        self._second_stage = SecondStage(
+            self._pool, classify=classify, label=label, timeout_s=call_timeout_s
+        )
         self._tasks: set[asyncio.Task[None]] = set()
 
     def start(self) -> None:
@@ -135,6 +138,7 @@ class CameraGroup:
         """Stop all cameras, deliver what is left, and end."""
         await self.remove(list(self._members))
         await self._outbox.flush(flush_s)
+        await self._second_stage.stop()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -146,6 +150,7 @@ class CameraGroup:
         pipeline = CameraPipeline(
             camera,
             self._tracker,
+            self._attributes,
             epoch=new_epoch(self._clock.now()),
             clock=self._clock,
             wake=self._wake_from_thread,
@@ -315,7 +320,7 @@ class CameraGroup:
                 if observation is not None:
                     self._show(frame, observation)
                     self._outbox.put(observation)
-                    self._judge_clips(pipeline)
+                    self._second_stage.ask(pipeline)
         except TimeoutError:
             self._lose(taken, "detector_timeout")
         except Exception as error:  # noqa: BLE001 - a replica's death has many names
@@ -329,37 +334,6 @@ class CameraGroup:
             self._slots.release()
             if any(pipeline.waiting for pipeline, _ in taken):
                 self._wake.set()
-
-    def _judge_clips(self, pipeline: CameraPipeline) -> None:
-        """Have the clips judged that are due; one call a camera at a time."""
-        classify, camera_id = self._classify, pipeline.camera.id
-        if classify is None or camera_id in self._judging:
-            return
-        if requests := pipeline.clips.due():
-            self._judging.add(camera_id)
-            self._spawn(self._have_judged(pipeline, requests, classify))
-
-    async def _have_judged(
-        self, pipeline: CameraPipeline, requests: list[ClipRequest], classify: ClassifyCall
-    ) -> None:
-        camera_id = pipeline.camera.id
-        try:
-            clips = await self._loop.run_in_executor(
-                self._pool, lambda: np.stack([request.cut() for request in requests])
-            )
-            answer = await asyncio.wait_for(
-                classify(ClipBatch(camera_id, clips)), self._call_timeout_s
-            )
-        except Exception as error:  # noqa: BLE001 - a replica's death has many names
-            _log.warning("camera %r: the clip classifier did not answer: %r", camera_id, error)
-        else:
-            pipeline.classified(
-                request.scored(probability, answer.by)
-                for request, probability in zip(requests, answer.probability, strict=True)
-                if probability is not None
-            )
-        finally:
-            self._judging.discard(camera_id)
 
     def _show(self, frame: Frame, observation: Observation) -> None:
         member = self._members.get(frame.camera_id)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -16,15 +16,22 @@ from typing import Self, TextIO
 import av
 import numpy as np
 
+from storeguard.attributes.classifier import AttributeClassifier
 from storeguard.classification.classifier import ClipClassifier
 from storeguard.config import CameraConfig, Pace
 from storeguard.detection.detector import Detector
 from storeguard.detection.letterbox import place
 from storeguard.errors import EmptySourceError, RecordingError, StorageError
 from storeguard.events.event import Event, EventStatus, ModelRef
-from storeguard.model_config import ClassifierSettings, DetectorSettings, TrackerSettings
+from storeguard.model_config import (
+    AttributeSettings,
+    ClassifierSettings,
+    DetectorSettings,
+    TrackerSettings,
+)
 from storeguard.pipeline.camera import observe, scene_of
 from storeguard.pipeline.latency import LatencyRecorder
+from storeguard.pipeline.looks import Looks
 from storeguard.pipeline.overlay import Rgb, draw
 from storeguard.pipeline.person_clips import PersonClips
 from storeguard.pipeline.report import Frames, RunReport, latency_document
@@ -77,6 +84,7 @@ class VideoProcessor:
         detector: what to look for people with.
         tracker: how people are followed.
         classifier: which clip classifier `shoplifting_suspected` rules are judged by.
+        attributes: what image classifiers tell of people besides.
         progress: called with each processed frame's number.
     """
 
@@ -85,12 +93,14 @@ class VideoProcessor:
         detector: DetectorSettings,
         tracker: TrackerSettings | None = None,
         classifier: ClassifierSettings | None = None,
+        attributes: Iterable[AttributeSettings] = (),
         *,
         progress: Callable[[int], None] = lambda _: None,
     ) -> None:
         self._detector = Detector(detector)
         self._tracker_settings = tracker or TrackerSettings()
         self._classifier_settings = classifier or ClassifierSettings()
+        self._attributes = [(one, AttributeClassifier(one)) for one in attributes]
         self._progress = progress
 
     def process(
@@ -108,7 +118,8 @@ class VideoProcessor:
             id="video", source=str(video), pace=Pace.FAST, zones=options.zones, detect_fps=240
         )
         classifier = ClipClassifier(self._classifier_settings) if camera.classifies else None
-        run = _Run(self._detector, self._tracker_settings, camera, classifier)
+        looks = Looks(camera.id, self._attributes, forget_s=self._tracker_settings.max_lost_s)
+        run = _Run(self._detector, self._tracker_settings, camera, classifier, looks)
         started = time.perf_counter()
         with _Writers(outputs or ProcessOutputs()) as writers:
             for frame in self._chosen(camera, options, run):
@@ -142,8 +153,10 @@ class _Run:
         tracker: TrackerSettings,
         camera: CameraConfig,
         classifier: ClipClassifier | None,
+        looks: Looks,
     ) -> None:
         self._detector = detector
+        self._looks = looks
         self._classifier = classifier
         self._clips = PersonClips(camera)
         self._scores: list[ClipScore] = []
@@ -182,9 +195,11 @@ class _Run:
             seq=self.processed,
             step_s=0.0 if self._last_s is None else frame.time_s - self._last_s,
             clip_scores=self._scores,
+            attributes=self._looks.known(),
         )
         self._emit(self._rules.step(observation), writers)
         self._scores = self._judge(frame, observation)
+        self._looks.take(frame, observation)
         writers.tracks(frame.index + 1, tracks)
         if writers.wants_video:
             writers.frame(frame, self._picture(frame, observation))

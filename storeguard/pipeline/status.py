@@ -31,7 +31,8 @@ class CameraStatus(BaseModel):
         frames_in: frames read from the source; frames_decoded: of these, decoded; frames_sampled:
             of these, chosen at `detect_fps`; frames_processed: of these, detected and judged.
         dropped: frames lost on that way, by cause; sampling out is not a loss.
-        clips_judged: clips that the clip classifier gave a score to.
+        clips_judged: clips that the clip classifier gave a score to; looks_taken: crops that
+            attribute classifiers gave a label to.
         recording: whether a clip is being written now; clips: files finished.
         recording_paused: whether nothing is recorded because the disk is nearly full.
         recording_error: what is wrong with recording; None if nothing is.
@@ -58,6 +59,7 @@ class CameraStatus(BaseModel):
     people_in_view: int = 0
     num_events: int = 0
     clips_judged: int = 0
+    looks_taken: int = 0
     reconnects: int = 0
     last_error: str | None = None
     last_frame_at: Moment | None = None

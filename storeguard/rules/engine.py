@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from datetime import datetime, timedelta
-from typing import Literal, Protocol
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -12,48 +12,21 @@ from storeguard.config import CameraConfig
 from storeguard.errors import CheckpointError
 from storeguard.events.event import Event, EventType, ModelRef, event_id_of
 from storeguard.rules.intrusion import IntrusionState
-from storeguard.rules.line import LineCrossingState
 from storeguard.rules.loitering import LoiteringState
 from storeguard.rules.observation import Observation
-from storeguard.rules.occupancy import OccupancyState
 from storeguard.rules.ongoing import Dwell, OpenEvent
-from storeguard.rules.person import PersonState
 from storeguard.rules.scene import Scene
 from storeguard.rules.shoplifting import ShopliftingState
-from storeguard.rules.visit import Change, Memory, Visit
-from storeguard.rules.zone import Line, Point, Zone, Zones
-from storeguard.zone_config import (
-    IntrusionRule,
-    LineCrossingRule,
-    LoiteringRule,
-    OccupancyRule,
-    PersonRule,
-    ShopliftingRule,
-    ZoneConfig,
-)
+from storeguard.rules.states import Key, RuleState, begin, key_of, reconfigure, rules_of, shape_of
+from storeguard.rules.visit import Change, Memory, VisitRuleState
+from storeguard.rules.zone import Point, Zone, Zones
+from storeguard.zone_config import PersonRule, ZoneConfig
 
 _MAX_OLD_EPOCHS = 64
 """Ended epochs whose late observations are still known for what they are."""
 
 _JUDGEMENT = "shoplifting"
 """The attribute under which other rules' events carry the clip classifier's judgement."""
-
-_Rule = (
-    IntrusionRule | LoiteringRule | LineCrossingRule | OccupancyRule | PersonRule | ShopliftingRule
-)
-_Key = tuple[str | None, str]  # zone id (None: the whole picture), rule type
-
-
-class _RuleState(Protocol):
-    """A rule at work in one zone."""
-
-    def step(self, scene: Scene) -> list[Change]: ...
-    def expire(self, silence: timedelta) -> list[Change]: ...
-    def close(self) -> list[Change]: ...
-    def forget(self) -> None: ...
-    def ongoing(self) -> Iterable[Visit]: ...
-    def checkpoint(self) -> Memory: ...
-    def restore(self, memory: Memory) -> None: ...
 
 
 class _SavedRule(BaseModel):
@@ -79,6 +52,7 @@ class _Checkpoint(BaseModel):
     captured_at: datetime | None
     old_epochs: tuple[str, ...]
     rules: tuple[_SavedRule, ...]
+    told: dict[str, dict[str, Any]] = {}
 
 
 class CameraRules:
@@ -103,7 +77,8 @@ class CameraRules:
         self._seq = -1
         self._captured_at: datetime | None = None
         self._old_epochs: list[str] = []
-        self._states: dict[_Key, _RuleState] = {}
+        self._states: dict[Key, RuleState] = {}
+        self._told: dict[str, dict[str, Any]] = {}  # person id to what events say of them
         self._areas: dict[str, Zone] = {}
         self._zones = Zones(())
         self._equip(camera)
@@ -135,9 +110,11 @@ class CameraRules:
         self._advance(observation)
         scene = Scene(observation, zones=self._zones, previous_at=previous_at, new_epoch=new_epoch)
         events += self._hear(scene)
+        retold = self._tell(observation)
         for key, state in self._states.items():
             for change in state.step(scene):
                 events.append(self._event(key, change, scene.at))
+        events += self._update(retold, events, scene.at)
         return events
 
     def tick(self, now: datetime) -> list[Event]:
@@ -234,6 +211,7 @@ class CameraRules:
             seq=self._seq,
             captured_at=self._captured_at,
             old_epochs=tuple(self._old_epochs),
+            told=self._told,
             rules=tuple(
                 _SavedRule(zone_id=zone_id, type=EventType(kind), memory=state.checkpoint())
                 for (zone_id, kind), state in self._states.items()
@@ -261,6 +239,7 @@ class CameraRules:
         self._epoch, self._seq = saved.epoch, saved.seq
         self._captured_at = saved.captured_at
         self._old_epochs = list(saved.old_epochs)
+        self._told = dict(saved.told)
         return self.reconfigure(camera)
 
     def _read(self, blob: bytes) -> _Checkpoint:
@@ -274,7 +253,7 @@ class CameraRules:
                 f"{whose}: expected a checkpoint of store {self._store_id!r}, got one of store "
                 f"{saved.store_id!r}, camera {saved.camera_id!r}"
             )
-        known: set[_Key] = {(zone.id, rule.type) for zone in saved.zones for rule in zone.rules}
+        known: set[Key] = {(zone.id, rule.type) for zone in saved.zones for rule in zone.rules}
         if saved.person is not None:
             known.add((None, saved.person.type))
         strange = {(rule.zone_id, rule.type.value) for rule in saved.rules} - known
@@ -282,27 +261,27 @@ class CameraRules:
             raise CheckpointError(f"{whose}: the checkpoint remembers unknown rules {strange}")
         return saved
 
-    def _equip(self, camera: CameraConfig) -> dict[_Key, _RuleState]:
+    def _equip(self, camera: CameraConfig) -> dict[Key, RuleState]:
         """Put a camera's rules to work, going on with what is at work already.
 
         Returns:
             What was at work and is no longer wanted.
         """
-        before = {_key(zone, rule): (zone, rule) for zone, rule in _rules_of(self._camera)}
+        before = {key_of(zone, rule): (zone, rule) for zone, rule in rules_of(self._camera)}
         areas = {
             zone.id: self._area(zone.id, zone.polygon)
             for zone in camera.zones
             if zone.polygon is not None
         }
-        states: dict[_Key, _RuleState] = {}
-        for zone, rule in _rules_of(camera):
-            key = _key(zone, rule)
+        states: dict[Key, RuleState] = {}
+        for zone, rule in rules_of(camera):
+            key = key_of(zone, rule)
             area = None if zone is None else areas.get(zone.id)
             state = self._states.pop(key, None)
             if state is None:
-                state = _begin(rule, zone, area)
-            elif _shape(before[key][0]) != _shape(zone) or before[key][1] != rule:
-                _change(state, rule, zone, area)
+                state = begin(rule, zone, area)
+            elif shape_of(before[key][0]) != shape_of(zone) or before[key][1] != rule:
+                reconfigure(state, rule, zone, area)
             states[key] = state
         gone = self._states
         self._camera, self._states = camera, states
@@ -336,7 +315,7 @@ class CameraRules:
             state.forget()
         return events
 
-    def _event_id(self, key: _Key, person_id: str | None, started_at: datetime) -> str:
+    def _event_id(self, key: Key, person_id: str | None, started_at: datetime) -> str:
         return event_id_of(
             store_id=self._store_id,
             camera_id=self._camera.id,
@@ -346,7 +325,7 @@ class CameraRules:
             started_at=started_at,
         )
 
-    def _event(self, key: _Key, change: Change, at: datetime) -> Event:
+    def _event(self, key: Key, change: Change, at: datetime) -> Event:
         zone_id, kind = key
         return Event(
             event_id=self._event_id(key, change.person_id, change.started_at),
@@ -365,8 +344,41 @@ class CameraRules:
             box_xyxy=change.box_xyxy,
             model=change.model or self._model,
             rule=change.rule,
-            attributes=change.attributes,
+            attributes=self._told.get(change.person_id or "", {}) | change.attributes,
         )
+
+    def _tell(self, observation: Observation) -> set[str]:
+        """Keep what attribute classifiers say of people who are there or have a stay going on.
+
+        Returns:
+            Those of whom another label is told than before.
+        """
+        retold = set()
+        for person_id, attributes in observation.attributes.items():
+            now = {one.name: one.document() for one in attributes}
+            before = self._told.get(person_id, {})
+            if _labels(now) != _labels(before):
+                retold.add(person_id)
+            self._told[person_id] = now
+        stay = {*observation.person_id, *observation.attributes}
+        stay |= {visit.person_id for state in self._states.values() for visit in state.ongoing()}
+        self._told = {name: told for name, told in self._told.items() if name in stay}
+        return retold
+
+    def _update(self, retold: set[str], said: list[Event], at: datetime) -> list[Event]:
+        """Open events of people of whom something new is told, but for those just `said`."""
+        if not retold:
+            return []
+        done = {event.event_id for event in said}
+        events = []
+        for key, state in self._states.items():
+            if not isinstance(state, VisitRuleState):
+                continue
+            for visit in state.ongoing():
+                event_id = self._event_id(key, visit.person_id or None, visit.started_at)
+                if visit.version and visit.person_id in retold and event_id not in done:
+                    events.append(self._event(key, state.report(visit, at), at))
+        return events
 
     def _hear(self, scene: Scene) -> list[Event]:
         """Take in the clip classifier's scores, ahead of who is where: they are about the past."""
@@ -391,55 +403,5 @@ class CameraRules:
                     visit.attributes = visit.attributes | {_JUDGEMENT: judged.document()}
 
 
-def _rules_of(camera: CameraConfig) -> Iterator[tuple[ZoneConfig | None, _Rule]]:
-    if camera.person is not None:
-        yield None, camera.person
-    for zone in camera.zones:
-        for rule in zone.rules:
-            yield zone, rule
-
-
-def _key(zone: ZoneConfig | None, rule: _Rule) -> _Key:
-    return None if zone is None else zone.id, rule.type
-
-
-def _shape(zone: ZoneConfig | None) -> Sequence[tuple[float, float]] | None:
-    return None if zone is None else zone.line or zone.polygon
-
-
-def _line(zone: ZoneConfig | None) -> Line:
-    if zone is None or zone.line is None:  # the configuration sees to that
-        raise ValueError("a line_crossing rule needs a zone with a line")
-    return Line(*zone.line)
-
-
-def _begin(rule: _Rule, zone: ZoneConfig | None, area: Zone | None) -> _RuleState:
-    match rule:
-        case IntrusionRule():
-            return IntrusionState(rule, area)
-        case LoiteringRule():
-            return LoiteringState(rule, area)
-        case OccupancyRule():
-            return OccupancyState(rule, area)
-        case PersonRule():
-            return PersonState(rule, area)
-        case LineCrossingRule():
-            return LineCrossingState(rule, _line(zone))
-        case ShopliftingRule():
-            return ShopliftingState(rule, area)
-
-
-def _change(state: _RuleState, rule: _Rule, zone: ZoneConfig | None, area: Zone | None) -> None:
-    match state, rule:
-        case IntrusionState(), IntrusionRule():
-            state.reconfigure(rule, area)
-        case LoiteringState(), LoiteringRule():
-            state.reconfigure(rule, area)
-        case OccupancyState(), OccupancyRule():
-            state.reconfigure(rule, area)
-        case PersonState(), PersonRule():
-            state.reconfigure(rule, area)
-        case ShopliftingState(), ShopliftingRule():
-            state.reconfigure(rule, area)
-        case LineCrossingState(), LineCrossingRule():
-            state.reconfigure(rule, _line(zone))
+def _labels(told: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    return {name: document["label"] for name, document in told.items()}

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from datetime import datetime
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,6 +33,34 @@ class ClipScore:
 
 
 @dataclass(frozen=True, slots=True)
+class Attribute:
+    """What the majority of looks at one person says of them.
+
+    Attributes:
+        name: the attribute, as configured.
+        label: what most votes are for.
+        share: of the votes, 0..1.
+        num_votes: how many there are.
+        model: the attribute's classifier.
+    """
+
+    name: str
+    label: str
+    share: float
+    num_votes: int
+    model: ModelRef
+
+    def document(self) -> dict[str, Any]:
+        """As it stands in an event's attributes."""
+        return {
+            "label": self.label,
+            "share": round(self.share, 4),
+            "votes": self.num_votes,
+            "model": self.model.model_dump(),
+        }
+
+
+@dataclass(frozen=True, slots=True)
 class Observation:
     """The people seen in one processed frame.
 
@@ -48,6 +78,8 @@ class Observation:
         age_s: (n,) float64, seconds since each person's track was first seen, which is a frame or
             more before it is sure enough to be reported; None counts as all 0.
         clip_scores: what the clip classifier has said since the observation before.
+        attributes: what is said of people so far, by person id; also of some who are not in this
+            frame. Those of whom nothing is said are left out.
     """
 
     camera_id: str
@@ -60,6 +92,7 @@ class Observation:
     step_s: float = 0.0
     age_s: NDArray[np.float64] | None = None
     clip_scores: tuple[ClipScore, ...] = ()
+    attributes: Mapping[str, tuple[Attribute, ...]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         n = len(self.person_id)

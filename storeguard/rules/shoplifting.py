@@ -64,7 +64,7 @@ class ShopliftingState(VisitRuleState[ShopliftingRule]):
         for score in scene.clip_scores:
             heard.setdefault(score.person_id, []).append(score)
         return [
-            self._report(visit, scene.at)
+            self.report(visit, scene.at)
             for visit in self.visits
             if self._judge(visit, heard.get(visit.person_id, ()), scene.at)
         ]

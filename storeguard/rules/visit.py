@@ -245,7 +245,7 @@ class VisitRuleState(ABC, Generic[R]):
         for sighting in inside:
             visit = self.visits[sighting.person_id]
             if self._is_due(visit, scene):
-                changes.append(self._report(visit, scene.at))
+                changes.append(self.report(visit, scene.at))
         return changes
 
     def expire(self, silence: timedelta) -> list[Change]:
@@ -260,6 +260,14 @@ class VisitRuleState(ABC, Generic[R]):
     def ongoing(self) -> Iterable[Visit]:
         """The visits that have not ended, with and without an event."""
         return self.visits
+
+    def report(self, visit: Visit, at: datetime) -> Change:
+        """The change that opens a visit's event, or updates it."""
+        if not visit.version:
+            visit.rule = self._dump
+        visit.version += 1
+        visit.reported_at = at
+        return self._change(visit, EventStatus.OPEN)
 
     def forget(self) -> None:
         """Drop what counts from past capture times: the camera's clock was set back."""
@@ -297,13 +305,6 @@ class VisitRuleState(ABC, Generic[R]):
                 changes.append(self._change(visit, EventStatus.CLOSED))
                 self._left(visit)
         return changes
-
-    def _report(self, visit: Visit, at: datetime) -> Change:
-        if not visit.version:
-            visit.rule = self._dump
-        visit.version += 1
-        visit.reported_at = at
-        return self._change(visit, EventStatus.OPEN)
 
     def _change(self, visit: Visit, status: EventStatus) -> Change:
         return Change(

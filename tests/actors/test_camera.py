@@ -49,8 +49,11 @@ def test_stopping_waits_for_a_camera_that_is_being_removed(bikes: Path, tmp_path
             {"id": "street", "source": str(bikes), "loop": True, "zones": [zone]}
         )
         handles: Any = {
-            "detector": SimpleNamespace(info=method(info), detect=method(Detector().detect)),
-            "classifier": None,
+            "models": SimpleNamespace(
+                detector=SimpleNamespace(info=method(info), detect=method(Detector().detect)),
+                classifier=None,
+                attributes={},
+            ),
             "rules": SimpleNamespace(observe=method(observe)),
         }
         actor = CameraActor(

@@ -94,7 +94,7 @@ def test_a_leaving_group_keeps_its_recorder_and_its_name_until_it_is_done(
 
     async def body() -> None:
         roster = Roster(config.cameras, tmp_path / "cameras.json")
-        handles: dict[str, Any] = {"detector": None, "classifier": None, "rules": rules}
+        handles: dict[str, Any] = {"models": None, "rules": rules}
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
         fleet = Fleet(config, roster, here=here, **handles)
 

@@ -1,0 +1,81 @@
+"""A model in a thread of its own, behind a batcher that many cameras share."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+from storeguard.detection.batcher import Batcher, BatcherStats
+from storeguard.errors import OverloadedError
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+@dataclass(frozen=True, slots=True)
+class QueueLimits:
+    """A batcher's bounds.
+
+    Attributes:
+        max_batch: items in one batch.
+        max_wait_ms: how long a free model waits for a fuller one.
+        max_queue: items held; past it the oldest of the fullest camera is refused.
+    """
+
+    max_batch: int
+    max_wait_ms: float
+    max_queue: int
+
+
+class BatchedModel(Generic[T, R]):
+    """Answers items in batches across cameras. Lives in one event loop.
+
+    Args:
+        run: one batch through the model; called in the thread.
+        limits: of the queue.
+        name: of the thread.
+    """
+
+    def __init__(
+        self, run: Callable[[Sequence[T]], Sequence[R]], *, limits: QueueLimits, name: str
+    ) -> None:
+        self._run = run
+        self._executor = ThreadPoolExecutor(1, thread_name_prefix=name)
+        self._batcher: Batcher[T, R] = Batcher(
+            run,
+            self._executor,
+            max_batch=limits.max_batch,
+            max_wait_s=limits.max_wait_ms / 1e3,
+            max_queue=limits.max_queue,
+        )
+
+    async def ask(self, camera_id: str, items: Sequence[T]) -> tuple[R | None, ...]:
+        """One answer an item, in order; None for one refused because too many were waiting."""
+        return tuple(await asyncio.gather(*(self._ask(camera_id, item) for item in items)))
+
+    async def check(self, item: T, *, deadline_s: float = 20.0) -> None:
+        """Run one item, past the queue.
+
+        Raises:
+            TimeoutError: no answer within the deadline.
+        """
+        loop = asyncio.get_running_loop()
+        await asyncio.wait_for(loop.run_in_executor(self._executor, self._run, [item]), deadline_s)
+
+    def stats(self) -> BatcherStats:
+        """The batcher's counts."""
+        return self._batcher.stats()
+
+    async def close(self) -> None:
+        """Refuse what waits and stop."""
+        await self._batcher.close()
+        self._executor.shutdown(wait=False, cancel_futures=True)
+
+    async def _ask(self, camera_id: str, item: T) -> R | None:
+        try:
+            return (await self._batcher.submit(camera_id, item)).value
+        except OverloadedError:
+            return None

@@ -1,0 +1,166 @@
+"""Attribute classifiers on real (small) models of every kind that people have."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from onnx import TensorProto
+
+from storeguard.attributes.classifier import AttributeClassifier, as_probabilities
+from storeguard.errors import ModelError
+from storeguard.model_config import AttributeSettings
+from tests.attributes.models import COLOURS, save_colour_model
+from tests.classification.clip_models import save_clip_model
+
+
+def crop(*rgb: int) -> NDArray[np.uint8]:
+    picture = np.zeros((60, 30, 3), np.uint8)
+    picture[:] = rgb
+    return picture
+
+
+RED, GREEN, BLUE = crop(255, 0, 0), crop(0, 255, 0), crop(0, 0, 255)
+
+
+def opened(model: Path, **settings: Any) -> AttributeClassifier:
+    document = {"name": "colour", "model": str(model), **settings}
+    return AttributeClassifier(AttributeSettings.model_validate(document))
+
+
+def labels_of(classifier: AttributeClassifier) -> list[str]:
+    return [label for label, _ in classifier.label([RED, GREEN, BLUE])]
+
+
+@pytest.mark.parametrize(
+    "shape", [("n", 3, 32, 16), (1, 3, 32, 16), ("n", 32, 16, 3), ("n", 3, "h", "w")]
+)
+@pytest.mark.parametrize("softmax", [False, True])
+@pytest.mark.parametrize("resize", ["letterbox", "stretch"])
+def test_a_model_of_any_shape(
+    tmp_path: Path, shape: tuple[int | str, ...], softmax: bool, resize: str
+) -> None:
+    model = save_colour_model(tmp_path / "m.onnx", shape=shape, softmax=softmax)
+    classifier = opened(model, resize=resize)
+    probabilities = classifier.probabilities([RED, GREEN, BLUE])
+    assert probabilities.shape == (3, 3)
+    assert probabilities.sum(axis=1) == pytest.approx(1.0, abs=1e-5)
+    assert labels_of(classifier) == list(COLOURS)
+    best = [probability for _, probability in classifier.label([RED, GREEN, BLUE])]
+    assert best == pytest.approx(probabilities.max(axis=1).tolist())
+
+
+def test_what_it_is(tmp_path: Path) -> None:
+    model = save_colour_model(tmp_path / "hats.onnx")
+    info = opened(model).info
+    assert (info.attribute, info.name, info.labels) == ("colour", "hats", COLOURS)
+    assert info.sha256 == hashlib.sha256(model.read_bytes()).hexdigest()
+    assert (info.backend, info.precision) == ("onnxruntime-cpu", "fp32")
+
+
+@pytest.mark.parametrize(
+    ("metadata", "settings", "seen"),
+    [
+        ({}, {}, COLOURS),
+        ({}, {"channels": "bgr"}, COLOURS[::-1]),
+        ({"channels": "bgr"}, {}, COLOURS[::-1]),
+        ({"channels": "bgr"}, {"channels": "rgb"}, COLOURS),
+        ({"channels": "3"}, {}, COLOURS),  # others' metadata
+    ],
+)
+def test_colour_order(
+    tmp_path: Path, metadata: dict[str, str], settings: dict[str, str], seen: tuple[str, ...]
+) -> None:
+    model = save_colour_model(tmp_path / "m.onnx", metadata=metadata)
+    assert labels_of(opened(model, **settings)) == list(seen)
+
+
+def test_pixels_are_normalised_as_told(tmp_path: Path) -> None:
+    """Logits are means: what a white crop's are shows what the model was given."""
+    model = save_colour_model(tmp_path / "m.onnx", gain=0.01, shape=("n", 3, 8, 8))
+    white, expected = crop(255, 255, 255), {}
+    for pixels, means in {
+        "bytes": (255, 255, 255),
+        "unit": (1, 1, 1),
+        "imagenet": [
+            (1 - mean) / std
+            for mean, std in zip((0.485, 0.456, 0.406), (0.229, 0.224, 0.225), strict=True)
+        ],
+    }.items():
+        classifier = opened(model, pixels=pixels, resize="stretch")
+        found = classifier.probabilities([white])[0]
+        expected = as_probabilities(np.array([means], np.float32) * 0.01)[0]
+        assert found == pytest.approx(expected, abs=1e-5), pixels
+
+
+def test_one_logit_decides_between_two_labels(tmp_path: Path) -> None:
+    model = save_colour_model(
+        tmp_path / "m.onnx", labels=("other", "red"), mix=[[1.0], [-1.0], [-1.0]]
+    )
+    assert labels_of(opened(model)) == ["red", "other", "other"]
+
+
+def test_a_model_that_takes_bytes(tmp_path: Path) -> None:
+    model = save_colour_model(tmp_path / "m.onnx", gain=0.1, input_type=TensorProto.UINT8)
+    assert labels_of(opened(model)) == list(COLOURS)
+
+
+def test_labels_that_are_set_come_before_the_models_own(tmp_path: Path) -> None:
+    model = save_colour_model(tmp_path / "m.onnx")
+    assert labels_of(opened(model, labels=["a", "b", "c"])) == ["a", "b", "c"]
+
+
+def _not_a_model(path: Path) -> Path:
+    path.write_bytes(b"no model")
+    return path
+
+
+def _unnamed(path: Path) -> Path:
+    return save_colour_model(path, labels=None)
+
+
+@pytest.mark.parametrize(
+    ("made", "says"),
+    [
+        (lambda path: path, "there is no such model file"),
+        (_not_a_model, r"m\.onnx"),
+        (_unnamed, r"m\.onnx: its metadata names no labels: set 'labels' of attribute 'colour'"),
+        (lambda path: save_colour_model(path, labels=("a", "b")), "each of the 2 labels"),
+        (lambda path: save_colour_model(path, labels=("a", "a", "b")), "each once"),
+        (lambda path: save_colour_model(path, labels=("a",)), "two labels or more"),
+        (lambda path: save_colour_model(path, twice=True), r"got logits .*, other"),
+        (lambda path: save_colour_model(path, gain=float("nan")), "one finite score"),
+        (lambda path: save_clip_model(path, metadata={"storeguard_labels": '["a", "b"]'}),
+         "expected pictures"),
+        (lambda path: save_colour_model(
+            path, labels=None, metadata={"storeguard_labels": json.dumps({"a": 1})}), "JSON list"),
+        (lambda path: save_colour_model(
+            path, labels=None, metadata={"storeguard_labels": "a,b"}), "JSON list"),
+    ],
+)  # fmt: skip
+def test_what_is_no_attribute_classifier_is_refused(tmp_path: Path, made: Any, says: str) -> None:
+    model = made(tmp_path / "m.onnx")
+    with pytest.raises(ModelError, match=says):
+        opened(model)
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        ({"name": "score"}, "rules do not use"),
+        ({"name": "a b"}, "name"),
+        ({"labels": ["one"]}, "labels"),
+        ({"labels": ["one", "one"]}, "each once"),
+        ({"min_votes": 5, "max_votes": 4}, "at least min_votes"),
+        ({"every_s": 0}, "every_s"),
+        ({"surprise": 1}, "surprise"),
+    ],
+)
+def test_settings_that_make_no_sense(settings: dict[str, Any], says: str) -> None:
+    with pytest.raises(ValueError, match=says):
+        AttributeSettings.model_validate({"name": "colour", "model": "m.onnx", **settings})
