@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 
 from storeguard.errors import BackendUnavailableError, QueryError
 
@@ -101,6 +102,70 @@ def classifier(
     Console().print(f"wrote {result.model}")
     if result.metrics is not None:
         Console().print(result.metrics)
+
+
+@app.command()
+def attribute(
+    data: Annotated[
+        Path,
+        typer.Option(help="Folder of LABEL/ folders with crops, or of images/ with KITTI labels/."),
+    ],
+    out: Annotated[Path, typer.Option(help="Folder for the model, its settings and scores.")],
+    *,
+    label: Annotated[
+        list[str] | None,
+        typer.Option(help="A label to tell apart, others passed over; may be given again."),
+    ] = None,
+    rename: Annotated[
+        list[str] | None,
+        typer.Option("--map", help="FOUND=CALLED: a label under another name; may be given again."),
+    ] = None,
+    validation_group: Annotated[
+        list[str] | None,
+        typer.Option(help="A group (person, camera) kept for validation; may be given again."),
+    ] = None,
+    weights: Annotated[
+        Path | None, typer.Option(help="EfficientNet-Lite0's ImageNet weights, torch state dict.")
+    ] = None,
+    epochs: Annotated[int, typer.Option(min=1, help="Of the linear layer, at most.")] = 200,
+    unfrozen_epochs: Annotated[
+        int, typer.Option(min=0, help="Further epochs with the backbone learning; on a GPU.")
+    ] = 0,
+    seed: Annotated[int, typer.Option(min=0)] = 42,
+) -> None:
+    """Train an attribute classifier (basket or none) on people's crops, split by group."""
+    try:
+        from storeguard.training.attribute_data import LabelChoice  # noqa: PLC0415
+        from storeguard.training.attribute_fit import AttributeFitSettings  # noqa: PLC0415
+        from storeguard.training.attribute_train import (  # noqa: PLC0415
+            AttributeTrainSettings,
+            train_attribute,
+        )
+    except ModuleNotFoundError as error:
+        raise _needs(error) from None
+    settings = AttributeTrainSettings(
+        data=data,
+        out=out,
+        choice=LabelChoice(
+            labels=tuple(label or ()), renamed=tuple(_renaming(one) for one in rename or ())
+        ),
+        validation_groups=tuple(validation_group or ()),
+        weights=weights,
+        fit=AttributeFitSettings(epochs=epochs, unfrozen_epochs=unfrozen_epochs, seed=seed),
+    )
+    result = train_attribute(settings)
+    console = Console()
+    console.print(f"wrote {result.model}")
+    console.print(result.metrics)
+    for warning in result.warnings:
+        console.print(f"[bold yellow]beware:[/] {escape(warning)}")
+
+
+def _renaming(told: str) -> tuple[str, str]:
+    found, _, called = told.partition("=")
+    if not found or not called:
+        raise QueryError(f"--map: expected FOUND=CALLED, got {told!r}")
+    return found, called
 
 
 def _needs(error: ModuleNotFoundError) -> BackendUnavailableError:

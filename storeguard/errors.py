@@ -90,3 +90,7 @@ class NotFoundError(StoreguardError, LookupError):
 
 class DatasetError(StoreguardError, ValueError):
     """Training or evaluation data is missing or malformed."""
+
+
+class TrainingDivergedError(StoreguardError, ArithmeticError):
+    """A training's loss became infinite or not a number."""

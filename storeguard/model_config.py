@@ -164,7 +164,8 @@ class AttributeSettings(Settings):
     """Votes from which on a person is said to have a label."""
     max_votes: int = Field(default=15, ge=1, le=1000)
     """Only a person's latest votes count: somebody may take a basket, or put it down."""
-    resize: Resize = Resize.LETTERBOX
+    resize: Resize | None = None
+    """None takes what the model's metadata says, or `letterbox`."""
     pixels: Pixels = Pixels.AUTO
     """`auto` takes what the model's metadata says, or `imagenet`."""
     channels: Channels = Channels.AUTO

@@ -14,8 +14,8 @@ from pydantic import TypeAdapter, ValidationError
 from storeguard.attributes.crop import FILL_RGB, Crop, to_pictures
 from storeguard.errors import ModelError
 from storeguard.inference.backend import Backend, EngineOptions, open_backend, sha256_of
-from storeguard.inference.pixels import PixelFormat, chosen, is_channels_last
-from storeguard.model_config import AttributeSettings, Channels, Pixels
+from storeguard.inference.pixels import PixelFormat, chosen, is_channels_last, told
+from storeguard.model_config import AttributeSettings, Channels, Pixels, Resize
 from storeguard.zone_config import Id
 
 LABELS_KEY = "storeguard_labels"
@@ -23,6 +23,7 @@ LABELS_KEY = "storeguard_labels"
 DEFAULT_SIDE_PX = 224
 _LABELS: TypeAdapter[tuple[str, ...]] = TypeAdapter(tuple[Id, ...])
 _TOLERANCE = 1e-3
+_PROBES = 7
 
 
 LabelledCrop = tuple[str, float]
@@ -81,7 +82,8 @@ class AttributeClassifier:
         )
         height, width = shape[1:3] if self._format.channels_last else shape[2:4]
         self._size_wh = (width or DEFAULT_SIDE_PX, height or DEFAULT_SIDE_PX)
-        self._resize = settings.resize
+        self._resize = settings.resize or told(meta.get("resize"), Resize.LETTERBOX)
+        self._gives_probabilities = False
         self._one_by_one = shape[0] == 1
         self.info = AttributeInfo(
             attribute=settings.name,
@@ -92,7 +94,7 @@ class AttributeClassifier:
             precision=self._backend.precision,
         )
         try:
-            self.probabilities([np.full((8, 4, 3), FILL_RGB, np.uint8)])
+            self._gives_probabilities = are_probabilities(self._probe())
         except ModelError as error:
             raise ModelError(f"{path}: looked at a blank crop: {error}") from None
 
@@ -102,9 +104,12 @@ class AttributeClassifier:
         Raises:
             ModelError: the model's answer is not one finite score for each label.
         """
-        if self._one_by_one:
-            return np.concatenate([self._run([crop]) for crop in crops])
-        return self._run(crops)
+        scores = self._scores(crops)
+        if self._gives_probabilities:
+            return scores
+        powers = np.exp(scores - scores.max(axis=1, keepdims=True))
+        softmax: NDArray[np.float32] = powers / powers.sum(axis=1, keepdims=True)
+        return softmax
 
     def label(self, crops: Sequence[Crop]) -> list[LabelledCrop]:
         """The most probable label of each of n > 0 crops.
@@ -117,6 +122,16 @@ class AttributeClassifier:
         return [
             (self.info.labels[k], float(row[k])) for k, row in zip(best, probabilities, strict=True)
         ]
+
+    def _probe(self) -> NDArray[np.float32]:
+        """What the model says of a blank crop and of noise."""
+        noise = np.random.default_rng(0).integers(0, 256, (_PROBES, 48, 24, 3), np.uint8)
+        return self._scores([np.full((8, 4, 3), FILL_RGB, np.uint8), *noise])
+
+    def _scores(self, crops: Sequence[Crop]) -> NDArray[np.float32]:
+        if self._one_by_one:
+            return np.concatenate([self._run([crop]) for crop in crops])
+        return self._run(crops)
 
     def _run(self, crops: Sequence[Crop]) -> NDArray[np.float32]:
         pictures = to_pictures(crops, self._size_wh, resize=self._resize)
@@ -133,17 +148,13 @@ class AttributeClassifier:
             )
         if one_logit:
             scores = np.concatenate([np.zeros_like(scores), scores], axis=1)
-        return as_probabilities(scores)
+        return scores.astype(np.float32, copy=False)
 
 
-def as_probabilities(scores: NDArray[np.float32]) -> NDArray[np.float32]:
-    """(n, k) scores as probabilities: left alone if they are, else through the softmax."""
-    are = (scores >= 0).all() and np.abs(scores.sum(axis=1) - 1).max() <= _TOLERANCE
-    if are:
-        return scores.astype(np.float32)
-    powers = np.exp(scores - scores.max(axis=1, keepdims=True))
-    softmax: NDArray[np.float32] = powers / powers.sum(axis=1, keepdims=True)
-    return softmax.astype(np.float32)
+def are_probabilities(scores: NDArray[np.float32]) -> bool:
+    """Whether a model's scores (n, k) of some pictures are probabilities rather than logits."""
+    sums = scores.sum(axis=1)
+    return bool((scores >= 0).all() and np.abs(sums - 1).max() <= _TOLERANCE)
 
 
 def _labels(path: Path, settings: AttributeSettings, backend: Backend) -> tuple[str, ...]:

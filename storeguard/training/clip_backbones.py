@@ -253,6 +253,13 @@ class MobileNetV3Small(Backbone):
 # ---------------------------------------------------------------------- weights
 
 
+def unfreeze_last_third(backbone: nn.Module) -> None:
+    """Let the last third of a backbone's parameters learn, and no other."""
+    parameters = list(backbone.parameters())
+    for number, parameter in enumerate(parameters):
+        parameter.requires_grad = number >= len(parameters) * 2 // 3
+
+
 def load_backbone(backbone: nn.Module, weights: Path) -> None:
     """Load a backbone's ImageNet weights; its own classifier layers are left out.
 

@@ -16,7 +16,8 @@ from torch.nn import functional
 
 from storeguard.classification.classifier import top_mean
 from storeguard.classification.clip import to_input
-from storeguard.errors import StoreguardError
+from storeguard.errors import TrainingDivergedError
+from storeguard.training.clip_backbones import unfreeze_last_third
 from storeguard.training.clip_data import ClipDatasetError, FollowedVideo
 from storeguard.training.clip_evaluate import VideoScore, area_under_roc
 from storeguard.training.clip_features import (
@@ -25,10 +26,6 @@ from storeguard.training.clip_features import (
     draw_clip,
 )
 from storeguard.training.clip_heads import ClipModel, Head
-
-
-class TrainingDivergedError(StoreguardError, ArithmeticError):
-    """The loss is no longer a number; nothing was written."""
 
 
 class ClipFitSettings(BaseModel):
@@ -144,7 +141,8 @@ def fit_whole(
     rng = np.random.default_rng(settings.seed)
     videos = [video for video in train if video.has_person]
     device = next(model.parameters()).device
-    _unfreeze(model)
+    if isinstance(model, ClipModel):
+        unfreeze_last_third(model.backbone)
     per_batch = max(1, settings.batch_size // 4)
     num_clips = len(videos) * settings.train_starts
     batches = math.ceil(num_clips / per_batch)
@@ -263,14 +261,6 @@ def _step(
     optimiser.step()
     schedule.step()
     return value
-
-
-def _unfreeze(model: nn.Module) -> None:
-    if not isinstance(model, ClipModel):
-        return
-    parameters = list(model.backbone.parameters())
-    for number, parameter in enumerate(parameters):
-        parameter.requires_grad = number >= len(parameters) * 2 // 3
 
 
 def _auc(videos: Sequence[VideoScore]) -> float:

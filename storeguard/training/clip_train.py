@@ -10,13 +10,11 @@ import hashlib
 import json
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from storeguard.classification.classifier import DEFAULT_THRESHOLD, THRESHOLD_KEY
 from storeguard.errors import ModelError
@@ -53,6 +51,7 @@ from storeguard.training.clip_heads import (
     make_head,
 )
 from storeguard.training.clip_plots import plot_scores
+from storeguard.training.progress import step_bar
 
 MODEL_FILE = "clip_classifier.onnx"
 SETTINGS_FILE = "settings.json"
@@ -195,7 +194,7 @@ def follow(
 ) -> list[FollowedVideo]:
     """The videos, decoded and their people followed; from the cache where they are in it."""
     cache = VideoCache(_cache(settings) / "videos", settings.detector)
-    with _bar("following people", len(videos), shown=progress) as bar:
+    with step_bar("following people", len(videos), shown=progress) as bar:
         return cache.open(videos, progress=bar)
 
 
@@ -207,7 +206,7 @@ def feature_bank(
     progress: bool,
 ) -> list[VideoFeatures]:
     """The frozen backbone's features of all videos; from the cache where they are in it."""
-    with _bar("features", len(followed), shown=progress) as bar:
+    with step_bar("features", len(followed), shown=progress) as bar:
         return compute_bank(
             backbone,
             followed,
@@ -277,16 +276,3 @@ def _metadata(settings: ClipTrainSettings) -> dict[str, str]:
         "storeguard_head": settings.head.value,
         "storeguard_dataset": settings.dataset,
     }
-
-
-@contextmanager
-def _bar(told: str, total: int, *, shown: bool) -> Iterator[Callable[[str], None]]:
-    with Progress(
-        TextColumn(told),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        disable=not shown,
-    ) as bar:
-        task = bar.add_task(told, total=total)
-        yield lambda _name: bar.advance(task)

@@ -24,7 +24,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from storeguard.errors import StoreguardError
+from storeguard.errors import TrainingDivergedError
 from storeguard.training.detector_data import (
     PAD_VALUE,
     Augmentation,
@@ -43,10 +43,6 @@ MODEL_FILE = "person_detector.onnx"
 CHECKPOINT_FILE = "checkpoint.onnx"
 SETTINGS_FILE = "settings.json"
 RESULT_FILE = "result.json"
-
-
-class TrainingDivergedError(StoreguardError, ArithmeticError):
-    """The loss is no longer a number; nothing was written."""
 
 
 class DetectorTrainSettings(BaseModel):

@@ -12,7 +12,7 @@ import pytest
 from numpy.typing import NDArray
 from onnx import TensorProto
 
-from storeguard.attributes.classifier import AttributeClassifier, as_probabilities
+from storeguard.attributes.classifier import AttributeClassifier, are_probabilities
 from storeguard.errors import ModelError
 from storeguard.model_config import AttributeSettings
 from tests.attributes.models import COLOURS, save_colour_model
@@ -63,6 +63,31 @@ def test_what_it_is(tmp_path: Path) -> None:
     assert (info.backend, info.precision) == ("onnxruntime-cpu", "fp32")
 
 
+def test_logits_that_happen_to_look_like_probabilities_are_none(tmp_path: Path) -> None:
+    """What a model gives is told by many pictures, not by the one at hand."""
+    model = save_colour_model(tmp_path / "m.onnx", gain=1.0, metadata={"pixels": "unit"})
+    classifier = opened(model, resize="stretch")
+    assert are_probabilities(np.array([[0.0, 1.0, 0.0]], np.float32))
+    logits = np.exp([1.0, 0.0, 0.0])  # of pure red, whose means are 1, 0 and 0
+    assert classifier.probabilities([RED])[0] == pytest.approx(logits / logits.sum(), abs=1e-5)
+
+
+@pytest.mark.parametrize(("told", "set_to", "is_filled"), [
+    (None, None, True), ("stretch", None, False), ("stretch", "letterbox", True),
+])  # fmt: skip
+def test_resizing_as_the_model_says(
+    tmp_path: Path, told: str | None, set_to: str | None, is_filled: bool
+) -> None:
+    """A tall red crop in a square picture: filled up at its sides, or stretched over all of it."""
+    metadata = {"pixels": "unit"} | ({} if told is None else {"resize": told})
+    model = save_colour_model(
+        tmp_path / "m.onnx", shape=("n", 3, 32, 32), gain=1.0, metadata=metadata
+    )
+    red = opened(model, resize=set_to).probabilities([RED])[0, 0]
+    whole = np.e / (np.e + 2)
+    assert (red < whole - 0.05) if is_filled else red == pytest.approx(whole, abs=1e-4)
+
+
 @pytest.mark.parametrize(
     ("metadata", "settings", "seen"),
     [
@@ -83,7 +108,7 @@ def test_colour_order(
 def test_pixels_are_normalised_as_told(tmp_path: Path) -> None:
     """Logits are means: what a white crop's are shows what the model was given."""
     model = save_colour_model(tmp_path / "m.onnx", gain=0.01, shape=("n", 3, 8, 8))
-    white, expected = crop(255, 255, 255), {}
+    white = crop(255, 255, 255)
     for pixels, means in {
         "bytes": (255, 255, 255),
         "unit": (1, 1, 1),
@@ -94,8 +119,8 @@ def test_pixels_are_normalised_as_told(tmp_path: Path) -> None:
     }.items():
         classifier = opened(model, pixels=pixels, resize="stretch")
         found = classifier.probabilities([white])[0]
-        expected = as_probabilities(np.array([means], np.float32) * 0.01)[0]
-        assert found == pytest.approx(expected, abs=1e-5), pixels
+        powers = np.exp(np.array(means) * 0.01)
+        assert found == pytest.approx(powers / powers.sum(), abs=1e-5), pixels
 
 
 def test_one_logit_decides_between_two_labels(tmp_path: Path) -> None:

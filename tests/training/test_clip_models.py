@@ -10,7 +10,7 @@ import onnxruntime as ort
 import pytest
 import torch
 
-from storeguard.errors import ModelError
+from storeguard.errors import ModelError, TrainingDivergedError
 from storeguard.training.clip_backbones import (
     EfficientNetLite0,
     MobileNetV3Small,
@@ -22,7 +22,6 @@ from storeguard.training.clip_export import backbone_runner, export_classifier
 from storeguard.training.clip_features import ClipAugmentation, VideoFeatures
 from storeguard.training.clip_fit import (
     ClipFitSettings,
-    TrainingDivergedError,
     fit_head,
     score_videos,
 )

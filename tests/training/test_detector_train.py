@@ -14,6 +14,7 @@ import torch
 from PIL import Image, ImageDraw
 from pydantic import ValidationError
 
+from storeguard.errors import TrainingDivergedError
 from storeguard.training.detector_data import Batch, DetectorSource
 from storeguard.training.detector_export import export_detector
 from storeguard.training.detector_loss import assign, detector_loss, retention_loss
@@ -27,7 +28,6 @@ from storeguard.training.detector_model import (
 from storeguard.training.detector_train import (
     BUNDLED_DETECTOR,
     DetectorTrainSettings,
-    TrainingDivergedError,
     rate_factor,
     train_detector,
 )
