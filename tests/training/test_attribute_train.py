@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 from typer.testing import CliRunner
 
-from storeguard.attributes.classifier import AttributeClassifier, as_probabilities
+from storeguard.attributes.classifier import AttributeClassifier, are_probabilities
 from storeguard.cli import app
 from storeguard.errors import DatasetError, ModelError, QueryError, TrainingDivergedError
 from storeguard.model_config import AttributeSettings, BackendName
@@ -207,8 +207,9 @@ def test_logits_are_not_taken_for_probabilities(made: Made, some_crops: list[Lab
     with torch.no_grad():
         model.head.linear.bias.copy_(torch.tensor([0.3, 0.7]))
         logits = model(torch.from_numpy(to_inputs([some_crops[0].pixels]))).numpy()
+    assert not are_probabilities(logits)
     likely = 1 / (1 + math.exp(-0.4))
-    assert as_probabilities(logits)[0] == pytest.approx([1 - likely, likely], abs=1e-6)
+    assert np.exp(logits[0]) == pytest.approx([1 - likely, likely], abs=1e-6)
 
 
 # ---------------------------------------------------------------------- fitting
