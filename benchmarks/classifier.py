@@ -65,13 +65,18 @@ def videos_of(data: Path) -> list[ClipVideo]:
 
 
 def run_folds(
-    folds: Sequence[Fold], bank: dict[str, VideoFeatures], head: HeadName, seed: int
+    folds: Sequence[Fold],
+    bank: dict[str, VideoFeatures],
+    head: HeadName,
+    seed: int,
+    *,
+    views: Sequence[int],
 ) -> list[VideoScore]:
     """Each fold's test videos, scored by a head that was fitted to its training videos."""
     scores = []
     for fold in folds:
         train = [bank[video.name] for video in fold.train if video.group != NOBODY]
-        fitted = make_head(head, train[0].test.shape[-1])
+        fitted = make_head(head, *views)
         fit_head(fitted, train, ClipFitSettings(seed=seed))
         scores += score_videos(fitted, [bank[video.name] for video in fold.test])
     return scores
@@ -111,17 +116,18 @@ def main() -> None:
     )
     videos = videos_of(arguments.data)
     followed = follow(settings, videos, progress=True)
-    features = feature_bank(settings, start_backbone(settings), followed, progress=True)
+    backbone = start_backbone(settings)
+    features = feature_bank(settings, backbone, followed, progress=True)
     bank = {one.followed.video.name: one for one in features}
     rows, shown = [], None
     for head in HEADS:
         for seed in SEEDS:
             started = time.perf_counter()
-            actors = run_folds(leave_one_group_out(videos), bank, head, seed)
+            actors = run_folds(leave_one_group_out(videos), bank, head, seed, views=backbone.views)
             chance = None
             if head is HEADS[0]:
                 dealt = random_folds(videos, num_folds=5, seed=seed)
-                chance = summary(run_folds(dealt, bank, head, seed))
+                chance = summary(run_folds(dealt, bank, head, seed, views=backbone.views))
             row = {
                 "head": head.value,
                 "seed": seed,

@@ -19,7 +19,15 @@ from rich.live import Live
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from storeguard import cli_classify, cli_clips, cli_engine, cli_events, cli_models, cli_train
+from storeguard import (
+    cli_bench,
+    cli_classify,
+    cli_clips,
+    cli_engine,
+    cli_events,
+    cli_models,
+    cli_train,
+)
 from storeguard.addresses import redact, resolve_source
 from storeguard.api_client import ApiClient
 from storeguard.cli_events import event_table
@@ -45,6 +53,9 @@ for name, commands in (
 ):
     app.add_typer(commands, name=name)
 app.command()(cli_classify.classify)
+app.command(context_settings={"allow_extra_args": True, "allow_interspersed_args": False})(
+    cli_bench.bench
+)
 _DEMO_CONFIG = Path(__file__).resolve().parent.parent / "configs" / "demo.yaml"
 _PLAIN_EVERY_S = 5.0
 

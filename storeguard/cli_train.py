@@ -64,8 +64,9 @@ def classifier(
     ] = None,
     head: Annotated[str, typer.Option(help="tap, tt or lstm.")] = "tap",
     backbone: Annotated[
-        str, typer.Option(help="efficientnet-lite0 or mobilenetv3-small.")
-    ] = "efficientnet-lite0",
+        str,
+        typer.Option(help="efficientnet-lite0-closeup, efficientnet-lite0 or mobilenetv3-small."),
+    ] = "efficientnet-lite0-closeup",
     weights: Annotated[
         Path | None, typer.Option(help="The backbone's ImageNet weights, a torch state dict.")
     ] = None,

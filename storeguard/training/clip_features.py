@@ -39,8 +39,8 @@ class ClipAugmentation(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    zoom: tuple[float, float] = (0.85, 1.2)
-    shift: float = Field(default=0.08, ge=0, le=0.5)
+    zoom: tuple[float, float] = (0.92, 1.08)
+    shift: float = Field(default=0.03, ge=0, le=0.5)
     flip: float = Field(default=0.5, ge=0, le=1)
     contrast: tuple[float, float] = (0.75, 1.25)
     brightness: float = Field(default=25.0, ge=0)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import cast
 
 import numpy as np
 import torch
@@ -25,7 +26,7 @@ from storeguard.training.clip_features import (
     VideoFeatures,
     draw_clip,
 )
-from storeguard.training.clip_heads import ClipModel, Head
+from storeguard.training.clip_heads import ClipModel, Head, PerView
 
 
 class ClipFitSettings(BaseModel):
@@ -71,7 +72,7 @@ class _Clips:
 
 
 def fit_head(
-    head: Head,
+    head: Head | PerView,
     train: Sequence[VideoFeatures],
     settings: ClipFitSettings,
     *,
@@ -81,7 +82,7 @@ def fit_head(
     """Fit a head to a bank of features; returns each epoch's mean loss.
 
     Args:
-        head: untrained; is trained in place.
+        head: untrained; is trained in place. One that looks several times is fitted look by look.
         train: videos; those in which nobody was in view are passed over.
         settings: how.
         validation: for early stopping; disjoint from `train`.
@@ -91,6 +92,8 @@ def fit_head(
         ClipDatasetError: one class alone is left to train on.
         TrainingDivergedError: the loss became infinite or not a number.
     """
+    if isinstance(head, PerView):
+        return _fit_each(head, train, settings, validation=validation, on_epoch=on_epoch)
     torch.manual_seed(settings.seed)
     clips = _gather(train)
     head.standardise.learn(clips.features)
@@ -120,6 +123,31 @@ def fit_head(
         head.load_state_dict(best)
     head.eval()
     return losses
+
+
+def _fit_each(
+    head: PerView,
+    train: Sequence[VideoFeatures],
+    settings: ClipFitSettings,
+    *,
+    validation: Sequence[VideoFeatures],
+    on_epoch: Callable[[int, float], None],
+) -> list[float]:
+    """Fit the head of each look to its part of the features; losses of all, one after the other."""
+    losses: list[float] = []
+    for part, seen in zip(head.heads, head.looks, strict=True):
+        losses += fit_head(
+            cast("Head", part),
+            [_look(one, seen) for one in train],
+            settings,
+            validation=[_look(one, seen) for one in validation],
+            on_epoch=on_epoch,
+        )
+    return losses
+
+
+def _look(one: VideoFeatures, seen: slice) -> VideoFeatures:
+    return replace(one, train=one.train[..., seen], test=one.test[..., seen])
 
 
 def fit_whole(
@@ -175,7 +203,7 @@ def fit_whole(
 
 
 @torch.inference_mode()
-def score_videos(head: Head, videos: Sequence[VideoFeatures]) -> list[VideoScore]:
+def score_videos(head: Head | PerView, videos: Sequence[VideoFeatures]) -> list[VideoScore]:
     """Each video's score by its plain clips: the mean of the top ones' probabilities."""
     head.eval()
     scored = []

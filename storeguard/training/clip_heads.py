@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from enum import StrEnum
+from itertools import accumulate
 
 import torch
 from torch import nn
 
 from storeguard.classification.clip import CLIP_FRAMES
-from storeguard.training.clip_backbones import Backbone, EfficientNetLite0, MobileNetV3Small
+from storeguard.training.clip_backbones import (
+    Backbone,
+    CloseupLite0,
+    EfficientNetLite0,
+    MobileNetV3Small,
+)
 
 _DROPOUT = 0.5
 
@@ -17,6 +24,7 @@ class BackboneName(StrEnum):
     """The picture networks there are."""
 
     EFFICIENTNET_LITE0 = "efficientnet-lite0"
+    EFFICIENTNET_LITE0_CLOSEUP = "efficientnet-lite0-closeup"
     MOBILENETV3_SMALL = "mobilenetv3-small"
 
 
@@ -138,6 +146,30 @@ class RecurrentHead(Head):
         return self.baseline(features) + more.squeeze(1)
 
 
+class PerView(nn.Module):
+    """A head for each look at the pictures; the clip's logit is the mean of theirs.
+
+    Fitted together, the look with the most features would drown the others.
+
+    Args:
+        heads: one a look.
+        views: how many features each look gives, in their order.
+    """
+
+    def __init__(self, heads: Sequence[Head], views: Sequence[int]) -> None:
+        super().__init__()
+        self.heads = nn.ModuleList(heads)
+        ends = list(accumulate(views))
+        self.looks = [slice(end - size, end) for end, size in zip(ends, views, strict=True)]
+        """Which features each look gives."""
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        said = [
+            head(features[..., seen]) for head, seen in zip(self.heads, self.looks, strict=True)
+        ]
+        return torch.stack(said).mean(dim=0)
+
+
 class _Block3d(nn.Module):
     def __init__(self, channels_in: int, channels: int, stride: int) -> None:
         super().__init__()
@@ -192,7 +224,7 @@ class ClipModel(nn.Module):
         head: judges the features of all of a clip's pictures.
     """
 
-    def __init__(self, backbone: Backbone, head: Head) -> None:
+    def __init__(self, backbone: Backbone, head: Head | PerView) -> None:
         super().__init__()
         self.backbone = backbone
         self.head = head
@@ -213,12 +245,24 @@ def make_backbone(name: BackboneName) -> Backbone:
     match name:
         case BackboneName.EFFICIENTNET_LITE0:
             return EfficientNetLite0()
+        case BackboneName.EFFICIENTNET_LITE0_CLOSEUP:
+            return CloseupLite0()
         case BackboneName.MOBILENETV3_SMALL:
             return MobileNetV3Small()
 
 
-def make_head(name: HeadName, num_features: int) -> Head:
-    """An untrained head over features; not for `resnet3d`, which takes pictures."""
+def make_head(name: HeadName, *views: int) -> Head | PerView:
+    """An untrained head over features; not for `resnet3d`, which takes pictures.
+
+    Args:
+        name: which.
+        views: the backbone's, `Backbone.views`.
+    """
+    heads = [_head(name, num_features) for num_features in views]
+    return heads[0] if len(heads) == 1 else PerView(heads, views)
+
+
+def _head(name: HeadName, num_features: int) -> Head:
     match name:
         case HeadName.TAP:
             return TemporalAttentionPooling(num_features)

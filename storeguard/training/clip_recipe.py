@@ -24,7 +24,7 @@ def bundled_settings(data: Path, out: Path) -> ClipTrainSettings:
     return ClipTrainSettings(
         data=data,
         out=out,
-        backbone=BackboneName.EFFICIENTNET_LITE0,
+        backbone=BackboneName.EFFICIENTNET_LITE0_CLOSEUP,
         head=HeadName.TAP,
         passed_over_groups=(NOBODY,),
         dataset="MNNIT Allahabad shoplifting set, 71 videos with a shopper, 5 actors, one room",

@@ -84,7 +84,7 @@ class ClipTrainSettings(BaseModel):
     data: Path
     out: Path
     cache: Path | None = None
-    backbone: BackboneName = BackboneName.EFFICIENTNET_LITE0
+    backbone: BackboneName = BackboneName.EFFICIENTNET_LITE0_CLOSEUP
     head: HeadName = HeadName.TAP
     weights: Path | None = None
     validation_groups: tuple[str, ...] = ()
@@ -149,7 +149,7 @@ def train_classifier(settings: ClipTrainSettings, *, progress: bool = True) -> C
     train_bank, validation_bank = bank[: len(train)], bank[len(train) :]
 
     # Head, then the backbone's last third
-    head = make_head(settings.head, backbone.num_features)
+    head = make_head(settings.head, *backbone.views)
     losses = fit_head(head, train_bank, settings.fit, validation=validation_bank)
     model = ClipModel(backbone, head)
     if settings.fit.unfrozen_epochs:

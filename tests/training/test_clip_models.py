@@ -12,6 +12,7 @@ import torch
 
 from storeguard.errors import ModelError, TrainingDivergedError
 from storeguard.training.clip_backbones import (
+    CLOSEUP_PX,
     EfficientNetLite0,
     MobileNetV3Small,
     imagenet_lite0_weights,
@@ -29,6 +30,7 @@ from storeguard.training.clip_heads import (
     BackboneName,
     ClipModel,
     HeadName,
+    PerView,
     ResNet3d18,
     make_backbone,
     make_head,
@@ -64,6 +66,30 @@ def test_features_say_where_things_are(name: BackboneName, num_features: int) ->
     fields = (features[1] - features[0]).abs().view(-1, 3, 3).sum(dim=0)
     assert fields.argmax() == 0
     assert fields[2, 2] < fields[0, 0]
+
+
+def test_a_closeup_sees_the_middle_and_nothing_else() -> None:
+    backbone = make_backbone(BackboneName.EFFICIENTNET_LITE0_CLOSEUP).eval()
+    assert backbone.views == (2880, 1280)
+    assert backbone.num_features == sum(backbone.views)
+    load_backbone(backbone, imagenet_lite0_weights())
+    pictures = torch.zeros(3, 3, 224, 224)
+    edge = (224 - CLOSEUP_PX) // 2
+    pictures[1, :, :edge] = 2.0  # over its head
+    pictures[2, :, edge + 20 : edge + 60, edge + 20 : edge + 60] = 2.0  # at its waist
+    with torch.inference_mode():
+        whole, near = torch.split(backbone(pictures), backbone.views, dim=1)
+    assert torch.equal(near[0], near[1])
+    assert not torch.equal(whole[0], whole[1])
+    assert (near[0] - near[2]).abs().max() > 1e-3
+
+
+def test_the_closeups_weights_are_the_published_ones() -> None:
+    backbone = make_backbone(BackboneName.EFFICIENTNET_LITE0_CLOSEUP)
+    load_backbone(backbone, imagenet_lite0_weights())
+    published = torch.load(imagenet_lite0_weights(), map_location="cpu", weights_only=True)
+    for name in ("_conv_head.weight", "_bn1.running_mean", "_conv_stem.weight"):
+        assert torch.equal(backbone.state_dict()[name], published[name])
 
 
 def test_lite0_knows_imagenet() -> None:
@@ -161,6 +187,36 @@ def test_a_head_learns_what_there_is_to_learn(name: HeadName, late: bool) -> Non
 
 
 @pytest.mark.parametrize("name", HEADS)
+def test_each_look_has_a_head_of_its_own(name: HeadName) -> None:
+    """A small look that tells the classes apart beside a large one that says nothing."""
+    random, videos = np.random.default_rng(2), []
+    for one in bank(gap=3.0):
+        noise = [random.standard_normal((*part.shape[:2], 300)) for part in (one.train, one.test)]
+        videos.append(
+            VideoFeatures(
+                one.followed,
+                np.concatenate([noise[0].astype(np.float32), one.train], axis=2),
+                np.concatenate([noise[1].astype(np.float32), one.test], axis=2),
+            )
+        )
+    head = make_head(name, 300, WIDTH)
+    assert isinstance(head, PerView)
+    losses = fit_head(head, videos[:8], ClipFitSettings(epochs=3))
+    assert len(losses) == 6
+    scores = score_videos(head, videos[8:])
+    assert min(one.score or 0.0 for one in scores if one.positive) > max(
+        one.score or 0.0 for one in scores if not one.positive
+    )
+    features = torch.from_numpy(videos[0].test)
+    with torch.inference_mode():
+        by_look = [
+            part(features[..., seen])
+            for part, seen in zip(head.heads, (slice(0, 300), slice(300, None)), strict=True)
+        ]
+        torch.testing.assert_close(head(features), (by_look[0] + by_look[1]) / 2)
+
+
+@pytest.mark.parametrize("name", HEADS)
 def test_a_run_is_repeatable(name: HeadName) -> None:
     def run(seed: int) -> list[float | None]:
         torch.manual_seed(99)  # of the head's own start
@@ -208,8 +264,9 @@ def test_videos_without_a_person_are_passed_over() -> None:
 def test_augmentation_keeps_to_its_ranges_and_changes_the_clip() -> None:
     augmentation, rng = ClipAugmentation(), np.random.default_rng(0)
     jitters = [augmentation.jitter(rng) for _ in range(200)]
-    assert all(0.85 <= one.zoom <= 1.2 for one in jitters)
-    assert all(abs(shift) <= 0.08 for one in jitters for shift in one.shift)
+    low, high = augmentation.zoom
+    assert all(low <= one.zoom <= high for one in jitters)
+    assert all(abs(shift) <= augmentation.shift for one in jitters for shift in one.shift)
     assert 0.3 < np.mean([one.flip for one in jitters]) < 0.7
     clip = np.full((16, 4, 4, 3), 100, np.uint8)
     changed = augmentation.recolour(clip, rng)
@@ -237,6 +294,16 @@ def test_an_exported_classifier_agrees_with_torch(name: HeadName, tmp_path: Path
     with torch.inference_mode():
         wanted = model(torch.from_numpy(one)).numpy()
     np.testing.assert_allclose(session.run(None, {"clips": one})[0], wanted, atol=1e-3)
+
+
+def test_an_exported_closeup_agrees_with_torch(tmp_path: Path) -> None:
+    backbone = make_backbone(BackboneName.EFFICIENTNET_LITE0_CLOSEUP)
+    load_backbone(backbone, imagenet_lite0_weights())
+    head = make_head(HeadName.TAP, *backbone.views)
+    assert isinstance(head, PerView)
+    for part in head.heads:
+        torch.nn.init.normal_(part.get_parameter("linear.weight"), std=0.05)
+    assert export_classifier(ClipModel(backbone, head).eval(), tmp_path / "clip.onnx") < 1e-3
 
 
 def test_a_bad_export_leaves_nothing_behind(tmp_path: Path) -> None:
