@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from datetime import datetime
 
 import numpy as np
@@ -34,6 +34,8 @@ from storeguard.video.reader import ReaderStats
 
 _RATE_WINDOW_S = 5.0
 _MIN_OVERLAY_PX = 288
+FAST_FRAMES = 4
+"""Frames of a file at full pace that wait, and go to the detector in one call."""
 
 
 class CameraPipeline:
@@ -71,10 +73,12 @@ class CameraPipeline:
         self._epoch = epoch
         self._clock = clock
         self._wake = wake
-        self._slot: LatestSlot[Frame] = LatestSlot()
+        self._slot: LatestSlot[Frame] = LatestSlot(
+            superseded_by=_keeping_the_cut, turns=FAST_FRAMES
+        )
         self._sampler = Sampler(camera.detect_fps)
         self._seq = 0
-        self._cut = threading.Event()
+        self._missed_cut = False
         self._sampled = 0
         self._processed = 0
         self._processed_at: deque[float] = deque(maxlen=512)
@@ -104,8 +108,6 @@ class CameraPipeline:
 
         At pace `fast` it waits instead until that one was taken: files lose nothing.
         """
-        if frame.scene_cut:
-            self._cut.set()
         self.clips.offer(frame)
         if not self._sampler.wants(frame.time_s, scene_cut=frame.scene_cut):
             return
@@ -125,13 +127,14 @@ class CameraPipeline:
         return self._slot.take()
 
     @property
-    def waiting(self) -> bool:
-        """Whether a frame waits to be taken."""
-        return self._slot.full
+    def waiting(self) -> int:
+        """How many frames wait to be taken."""
+        return self._slot.waiting
 
-    def lose(self, cause: str) -> None:
-        """Count a taken frame that never came to an observation."""
+    def lose(self, frame: Frame, cause: str) -> None:
+        """Count a taken frame that never comes to an observation."""
         self._lost[cause] += 1
+        self._missed_cut |= frame.scene_cut
 
     def accept(self, frame: Frame, where: Fit, found: Found) -> Observation | None:
         """Follow the people found in a frame.
@@ -140,11 +143,10 @@ class CameraPipeline:
             Who is where; None if the detector refused the frame, which is counted.
         """
         if found.detections is None or found.timing is None:
-            self.lose("detector_full")
+            self.lose(frame, "detector_full")
             return None
-        if self._cut.is_set():
-            self._cut.clear()
-            self._tracker.reset()
+        if self._missed_cut:
+            self._missed_cut, frame = False, replace(frame, scene_cut=True)
         started = time.perf_counter()
         observation = self.follow(frame, where.to_source(found.detections))
         self._latency.add(
@@ -160,6 +162,8 @@ class CameraPipeline:
 
     def follow(self, frame: Frame, detections: Detections) -> Observation:
         """One tracker step; `detections` in pixels of the frame."""
+        if frame.scene_cut:
+            self._tracker.reset()
         tracks = self._tracker.step(detections, frame.time_s)
         observation = observe(
             tracks,
@@ -295,6 +299,11 @@ def observe(
         clip_scores=tuple(clip_scores),
         attributes=attributes or {},
     )
+
+
+def _keeping_the_cut(superseded: Frame, newer: Frame) -> Frame:
+    """People do not go on over a cut whose own frame was passed over."""
+    return replace(newer, scene_cut=True) if superseded.scene_cut else newer
 
 
 def new_epoch(now: datetime) -> str:

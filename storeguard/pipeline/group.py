@@ -20,7 +20,7 @@ from storeguard.errors import NotFoundError, RecordingError
 from storeguard.events.commands import RecordCommand
 from storeguard.model_config import AttributeSettings, TrackerSettings
 from storeguard.pipeline.asked import RecordingAnswer
-from storeguard.pipeline.camera import CameraPipeline, new_epoch
+from storeguard.pipeline.camera import FAST_FRAMES, CameraPipeline, new_epoch
 from storeguard.pipeline.outbox import ObserveCall, Outbox
 from storeguard.pipeline.overlay import encode_jpeg
 from storeguard.pipeline.recording import CameraRecorder, RecordingPlace
@@ -34,6 +34,7 @@ from storeguard.video.reader import CameraReader
 _log = logging.getLogger(__name__)
 
 _LAST_VERDICTS_S = 1.0
+_FAST_FRAMES_IN_ALL = 8
 
 DetectCall = Callable[[FrameBatch], Awaitable[Sequence[Found]]]
 
@@ -72,8 +73,9 @@ class CameraGroup:
 
     The group has at most `max_calls` detector calls under way, whose answers are taken in the order
     of the calls, so each camera's frames stay in order. A live camera has at most one frame on its
-    way, so that the next is fresh; a file at full pace has one in each call. What arrives meanwhile
-    waits in the cameras' latest-wins slots and goes out together.
+    way, so that the next is fresh; a file at full pace has some in each call, and never so many
+    that the detector's queue would refuse them. What arrives meanwhile waits in the cameras'
+    latest-wins slots and goes out together.
 
     Args:
         info: what pictures the detector wants.
@@ -282,21 +284,32 @@ class CameraGroup:
             self._spawn(self._process(taken, before=before, done=self._last_call))
 
     def _more_may_come(self) -> bool:
-        """Whether a camera without a waiting frame could still send one along."""
+        """Whether a camera could still send a frame along."""
         return any(
-            self._has_room(member.pipeline) and not member.pipeline.waiting
+            self._has_room(member.pipeline)
+            and member.pipeline.waiting < self._frames_a_call(member)
             for member in self._members.values()
         )
 
+    def _frames_a_call(self, member: _Member) -> int:
+        """How many of a camera's frames may go in one call."""
+        if member.pipeline.camera.pace is not Pace.FAST:
+            return 1
+        fast = sum(one.pipeline.camera.pace is Pace.FAST for one in self._members.values())
+        return max(1, min(FAST_FRAMES, _FAST_FRAMES_IN_ALL // fast))
+
     def _has_room(self, pipeline: CameraPipeline) -> bool:
-        most = self._max_calls if pipeline.camera.pace is Pace.FAST else 1
-        return pipeline.on_their_way < most
+        if pipeline.camera.pace is not Pace.FAST:
+            return pipeline.on_their_way < 1
+        return pipeline.on_their_way < self._max_calls * FAST_FRAMES
 
     def _take_newest(self) -> list[tuple[CameraPipeline, Frame]]:
         taken = []
         for member in self._members.values():
             pipeline = member.pipeline
-            if self._has_room(pipeline) and (frame := pipeline.take()) is not None:
+            for _ in range(self._frames_a_call(member)):
+                if not self._has_room(pipeline) or (frame := pipeline.take()) is None:
+                    break
                 pipeline.on_their_way += 1
                 taken.append((pipeline, frame))
         return taken
@@ -350,9 +363,9 @@ class CameraGroup:
         return images
 
     def _lose(self, taken: list[tuple[CameraPipeline, Frame]], cause: str) -> None:
-        for pipeline, _ in taken:
-            pipeline.lose(cause)
+        for pipeline, frame in taken:
+            pipeline.lose(frame, cause)
 
 
 def _names(taken: list[tuple[CameraPipeline, Frame]]) -> str:
-    return ", ".join(pipeline.camera.id for pipeline, _ in taken)
+    return ", ".join(dict.fromkeys(pipeline.camera.id for pipeline, _ in taken))

@@ -78,7 +78,7 @@ class PersonAttributes:
         """Take in who was where in a processed frame."""
         if not self._attributes:
             return
-        if frame.scene_cut:  # stream time may begin anew; whoever comes now is somebody else
+        if frame.scene_cut:  # whoever was seen before cannot be who is seen now
             self._seen_s.clear()
             self._forget()
         self._last = (frame, observation)

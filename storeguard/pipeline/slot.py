@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import threading
+from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
@@ -19,15 +21,23 @@ class SlotStats:
 
 
 class LatestSlot(Generic[T]):
-    """A queue of one item. Thread-safe.
+    """A queue of one item, or of a few from sources that wait. Thread-safe.
 
     Drop policy: latest wins. `put` never waits; an item that nobody has taken is replaced, and
     counted as `superseded`. So the age of what is taken is bounded by the taker's own pace.
+
+    Args:
+        superseded_by: what stands in the place of an item (first) that a newer one (second)
+            replaces; the newer one without.
+        turns: how many items `put_in_turn` lets wait.
     """
 
-    def __init__(self) -> None:
-        self._item: T | None = None
-        self._full = False
+    def __init__(
+        self, *, superseded_by: Callable[[T, T], T] = lambda _, newer: newer, turns: int = 1
+    ) -> None:
+        self._superseded_by = superseded_by
+        self._turns = turns
+        self._items: deque[T] = deque()
         self._closed = False
         self._num_put = 0
         self._num_taken = 0
@@ -35,22 +45,22 @@ class LatestSlot(Generic[T]):
         self._changed = threading.Condition()
 
     def put(self, item: T) -> T | None:
-        """Put an item in place of the one there; returns the replaced item, None if there was none.
+        """Put an item in place of the newest there; returns that one, None if there was none.
 
         After `close` items are ignored.
         """
         with self._changed:
             if self._closed:
                 return None
-            replaced = self._item if self._full else None
-            self._superseded += self._full
-            self._num_put += 1
-            self._item, self._full = item, True
-            self._changed.notify_all()
+            replaced = self._items.pop() if self._items else None
+            if replaced is not None:
+                self._superseded += 1
+                item = self._superseded_by(replaced, item)
+            self._append(item)
             return replaced
 
     def take(self, *, timeout_s: float | None = 0.0) -> T | None:
-        """Take the item.
+        """Take the oldest item.
 
         Args:
             timeout_s: how long to wait for one; 0 does not wait, None waits until `close`.
@@ -59,31 +69,31 @@ class LatestSlot(Generic[T]):
             The item; None if there is none in time, or the slot is closed and empty.
         """
         with self._changed:
-            self._changed.wait_for(lambda: self._full or self._closed, timeout_s)
-            if not self._full:
+            self._changed.wait_for(lambda: self._items or self._closed, timeout_s)
+            if not self._items:
                 return None
-            item, self._item, self._full = self._item, None, False
             self._num_taken += 1
             self._changed.notify_all()
-            return item
+            return self._items.popleft()
 
     def put_in_turn(self, item: T) -> None:
-        """Put an item once the one there was taken: for sources that can wait and may lose nothing.
+        """Put an item once there is room: for sources that can wait and may lose nothing.
 
         Returns without putting it when the slot is closed.
         """
         with self._changed:
-            self._changed.wait_for(lambda: not self._full or self._closed)
-            self.put(item)
+            self._changed.wait_for(lambda: len(self._items) < self._turns or self._closed)
+            if not self._closed:
+                self._append(item)
 
     @property
-    def full(self) -> bool:
-        """Whether an item waits to be taken."""
+    def waiting(self) -> int:
+        """How many items wait to be taken."""
         with self._changed:
-            return self._full
+            return len(self._items)
 
     def close(self) -> None:
-        """Let go whoever waits; an item still there can be taken."""
+        """Let go whoever waits; items still there can be taken."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()
@@ -98,6 +108,11 @@ class LatestSlot(Generic[T]):
         """Counters."""
         with self._changed:
             return SlotStats(self._num_put, self._num_taken, self._superseded)
+
+    def _append(self, item: T) -> None:
+        self._num_put += 1
+        self._items.append(item)
+        self._changed.notify_all()
 
 
 class Sampler:

@@ -3,24 +3,29 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from storeguard.clock import SystemClock
 from storeguard.config import CameraConfig
 from storeguard.detection.detections import Detections
 from storeguard.detection.detector import DetectorInfo, DetectTiming
 from storeguard.detection.service import Found, FrameBatch
 from storeguard.errors import NotFoundError
 from storeguard.model_config import LayoutName, Resize, TrackerSettings
+from storeguard.pipeline.camera import CameraPipeline
 from storeguard.pipeline.group import CameraGroup
 from storeguard.pipeline.status import CameraState, CameraStatus
 from storeguard.pipeline.verdict import Verdict
 from storeguard.rules.observation import Observation
+from storeguard.video.reader import read_frames
 
 INFO = DetectorInfo(
     name="fake",
@@ -206,6 +211,56 @@ def test_files_at_full_pace_lose_nothing(bikes: Path) -> None:
     assert status.dropped == {}
     assert len(rules.observations) == 250
     assert rules.observations[0].captured_at == datetime(1970, 1, 1, tzinfo=UTC)
+
+
+def test_a_new_round_of_a_file_begins_with_new_people(bikes: Path) -> None:
+    """Just where it wraps around, however many of its frames are under way."""
+
+    async def scenario() -> None:
+        detector, rules = Detector(delay_s=0.02), Rules()
+        group = group_of(detector, rules)
+        group.start()
+        await group.set_cameras([street(bikes, pace="fast", detect_fps=240)])
+        try:
+            async with asyncio.timeout(60):
+                while len(rules.observations) < 600:  # noqa: ASYNC110 - cameras tell nobody
+                    await asyncio.sleep(0.05)
+        finally:
+            await group.stop()
+        rounds = [rules.observations[start : start + 250] for start in (0, 250)]
+        first, second = ({one.person_id for one in seen} for seen in rounds)
+        assert len(first) == len(second) == 1
+        assert first != second
+        assert max(map(len, detector.batches)) > 1  # several frames of one file in a call
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("cause", ["superseded", "detector_error"])
+def test_nobody_is_followed_over_a_cut_whose_frame_was_lost(bikes: Path, cause: str) -> None:
+    camera = street(bikes, detect_fps=25)
+    pipeline = CameraPipeline(
+        camera, TrackerSettings(), epoch="e", clock=SystemClock(), wake=lambda: None
+    )
+    person = Detections.of([[16, 16, 48, 48]], [0.9])
+    found = Found(person, 0.0, TIMING, 1)
+    film = CameraConfig(id="street", source=str(bikes), pace="fast")
+    frames = list(itertools.islice(read_frames(film), 5))
+    frames[2] = replace(frames[2], scene_cut=True)
+    seen = []
+    for number, frame in enumerate(frames):
+        pipeline.offer(frame)
+        if number == 2 and cause == "superseded":
+            continue  # the next frame takes its place
+        taken = pipeline.take()
+        assert taken is not None
+        if number == 2:
+            pipeline.lose(taken, cause)
+            continue
+        observation = pipeline.accept(taken, INFO.fit(taken.wh), found)
+        assert observation is not None
+        seen.append(observation.person_id)
+    assert seen[0] == seen[1] != seen[2] == seen[3]
 
 
 def test_pictures_are_painted_on_copies(bikes: Path) -> None:

@@ -46,6 +46,49 @@ def test_every_item_is_taken_or_superseded_across_threads():
     assert len(taken) + slot.stats().superseded == 2000
 
 
+def test_what_is_replaced_may_leave_something_behind():
+    slot: LatestSlot[str] = LatestSlot(superseded_by=lambda old, new: f"{new} after {old}")
+    for item in ("a", "b", "c"):
+        slot.put(item)
+    assert slot.take() == "c after b after a"
+    slot.put("d")
+    assert slot.take() == "d"
+
+
+def test_who_waits_for_a_turn_loses_nothing_and_runs_ahead_by_the_turns():
+    slot: LatestSlot[int] = LatestSlot(turns=3)
+    ahead: list[int] = []
+
+    def put_all() -> None:
+        for number in range(200):
+            slot.put_in_turn(number)
+            ahead.append(number)
+
+    thread = threading.Thread(target=put_all)
+    thread.start()
+    taken: list[int] = []
+    while len(taken) < 200:
+        item = slot.take(timeout_s=10)
+        assert item is not None
+        taken.append(item)
+        assert slot.waiting <= 3
+    thread.join(10)
+    assert taken == ahead == list(range(200))
+    assert slot.stats().superseded == 0
+
+
+def test_close_lets_a_waiting_putter_go_and_what_is_there_can_be_taken():
+    slot: LatestSlot[int] = LatestSlot(turns=2)
+    slot.put_in_turn(1)
+    slot.put_in_turn(2)
+    thread = threading.Thread(target=slot.put_in_turn, args=(3,))
+    thread.start()
+    slot.close()
+    thread.join(10)
+    assert not thread.is_alive()
+    assert [slot.take(), slot.take(), slot.take()] == [1, 2, None]
+
+
 def test_close_lets_a_waiting_taker_go_and_later_items_are_ignored():
     slot: LatestSlot[int] = LatestSlot()
     thread = threading.Thread(target=slot.take, kwargs={"timeout_s": None})
