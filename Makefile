@@ -7,6 +7,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check -q
 SECONDS ?=
 SOURCE ?=
 PORT ?= 8080
+WORKERS ?= 3
 
 .PHONY: setup demo test check format clean help
 
@@ -39,7 +40,13 @@ demo: $(VENV)/.runtime
 	$(BIN)/storeguard demo --port $(PORT) $(if $(SECONDS),--seconds $(SECONDS)) $(if $(SOURCE),--source '$(SOURCE)')
 
 test: $(VENV)/.test $(VENV)/.train
+ifdef PYTEST
 	$(BIN)/python -m pytest $(PYTEST)
+else
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --ignore tests/system
+	@# By themselves: Ray's workers run at a low priority and would starve beside the others.
+	$(BIN)/python -m pytest -n 2 --dist loadfile tests/system
+endif
 
 check: $(VENV)/.test $(VENV)/.train
 	$(BIN)/ruff format --check .

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import ast
-import os
-import subprocess
+import runpy
 import sys
 from pathlib import Path
 from typing import Annotated, Final
@@ -29,14 +28,9 @@ def bench(
         return
     if name not in known:
         raise NotFoundError(f"there is no benchmark {name!r}; there are: {', '.join(known)}")
-    # Some import their neighbours by name, some as a package.
-    paths = [str(FOLDER), str(FOLDER.parent), os.environ.get("PYTHONPATH", "")]
-    done = subprocess.run(  # noqa: S603 - a module of this checkout
-        [sys.executable, "-m", f"benchmarks.{name}", *context.args],
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))},
-        check=False,
-    )
-    raise typer.Exit(done.returncode)
+    sys.path[:0] = [str(FOLDER), str(FOLDER.parent)]  # some import their neighbours as a package
+    sys.argv = [f"storeguard bench {name}", *context.args]
+    runpy.run_module(f"benchmarks.{name}", run_name="__main__", alter_sys=True)
 
 
 def benchmarks(folder: Path) -> dict[str, str]:

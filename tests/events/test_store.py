@@ -245,9 +245,10 @@ def test_cameras_are_kept_with_their_credentials(store: EventStore) -> None:
 
 
 @pytest.mark.parametrize(
-    ("url", "words"), [("ftp://x", "address"), (f"redis://:pw@127.0.0.1:{free_port()}", "refused")]
+    ("url", "words"), [("ftp://x", "address"), ("redis://:pw@127.0.0.1:{port}", "refused")]
 )
 def test_unreachable(url: str, words: str) -> None:
+    url = url.format(port=free_port())
     with pytest.raises(StoreError, match=words) as caught, EventStore(url) as store:
         store.ping()
     assert "pw" not in str(caught.value)
