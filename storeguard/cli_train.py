@@ -62,7 +62,9 @@ def classifier(
         list[str] | None,
         typer.Option(help="A group (person, store) kept for validation; may be given again."),
     ] = None,
-    head: Annotated[str, typer.Option(help="tap, tt or lstm.")] = "tap",
+    head: Annotated[
+        str, typer.Option(help="tap, tt, lstm, or resnet3d (no backbone; on a GPU).")
+    ] = "tap",
     backbone: Annotated[
         str,
         typer.Option(help="efficientnet-lite0-closeup, efficientnet-lite0 or mobilenetv3-small."),

@@ -10,7 +10,6 @@ from typing import cast
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 from torch import nn
 from torch.nn import functional
@@ -160,29 +159,29 @@ def fit_whole(
 ) -> list[float]:
     """Go on with the backbone's last third unfrozen, from pictures; all of a model without one.
 
-    Runs in mixed precision on a GPU. Returns each epoch's mean loss.
+    A model without a backbone learns from nothing: for `epochs`, at `learning_rate`. Runs in mixed
+    precision on a GPU. Returns each epoch's mean loss.
 
     Raises:
+        ClipDatasetError: one class alone is there to train on.
         TrainingDivergedError: the loss became infinite or not a number.
     """
     torch.manual_seed(settings.seed)
     rng = np.random.default_rng(settings.seed)
     videos = [video for video in train if video.has_person]
+    _require_both_classes(videos)
     device = next(model.parameters()).device
+    epochs, rate = settings.epochs, settings.learning_rate
     if isinstance(model, ClipModel):
+        epochs, rate = settings.unfrozen_epochs, settings.unfrozen_learning_rate
         unfreeze_last_third(model.backbone)
     per_batch = max(1, settings.batch_size // 4)
     num_clips = len(videos) * settings.train_starts
     batches = math.ceil(num_clips / per_batch)
-    optimiser, schedule = _optimiser(
-        model,
-        settings.unfrozen_learning_rate,
-        settings,
-        steps=batches * settings.unfrozen_epochs,
-    )
+    optimiser, schedule = _optimiser(model, rate, settings, steps=batches * epochs)
     chance = _class_weights(torch.tensor([float(one.video.positive) for one in videos]))
     losses = []
-    for epoch in range(settings.unfrozen_epochs):
+    for epoch in range(epochs):
         model.train()
         if isinstance(model, ClipModel):
             model.backbone.eval()  # the running statistics of ImageNet stay
@@ -206,22 +205,38 @@ def fit_whole(
 def score_videos(head: Head | PerView, videos: Sequence[VideoFeatures]) -> list[VideoScore]:
     """Each video's score by its plain clips: the mean of the top ones' probabilities."""
     head.eval()
+    return [
+        _scored(one.followed, head(torch.from_numpy(one.test)) if len(one.test) else None)
+        for one in videos
+    ]
+
+
+@torch.inference_mode()
+def score_from_pictures(model: nn.Module, videos: Sequence[FollowedVideo]) -> list[VideoScore]:
+    """The same by a whole model, on whatever device it is."""
+    model.eval()
+    device = next(model.parameters()).device
     scored = []
     for one in videos:
-        scores: NDArray[np.float32] = np.zeros(0, np.float32)
-        if len(one.test):
-            scores = torch.sigmoid(head(torch.from_numpy(one.test))).numpy()
-        video, frame_s = one.followed.video, one.followed.frame_s
-        scored.append(
-            VideoScore(
-                video.name,
-                video.group,
-                video.positive,
-                top_mean(scores.tolist()),
-                float(frame_s[-1] - frame_s[0]) if len(frame_s) > 1 else 0.0,
-            )
-        )
+        ends = one.uniform_ends() if one.has_person else []
+        said = [
+            model(torch.from_numpy(to_input([one.clip(end_s)])).to(device)).float().cpu()
+            for end_s in ends
+        ]
+        scored.append(_scored(one, torch.cat(said) if said else None))
     return scored
+
+
+def _scored(followed: FollowedVideo, logits: torch.Tensor | None) -> VideoScore:
+    scores = [] if logits is None else torch.sigmoid(logits).tolist()
+    video, frame_s = followed.video, followed.frame_s
+    return VideoScore(
+        video.name,
+        video.group,
+        video.positive,
+        top_mean(scores),
+        float(frame_s[-1] - frame_s[0]) if len(frame_s) > 1 else 0.0,
+    )
 
 
 def _gather(videos: Sequence[VideoFeatures]) -> _Clips:
@@ -231,13 +246,17 @@ def _gather(videos: Sequence[VideoFeatures]) -> _Clips:
         np.full(len(found), float(one.followed.video.positive), np.float32)
         for one, found in zip(there, features, strict=True)
     ]
-    if len({one.followed.video.positive for one in there}) < 2:
-        raise ClipDatasetError(
-            f"expected videos of both classes with a person in view to train on, got {len(there)} "
-            "of one class"
-        )
+    _require_both_classes([one.followed for one in there])
     labels = torch.from_numpy(np.concatenate(positive))
     return _Clips(torch.from_numpy(np.concatenate(features)), labels, _class_weights(labels))
+
+
+def _require_both_classes(videos: Sequence[FollowedVideo]) -> None:
+    if len({one.video.positive for one in videos}) < 2:
+        raise ClipDatasetError(
+            f"expected videos of both classes with a person in view to train on, got {len(videos)} "
+            "of one class"
+        )
 
 
 def _class_weights(positive: torch.Tensor) -> torch.Tensor:

@@ -15,9 +15,9 @@ from pathlib import Path
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field
+from torch import nn
 
 from storeguard.classification.classifier import DEFAULT_THRESHOLD, THRESHOLD_KEY
-from storeguard.errors import ModelError
 from storeguard.model_config import DetectorSettings
 from storeguard.training.clip_backbones import (
     Backbone,
@@ -42,11 +42,18 @@ from storeguard.training.clip_features import (
     compute_bank,
     plain_features,
 )
-from storeguard.training.clip_fit import ClipFitSettings, fit_head, fit_whole, score_videos
+from storeguard.training.clip_fit import (
+    ClipFitSettings,
+    fit_head,
+    fit_whole,
+    score_from_pictures,
+    score_videos,
+)
 from storeguard.training.clip_heads import (
     BackboneName,
     ClipModel,
     HeadName,
+    ResNet3d18,
     make_backbone,
     make_head,
 )
@@ -128,11 +135,6 @@ def train_classifier(settings: ClipTrainSettings, *, progress: bool = True) -> C
         ModelError: the weights are not the backbone's, or the export differs from torch.
         TrainingDivergedError: the loss became infinite or not a number.
     """
-    if settings.head is HeadName.RESNET3D:
-        raise ModelError(
-            "head 'resnet3d' learns from pictures and needs a GPU for hours: use "
-            "storeguard.training.clip_fit.fit_whole with clip_heads.ResNet3d18"
-        )
     if settings.num_threads is not None:
         torch.set_num_threads(settings.num_threads)
 
@@ -142,6 +144,9 @@ def train_classifier(settings: ClipTrainSettings, *, progress: bool = True) -> C
     fold = split(videos, settings.validation_groups)
     followed = follow(settings, [*fold.train, *fold.test], progress=progress)
     train, validation = followed[: len(fold.train)], followed[len(fold.train) :]
+
+    if settings.head is HeadName.RESNET3D:
+        return _train_from_pictures(settings, train, validation)
 
     # Features
     backbone = start_backbone(settings)
@@ -167,6 +172,20 @@ def train_classifier(settings: ClipTrainSettings, *, progress: bool = True) -> C
 
     # Files
     return _write(settings, model, tuple(losses), scores, metrics)
+
+
+def _train_from_pictures(
+    settings: ClipTrainSettings,
+    train: Sequence[FollowedVideo],
+    validation: Sequence[FollowedVideo],
+) -> ClipTrainResult:
+    """A model without a backbone: everything in it learns, from nothing."""
+    torch.manual_seed(settings.fit.seed)
+    model = ResNet3d18().to("cuda" if torch.cuda.is_available() else "cpu")
+    losses = fit_whole(model, train, settings.fit, augmentation=settings.augmentation)
+    scores = score_from_pictures(model, validation)
+    metrics = measure(scores, threshold=settings.threshold) if scores else None
+    return _write(settings, model.cpu(), tuple(losses), scores, metrics)
 
 
 def split(videos: Sequence[ClipVideo], validation_groups: Sequence[str]) -> Fold:
@@ -236,7 +255,7 @@ def _cache(settings: ClipTrainSettings) -> Path:
 
 def _write(
     settings: ClipTrainSettings,
-    model: ClipModel,
+    model: nn.Module,
     losses: tuple[float, ...],
     scores: Sequence[VideoScore],
     metrics: ClipMetrics | None,
@@ -272,7 +291,9 @@ def _metadata(settings: ClipTrainSettings) -> dict[str, str]:
     return {
         THRESHOLD_KEY: str(settings.threshold),
         "storeguard_task": "clip classification: concealing goods",
-        "storeguard_backbone": settings.backbone.value,
+        "storeguard_backbone": (
+            "none" if settings.head is HeadName.RESNET3D else settings.backbone.value
+        ),
         "storeguard_head": settings.head.value,
         "storeguard_dataset": settings.dataset,
     }

@@ -105,6 +105,26 @@ def test_a_whole_run(settings: MakeSettings, data: Path) -> None:
         assert np.sort(scores)[-3:].mean() == pytest.approx(row["score"], abs=2e-3)
 
 
+def test_a_3d_resnet_learns_from_pictures(settings: MakeSettings) -> None:
+    few = ClipFitSettings(epochs=1, train_starts=1)
+    made = train_classifier(settings(head=HeadName.RESNET3D, fit=few), progress=False)
+    assert made.export_difference < 1e-3
+    assert len(made.losses) == 1
+    assert made.metrics is not None
+    assert made.metrics.num_videos == 2
+    classifier = ClipClassifier(ClassifierSettings(model=str(made.model)))
+    assert classifier.info.sha256 == made.sha256
+
+
+def test_a_3d_resnet_refuses_one_class(settings: MakeSettings, data: Path, tmp_path: Path) -> None:
+    rows = (data / "videos.csv").read_text().splitlines()
+    for name in ("0.mp4", "2.mp4", "3.mp4"):
+        (tmp_path / name).write_bytes((data / name).read_bytes())
+    (tmp_path / "videos.csv").write_text("\n".join([rows[0], rows[1], *rows[3:]]) + "\n")
+    with pytest.raises(ClipDatasetError, match="both classes"):
+        train_classifier(settings(head=HeadName.RESNET3D, data=tmp_path), progress=False)
+
+
 def test_a_run_repeats_itself(settings: MakeSettings, tmp_path: Path) -> None:
     first = train_classifier(settings(), progress=False)
     again = train_classifier(settings(out=tmp_path / "again"), progress=False)
