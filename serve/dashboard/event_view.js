@@ -3,7 +3,9 @@
 import { ask, get, pathOf, serverNow } from "./api.js";
 import { element, facts, tell } from "./element.js";
 import { ago, duration, stamp } from "./times.js";
-import { clipReason, percent, remark, sentence, theftCheck, typeName } from "./words.js";
+import {
+  attributeFacts, clipReason, percent, remark, sentence, theftCheck, typeName,
+} from "./words.js";
 
 const LEAD_S = 1; // a jump to the event goes to a moment before it
 
@@ -146,6 +148,7 @@ export class EventView {
         ["Zone", event.zone_id],
         ["Person", event.person_id],
         ["Sure", typeof event.score === "number" ? percent(event.score) : null],
+        ...attributeFacts(event),
         ["Theft check", theftCheck(event)],
         ["Model", event.model?.name],
         ["Reported", Number.isFinite(reported_ms) ? `${Math.round(reported_ms)} ms after it was seen` : null],

@@ -118,6 +118,16 @@ export function theftCheck(event) {
   return `${word}: ${percent(said.score)}, suspected from ${percent(said.threshold)}`;
 }
 
+/** What attribute classifiers say of an event's person: pairs of an attribute and its label. */
+export function attributeFacts(event) {
+  return Object.entries(event.attributes ?? {})
+    .filter(([, said]) => typeof said?.label === "string")
+    .map(([name, said]) => {
+      const agree = Math.round(said.share * said.votes);
+      return [name, `${said.label} (${agree} of ${count(said.votes, "look", "looks")})`];
+    });
+}
+
 /** A zone's rule in one line. */
 export function ruleWords(rule) {
   const keeps = rule.record === false ? "; keeps no video" : "";

@@ -84,7 +84,9 @@ class AttributeClassifier:
         self._size_wh = (width or DEFAULT_SIDE_PX, height or DEFAULT_SIDE_PX)
         self._resize = settings.resize or told(meta.get("resize"), Resize.LETTERBOX)
         self._gives_probabilities = False
-        self._one_by_one = shape[0] == 1
+        self._at_once = (
+            shape[0] or settings.max_batch
+        )  # an engine takes no more than it was built for
         self.info = AttributeInfo(
             attribute=settings.name,
             labels=_labels(path, settings, self._backend),
@@ -129,9 +131,8 @@ class AttributeClassifier:
         return self._scores([np.full((8, 4, 3), FILL_RGB, np.uint8), *noise])
 
     def _scores(self, crops: Sequence[Crop]) -> NDArray[np.float32]:
-        if self._one_by_one:
-            return np.concatenate([self._run([crop]) for crop in crops])
-        return self._run(crops)
+        starts = range(0, len(crops), self._at_once)
+        return np.concatenate([self._run(crops[i : i + self._at_once]) for i in starts])
 
     def _run(self, crops: Sequence[Crop]) -> NDArray[np.float32]:
         pictures = to_pictures(crops, self._size_wh, resize=self._resize)

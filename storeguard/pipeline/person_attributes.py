@@ -145,12 +145,13 @@ class PersonAttributes:
         return self.said(self._seen_s)
 
     def _due_of(self, one: _Attribute, frame: Frame, observation: Observation) -> list[int]:
-        tall = (observation.xyxy[:, 3] - observation.xyxy[:, 1]) * frame.wh[1]
+        sizes = (observation.xyxy[:, 2:] - observation.xyxy[:, :2]) * frame.wh
         every_s = one.settings.every_s - _ROUNDING_S
         return [
             i
             for i, person_id in enumerate(observation.person_id)
-            if tall[i] >= one.settings.min_height_px
+            if sizes[i, 0] >= 1  # who has all but left the picture has nothing to cut out
+            and sizes[i, 1] >= one.settings.min_height_px
             and frame.time_s - one.asked_s.get(person_id, -np.inf) >= every_s
         ]
 

@@ -176,11 +176,9 @@ class CameraRecorder:
             now = self._ring.newest()
             for wanted in list(self._book.wanted.values()):
                 if not wanted.final or (now and wanted.end > now):
-                    self._recordings.end_asked(wanted, now or wanted.end)
                     # Not more than there will ever be; and at least what is known to be part of it.
-                    wanted.conclude(
-                        max(wanted.start, min(now or wanted.end, wanted.target(wanted.end)))
-                    )
+                    end = max(wanted.start, min(now or wanted.end, wanted.target(wanted.end)))
+                    self._recordings.conclude(wanted, end, closed=now or wanted.end)
         self._recordings.close()
         self._held.close()
 
@@ -229,8 +227,7 @@ class CameraRecorder:
             self._keep_still(self._snapshots.opened(event))
         self._recordings.promise(wanted)
         if not self._recordings.cover(wanted):
-            self._recordings.end_asked(wanted, now)
-            wanted.conclude(asked.end)
+            self._recordings.conclude(wanted, asked.end, closed=now)
             raise RecordingError(f"camera {self._camera.id!r}: {wanted.error or 'not possible'}")
         return self._answer(command, [wanted], oldest)
 

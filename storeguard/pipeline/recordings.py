@@ -197,15 +197,20 @@ class Recordings:
         ]
         for wanted in due:
             end = wanted.until or now
-            self.end_asked(wanted, end)
-            wanted.conclude(end)
+            self.conclude(wanted, end, closed=end)
         return [wanted.event_id for wanted in due]
 
-    def end_asked(self, wanted: Wanted, at: datetime) -> None:
-        """Close an event that was asked for; nothing for others."""
-        if wanted.asked is not None:
-            self._writer.put(EventItem(event=closed_event(wanted.asked, at)), wanted.event_id)
-            wanted.asked = None
+    def conclude(self, wanted: Wanted, end: datetime, *, closed: datetime) -> None:
+        """A wish ends at `end`; an event that was asked for closes with it.
+
+        Its span is told before it closes: who sees a closed one sees the whole of what was asked.
+        """
+        asked = wanted.asked
+        wanted.conclude(end)
+        if asked is not None:
+            wanted.told = wanted.wish
+            self._writer.put(WishItem(links=(wanted.told,)), wanted.event_id)
+            self._writer.put(EventItem(event=closed_event(asked, closed)), wanted.event_id)
 
     def carry_on(self, now: datetime) -> None:
         """See that all that is wanted is recorded, and nothing more."""

@@ -135,6 +135,19 @@ def test_a_model_that_takes_bytes(tmp_path: Path) -> None:
     assert labels_of(opened(model)) == list(COLOURS)
 
 
+def test_more_crops_than_a_batch_go_in_several(tmp_path: Path) -> None:
+    """An engine takes no batch larger than it was built for."""
+    model = save_colour_model(tmp_path / "m.onnx")
+    classifier = opened(model, max_batch=2)
+    found = classifier.label([RED, GREEN, BLUE, BLUE, RED])
+    assert [label for label, _ in found] == ["red", "green", "blue", "blue", "red"]
+    sizes = []
+    run = classifier._backend.run
+    classifier._backend.run = lambda batch: (sizes.append(len(batch)), run(batch))[1]  # type: ignore[method-assign]
+    classifier.label([RED, GREEN, BLUE])
+    assert sizes == [2, 1]
+
+
 def test_labels_that_are_set_come_before_the_models_own(tmp_path: Path) -> None:
     model = save_colour_model(tmp_path / "m.onnx")
     assert labels_of(opened(model, labels=["a", "b", "c"])) == ["a", "b", "c"]

@@ -88,6 +88,16 @@ def test_other_cameras_and_people_too_small_are_not_looked_at(frame: Frame) -> N
     assert due(people) == {"basket": ("ann",)}
 
 
+def test_who_has_all_but_left_the_picture_is_not_looked_at(frame: Frame) -> None:
+    people = PersonAttributes("street", [settings()], forget_s=3)
+    observation = seen(frame, "ann", "bob")
+    observation.xyxy[0, [0, 2]] = 1.0  # cut at the picture's edge, nothing is left
+    people.seen(at(frame, 0.0), observation)
+    (request,) = people.due()
+    assert request.person_ids == ("bob",)
+    assert len(request.cut()) == 1
+
+
 def test_crops_show_the_people_asked_about(frame: Frame) -> None:
     people = PersonAttributes("street", [settings()], forget_s=3)
     people.seen(at(frame, 0.0), seen(frame, "ann"))

@@ -396,6 +396,25 @@ def test_a_command_saves_start_before_now_plus_duration(
     assert (final[-1].start, final[-1].end) == (at(asked[0]), at(asked[1]))
 
 
+def test_who_sees_a_recording_closed_sees_the_whole_span_that_was_asked(till: MakeTill):
+    one = till(smart_record="commands", start_before_now_s=5)
+    one.play(20)
+    one.recorder.command(start(duration_s=3))
+    one.play(60)
+    one.idle()
+    said = [item.manifest for item in one.spool.items()]
+    (closed,) = (
+        i
+        for i, item in enumerate(said)
+        if isinstance(item, EventItem) and item.event.status is EventStatus.CLOSED
+    )
+    before = [link for item in said[:closed] for link in getattr(item, "links", ())]
+    assert (max(link.start for link in before), max(link.end for link in before)) == (
+        at(15),
+        at(23),
+    )
+
+
 def test_stop_ends_what_was_asked_for_now_and_nothing_else(till: MakeTill):
     one = till(start_before_now_s=2)
     one.play(20)

@@ -888,6 +888,17 @@ def test_an_event_tells_what_the_theft_check_made_of_it(
         tab.wait_text("#event-view .view-side", words)
 
 
+def test_an_event_tells_what_is_said_of_its_person(house: House, tab: Tab) -> None:
+    said = {"label": "carries one", "share": 0.8, "votes": 5, "model": {"name": "m", "sha256": "0"}}
+    house.events.put(event(1, attributes={"basket": said, "direction": "in"}))
+    tab.open(house.url)
+    tab.wait("document.querySelectorAll('.event').length === 1")
+    tab.click(".event")
+    tab.wait("document.querySelector('#event-view').open")
+    tab.wait_text("#event-view .view-side", "basket")
+    tab.wait_text("#event-view .view-side", "carries one (4 of 5 looks)")
+
+
 @pytest.mark.parametrize("width", [360, 390, 768, 1280, 2560])
 def test_nothing_overflows_sideways(house: House, browser: Browser, width: int) -> None:
     long = "a-camera-or-zone-with-a-very-long-name-" * 4

@@ -77,7 +77,11 @@ def test_labels_arrive_on_events_and_in_analytics(api: httpx.Client, model: Path
     }
     assert event["model"]["name"] == "person_yolox_nano"
 
-    assert api.get("/api/v1/cameras").json()["cameras"][0]["looks_taken"] >= 2
+    def looks_taken() -> int:
+        taken: int = api.get("/api/v1/cameras").json()["cameras"][0]["looks_taken"]
+        return taken
+
+    wait_for(lambda: looks_taken() >= 2)  # a camera tells of itself every other second
     assert api.get("/healthz").json()["parts"]["attribute basket"]["status"] == "ok"
     metrics = api.get("/metrics").text
     assert 'storeguard_attribute_answered_total{attribute="basket"}' in metrics
