@@ -6,7 +6,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Coroutine, Sequence
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import ray
 from ray.actor import ActorHandle
@@ -27,6 +27,14 @@ from storeguard.storage.uploader import UploaderStats
 ANSWER_S = 10.0
 _LEAVE_S = 60.0  # for the last verdicts, and clips finished on a slow disk
 _STOP_S = 30.0  # what a kill then cuts short is made good at the next start
+_SILENT: Final = {
+    "state": CameraState.RECONNECTING,
+    "last_error": "the process that runs it does not answer",
+    "fps_in": None,
+    "fps_processed": None,
+    "people_in_view": 0,
+    "recording": False,
+}
 _log = logging.getLogger(__name__)
 
 
@@ -63,27 +71,30 @@ class Fleet:
         self._rules = rules
         self._here = here
         self._clock = clock
+        self._stopping = False
         self._groups: dict[str, ActorHandle[Any]] = {}
         self._leaving: dict[str, asyncio.Task[None]] = {}
         self._recorders: dict[str, _Recorder] = {}
         self._spools: dict[str, UploaderStats] = {}
         self._statuses: dict[str, CameraStatus] = {}
 
-    async def reconcile(self) -> None:
-        """Bring the camera actors to what the roster says. Not to be called twice at once."""
+    def reconcile(self) -> None:
+        """Bring the camera actors to what the roster says; waits for none of them.
+
+        One whose predecessor of the same name is still leaving starts when that has left.
+        """
         wanted = self._roster.groups(self._config.placement.cameras_per_actor)
         enabled = {camera.id for cameras in wanted.values() for camera in cameras}
         self._statuses = {name: one for name, one in self._statuses.items() if name in enabled}
         for name in [name for name in self._groups if name not in wanted]:
             self._leaving[name] = asyncio.create_task(self._let_go(name, self._groups.pop(name)))
-        # Those that must wait for their predecessor come last.
-        for name in sorted(wanted, key=self._leaving.__contains__):
+        for name, cameras in wanted.items():
+            if name in self._leaving:
+                continue
             if name not in self._groups:
-                if name in self._leaving:
-                    await asyncio.wait([self._leaving[name]])
                 self._groups[name] = self._spawn_group(name)
             # Not awaited for an answer: an unreachable node must not stop the others.
-            self._groups[name].set_cameras.remote(wanted[name])
+            self._groups[name].set_cameras.remote(cameras)
 
     async def check(self) -> list[BaseException]:
         """Ask every actor how it is; one that came back empty-handed gets its cameras again.
@@ -100,6 +111,7 @@ class Fleet:
 
     async def stop(self) -> None:
         """End all cameras, then the recorders, which store what these have left."""
+        self._stopping = True
         await settled([*self._leaving.values()], within_s=_LEAVE_S)
         await settled([group.stop.remote() for group in self._groups.values()], within_s=_STOP_S)
         recorders = [recorder.actor for recorder in self._recorders.values()]
@@ -139,6 +151,8 @@ class Fleet:
         finally:
             # Only now may its recorder go, once all is stored; see _check_recorder.
             self._leaving.pop(name, None)
+            if not self._stopping:
+                self.reconcile()
 
     def _spawn_group(self, name: str) -> ActorHandle[Any]:
         placement = self._config.placement
@@ -170,15 +184,27 @@ class Fleet:
             node_id: str = await asyncio.wait_for(group.node_id.remote(), ANSWER_S)
         except Exception as error:  # noqa: BLE001 - dead, restarting, unreachable: same answer
             _log.warning("%s does not answer: %s", name, error)
+            if self._groups.get(name) is group:
+                self._mark_silent(name)
             return
         if self._groups.get(name) is not group:  # taken away meanwhile
             return
-        members = self._roster.groups(self._config.placement.cameras_per_actor).get(name, [])
+        members = self._members_of(name)
         if {status.id for status in statuses} != {camera.id for camera in members}:
             group.set_cameras.remote(members)
         for status in statuses:
             self._statuses[status.id] = status
         self._give_recorder(name, node_id)
+
+    def _members_of(self, name: str) -> list[CameraConfig]:
+        return self._roster.groups(self._config.placement.cameras_per_actor).get(name, [])
+
+    def _mark_silent(self, name: str) -> None:
+        """What was last heard of a group's cameras does not hold while it does not answer."""
+        for camera in self._members_of(name):
+            heard = self._statuses.get(camera.id)
+            if heard is not None:
+                self._statuses[camera.id] = heard.model_copy(update=_SILENT)
 
     def _give_recorder(self, name: str, node_id: str) -> None:
         """See that a group has a recorder on its node, where its spools are."""

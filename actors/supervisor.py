@@ -298,7 +298,7 @@ class Supervisor:
             if self._rules is not None:
                 await self._rules.configure.remote(self._roster.cameras)
             if self._fleet is not None:
-                await self._fleet.reconcile()
+                self._fleet.reconcile()
 
     async def _watch(self) -> None:
         """See that everything runs."""

@@ -152,13 +152,15 @@ class SystemHealth:
 
     async def __call__(self) -> HealthReport:
         """The parts' answers; None for those that gave none."""
-        health: Health = await _answer(self._supervisor.health.remote())
         models = self._models
+        health: Health
         (
+            health,
             (detector, detector_error),
             (classifier, classifier_error),
             *attributes,
-        ) = await asyncio.gather(
+        ) = await asyncio.gather(  # all at once: whoever asks waits no longer than for the slowest
+            _answer(self._supervisor.health.remote()),
             _stats_of(models.detector),
             _stats_of(models.classifier),
             *map(_stats_of, models.attributes.values()),

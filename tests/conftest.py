@@ -40,7 +40,7 @@ def cabin() -> Path:
 
 @pytest.fixture(scope="session")
 def long_visit(cabin: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The man in the car in slow motion, 60 s at 10 fps: one person who never leaves."""
+    """The man in the car in slow motion, five minutes at 10 fps: one person who never leaves."""
     path = tmp_path_factory.mktemp("video") / "long_visit.mp4"
     with av.open(str(cabin)) as source:
         pictures = [frame.to_ndarray(format="yuv420p") for frame in source.decode(video=0)]
@@ -49,7 +49,7 @@ def long_visit(cabin: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         stream = out.add_stream("libx264", rate=10)
         stream.width, stream.height, stream.pix_fmt = 176, 144, "yuv420p"
         stream.options = {"preset": "veryfast", "g": "20"}
-        for i in range(600):
+        for i in range(3000):
             picture = av.VideoFrame.from_ndarray(
                 pictures[(i // 2) % len(pictures)], format="yuv420p"
             )

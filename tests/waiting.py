@@ -13,7 +13,7 @@ EVERYWHERE = [[0.02, 0.02], [0.98, 0.02], [0.98, 0.98], [0.02, 0.98]]
 def wait_for(
     condition: Callable[[], Any],
     *,
-    seconds: float = 60.0,
+    seconds: float = 180.0,
     found: Callable[[], Any] = lambda: "nothing",
 ) -> Any:
     """What the condition gives once it is true; fails with what was found if it never is."""

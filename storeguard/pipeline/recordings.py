@@ -208,8 +208,7 @@ class Recordings:
         asked = wanted.asked
         wanted.conclude(end)
         if asked is not None:
-            wanted.told = wanted.wish
-            self._writer.put(WishItem(links=(wanted.told,)), wanted.event_id)
+            self.promise(wanted)  # goes ahead of files, as the event does; `settle` says the rest
             self._writer.put(EventItem(event=closed_event(asked, closed)), wanted.event_id)
 
     def carry_on(self, now: datetime) -> None:
@@ -239,12 +238,11 @@ class Recordings:
         for going in self._going.values():
             self._note(going)
         active = set(self._recorder.active())
-        for recording_id in [name for name in self._going if name not in active]:
-            going = self._going.pop(recording_id)
+        over = [self._going.pop(name) for name in list(self._going) if name not in active]
+        for going in over:
             if not going.files and not going.failed:
                 for wanted in going.events.values():
                     wanted.error = wanted.error or "no video came while it was recorded"
-            self._over(going)
         busy = {name for going in self._going.values() for name in going.events}
         for event_id in [name for name in self.book.wanted if name not in busy]:
             wanted = self.book.wanted[event_id]
@@ -259,6 +257,8 @@ class Recordings:
                 )
             del self.book.wanted[event_id]
             self.settled.append(event_id)
+        for going in over:  # last: until then a crash finds which events it was for
+            self._over(going)
 
     def _over(self, going: _Going) -> None:
         try:

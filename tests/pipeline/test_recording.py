@@ -7,7 +7,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
@@ -20,6 +20,7 @@ import pytest
 
 from storeguard.config import CameraConfig
 from storeguard.errors import QueryError, RecordingError
+from storeguard.events.clip_link import StoredClip, Wish
 from storeguard.events.commands import RecordCommand
 from storeguard.events.event import Event, EventStatus, EventType
 from storeguard.pipeline.recording import CameraRecorder, RecordingPlace
@@ -27,7 +28,9 @@ from storeguard.pipeline.verdict import Verdict
 from storeguard.pipeline.wishes import needed_cache_s
 from storeguard.rules.observation import Observation
 from storeguard.rules.ongoing import OpenEvent
+from storeguard.storage.objects import ObjectStore
 from storeguard.storage.spool import ClipItem, EventItem, SnapshotItem, Spool, WishItem
+from storeguard.storage.uploader import Uploader
 from storeguard.testing_video import VideoSpec, make_video
 from storeguard.video.frame import Frame
 from storeguard.video.packets import EncodedPacket
@@ -396,23 +399,51 @@ def test_a_command_saves_start_before_now_plus_duration(
     assert (final[-1].start, final[-1].end) == (at(asked[0]), at(asked[1]))
 
 
-def test_who_sees_a_recording_closed_sees_the_whole_span_that_was_asked(till: MakeTill):
+def test_who_sees_a_recording_closed_sees_the_whole_span_that_was_asked(
+    till: MakeTill, tmp_path: Path
+):
     one = till(smart_record="commands", start_before_now_s=5)
     one.play(20)
     one.recorder.command(start(duration_s=3))
     one.play(60)
     one.idle()
-    said = [item.manifest for item in one.spool.items()]
-    (closed,) = (
-        i
-        for i, item in enumerate(said)
-        if isinstance(item, EventItem) and item.event.status is EventStatus.CLOSED
+    desk = Desk()
+    uploader = Uploader(
+        one.spool.folder.parent,
+        ObjectStore(str(tmp_path / "objects")),
+        desk,
+        store_id="shop",
     )
-    before = [link for item in said[:closed] for link in getattr(item, "links", ())]
-    assert (max(link.start for link in before), max(link.end for link in before)) == (
-        at(15),
-        at(23),
-    )
+    while uploader.step():
+        pass
+    assert desk.span_when_closed == [(at(15), at(23))]
+
+
+class Desk:
+    """Takes what the uploader hands on; notes which span was told of an event as it closed."""
+
+    def __init__(self) -> None:
+        self.spans: dict[str, tuple[datetime, datetime]] = {}
+        self.span_when_closed: list[tuple[datetime, datetime]] = []
+
+    def journal(self, event: Event) -> None:
+        if event.status is EventStatus.CLOSED:
+            self.span_when_closed.append(self.spans[event.event_id])
+
+    def link_wishes(self, wishes: Sequence[Wish], error: str | None) -> int:
+        del error
+        for one in wishes:
+            start, end = self.spans.get(one.event_id, (one.start, one.end))
+            self.spans[one.event_id] = (min(start, one.start), max(end, one.end))
+        return len(wishes)
+
+    def link_clip(self, stored: StoredClip, wishes: Sequence[Wish]) -> int:
+        assert stored.uri
+        return self.link_wishes(wishes, None)
+
+    def link_snapshot(self, event_id: str, uri: str) -> bool:
+        assert uri
+        return event_id in self.spans
 
 
 def test_stop_ends_what_was_asked_for_now_and_nothing_else(till: MakeTill):

@@ -13,6 +13,7 @@ import pytest
 from serve.runner import free_port, running_store
 from storeguard.config import StoreConfig
 from tests.attributes.models import save_colour_model
+from tests.system.asking import health, metric
 from tests.waiting import EVERYWHERE, wait_for
 
 
@@ -37,6 +38,7 @@ def api(
             "data_dir": tmp_path_factory.mktemp("store"),
             "api": {"port": free_port("127.0.0.1", 0)},
             "attributes": [{"name": "basket", "model": str(model), "every_s": 0.3, "min_votes": 2}],
+            "tracks": {"flush_s": 1},
             "cameras": [
                 {
                     "id": "cabin",
@@ -82,10 +84,9 @@ def test_labels_arrive_on_events_and_in_analytics(api: httpx.Client, model: Path
         return taken
 
     wait_for(lambda: looks_taken() >= 2)  # a camera tells of itself every other second
-    assert api.get("/healthz").json()["parts"]["attribute basket"]["status"] == "ok"
-    metrics = api.get("/metrics").text
-    assert 'storeguard_attribute_answered_total{attribute="basket"}' in metrics
-    assert 'storeguard_camera_looks_taken_total{camera="cabin"}' in metrics
+    wait_for(lambda: health(api, "attribute basket") == "ok")
+    wait_for(lambda: metric(api, 'storeguard_attribute_answered_total{attribute="basket"}') >= 2)
+    wait_for(lambda: metric(api, 'storeguard_camera_looks_taken_total{camera="cabin"}') >= 2)
 
     def counted() -> dict[str, Any] | None:
         found: dict[str, Any] = api.get("/api/v1/analytics/baskets").json()

@@ -1,4 +1,4 @@
-"""The fleet on a real Ray: what a leaving camera actor still records is stored, its name reused."""
+"""The fleet on a real Ray: camera actors that leave slowly, come back, or do not answer."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 import actors.fleet
 from actors.fleet import Fleet
+from actors.recorder import spool_root
 from serve.runner import init_ray
 from storeguard.config import CameraConfig, StoreConfig
 from storeguard.events.event import Event
@@ -25,6 +26,7 @@ from storeguard.storage.spool import EventItem, Spool
 from tests.events.making import event
 
 STORE = "fleet"
+SILENCE = "no-camera-actor-answers-while-this-is-there"
 CAMERA = {"id": "street", "source": "/dev/video0"}
 
 
@@ -41,6 +43,8 @@ class SlowCameras:
             self._spools[camera.id] = Spool(folder, prefix=STORE)
 
     async def statuses(self) -> list[CameraStatus]:
+        if (self._root / SILENCE).exists():
+            raise RuntimeError("not now")
         return [
             CameraStatus(id=name, source=str(os.getpid()), state=CameraState.PLAYING)
             for name in self._spools
@@ -52,7 +56,7 @@ class SlowCameras:
     async def stop(self) -> None:
         await asyncio.sleep(4)
         for name, spool in self._spools.items():
-            spool.put(EventItem(event=event(f"last-of-{name}")), "last")
+            spool.put(EventItem(event=event(f"{name}-{os.getpid()}")), "last")
 
 
 class Rules:
@@ -91,6 +95,7 @@ def test_a_leaving_group_keeps_its_recorder_and_its_name_until_it_is_done(
         }
     )
     rules = ray.remote(Rules).remote()
+    silence = spool_root(config) / SILENCE
 
     async def body() -> None:
         roster = Roster(config.cameras, tmp_path / "cameras.json")
@@ -105,26 +110,38 @@ def test_a_leaving_group_keeps_its_recorder_and_its_name_until_it_is_done(
                 assert await fleet.check() == []
                 await asyncio.sleep(0.2)
 
-        def process() -> str | None:
-            status = fleet.status_of(config.cameras[0])
-            return status.source if status.state is CameraState.PLAYING else None
+        def state() -> CameraState:
+            return fleet.status_of(config.cameras[0]).state
 
-        await fleet.reconcile()
-        await until(60, lambda: process() and fleet.spools())
+        def process() -> str | None:
+            playing = state() is CameraState.PLAYING
+            return fleet.status_of(config.cameras[0]).source if playing else None
+
+        def told() -> set[str]:  # at least once, each
+            return set(ray.get(rules.seen.remote()))
+
+        fleet.reconcile()
+        await until(180, lambda: process() and fleet.spools())
         first = process()
 
-        roster.remove("street")
-        await fleet.reconcile()  # at once: nobody waits for what is still recorded
-        assert fleet.spools()
-        roster.add(config.cameras[0])
-        await fleet.reconcile()  # under the same name, so only after its predecessor
-        await until(60, lambda: process() not in (None, first))
-        await until(60, lambda: ray.get(rules.seen.remote()) == ["event-last-of-street"])
+        silence.touch()
+        await until(180, lambda: state() is CameraState.RECONNECTING)
+        assert "does not answer" in str(fleet.status_of(config.cameras[0]).last_error)
+        silence.unlink()
+        await until(180, lambda: state() is CameraState.PLAYING)
 
         roster.remove("street")
-        await fleet.reconcile()
-        await until(60, lambda: not fleet.spools())  # its recorder has nothing left to do
-        assert ray.get(rules.seen.remote()) == ["event-last-of-street"] * 2
+        fleet.reconcile()  # at once: nobody waits for what is still recorded
+        assert fleet.spools()
+        roster.add(config.cameras[0])
+        fleet.reconcile()  # under the same name, so only after its predecessor
+        await until(180, lambda: process() not in (None, first))
+        await until(180, lambda: len(told()) == 1)
+
+        roster.remove("street")
+        fleet.reconcile()
+        await until(180, lambda: not fleet.spools())  # its recorder has nothing left to do
+        assert len(told()) == 2
         await fleet.stop()
 
     asyncio.run(body())

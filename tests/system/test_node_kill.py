@@ -18,10 +18,9 @@ from ray.cluster_utils import Cluster
 from serve.runner import free_port, running_store
 from storeguard.config import StoreConfig
 from tests.clip_truth import check_clips
-from tests.system.test_recording import events, second_fragment_written, spool_files
+from tests.system.test_recording import events, second_fragment_written, unrest
 from tests.waiting import EVERYWHERE, wait_for
 
-_PATIENCE_S = 150.0  # Ray's workers run at a low priority: beside other work this takes its time
 QUICKLY = {"health_check_period_ms": 500, "health_check_failure_threshold": 4}
 
 
@@ -111,28 +110,20 @@ def test_kill_9_of_the_camera_node_while_clips_are_written(
     ):
         # Only now: everything else is on the head, and stays.
         first = cluster.add_node(num_cpus=1, resources={"camera": 1})
-        wait_for(lambda: whole(api), seconds=_PATIENCE_S)
-        wait_for(lambda: second_fragment_written(tmp_path, "cabin"), seconds=_PATIENCE_S)
+        wait_for(lambda: whole(api))
+        wait_for(lambda: second_fragment_written(tmp_path, "cabin"))
 
         kill_node(first)
         before = {one["event_id"] for one in events(api)}
         cluster.remove_node(first, allow_graceful=False)
         cluster.add_node(num_cpus=1, resources={"camera": 1})
-        wait_for(lambda: whole(api) - before, seconds=_PATIENCE_S)
+        wait_for(lambda: whole(api) - before)
 
         for camera_id in ("cabin", "street"):
             assert api.delete(f"/api/v1/cameras/{camera_id}").status_code == 204
 
-        def unrest() -> list[Any]:
-            files = [file for name in ("cabin", "street") for file in spool_files(tmp_path, name)]
-            open_events = [one for one in events(api) if one["status"] == "open" or not knows(one)]
-            return [*files, *open_events]
+        def left() -> list[Any]:
+            return unrest(api, tmp_path, "cabin", "street")
 
-        wait_for(lambda: not unrest(), seconds=_PATIENCE_S, found=unrest)
+        wait_for(lambda: not left(), found=left)
         check_clips(events(api), tmp_path / "objects")
-
-
-def knows(event: dict[str, Any]) -> bool:
-    """Whether the event has heard of its video; the last words may still be on their way."""
-    clip = event.get("clip") or {}
-    return bool(clip.get("uri") or clip.get("error"))

@@ -102,14 +102,13 @@ def camera(api: httpx.Client, camera_id: str) -> dict[str, Any]:
 def test_what_was_stored_and_changed_survives_a_restart(
     api: httpx.Client, before_restart: set[str]
 ) -> None:
-    known = wait_for(lambda: {event["event_id"] for event in events(api, limit=1000)})
-    assert before_restart <= known
+    wait_for(lambda: before_restart <= {one["event_id"] for one in events(api, limit=1000)})
     assert api.get("/api/v1/cameras/street").json()["settings"]["detect_fps"] == 4
     assert api.delete("/api/v1/cameras/brief").status_code == 204
 
 
 def test_real_video_raises_queryable_events(api: httpx.Client) -> None:
-    (loitering,) = wait_for(lambda: open_events(api, camera="cabin", type="loitering"))
+    loitering, *_ = wait_for(lambda: open_events(api, camera="cabin", type="loitering"))
     assert loitering["store_id"] == "test"
     assert loitering["zone_id"] == "seat"
     assert loitering["status"] == "open"
@@ -125,23 +124,26 @@ def test_real_video_raises_queryable_events(api: httpx.Client) -> None:
 
 
 def test_the_rules_actor_killed_mid_dwell_goes_on_counting(api: httpx.Client) -> None:
-    (before,) = wait_for(lambda: open_events(api, camera="cabin", type="loitering"))
-    counted = len(events(api, camera="cabin"))
+    before, *_ = wait_for(lambda: open_events(api, camera="cabin", type="loitering"))
     rules = ray.get_actor(actor_name("test", "rules"), namespace=NAMESPACE)
     ray.kill(rules, no_restart=False)
 
-    def grown() -> list[dict[str, Any]]:
-        found = open_events(api, camera="cabin", type="loitering")
-        return [event for event in found if event["dwell_s"] > before["dwell_s"] + 4]
+    def grown() -> dict[str, Any] | None:
+        found: dict[str, Any] = api.get(f"/api/v1/events/{before['event_id']}").json()
+        return found if found["dwell_s"] > before["dwell_s"] + 4 else None
 
-    (after,) = wait_for(grown)
-    assert after["event_id"] == before["event_id"]
+    after = wait_for(grown)
+    assert after["status"] == "open"
     assert after["started_at"] == before["started_at"]
-    assert len(events(api, camera="cabin")) == counted
+    loitering = events(api, camera="cabin", type="loitering")
+    assert [one["event_id"] for one in loitering if one["person_id"] == before["person_id"]] == [
+        before["event_id"]
+    ]
 
 
 def test_pictures_health_metrics_and_docs(api: httpx.Client) -> None:
-    wait_for(lambda: camera(api, "cabin")["frames_processed"])
+    for known in ("cabin", "street"):
+        wait_for(lambda known=known: camera(api, known)["frames_processed"])
     for path in ("/api/v1/cameras/cabin/snapshot", "/api/v1/cameras/street/snapshot"):
         answer = api.get(path)
         assert answer.status_code == 200
@@ -150,7 +152,7 @@ def test_pictures_health_metrics_and_docs(api: httpx.Client) -> None:
         assert live.headers["content-type"].startswith("multipart/x-mixed-replace")
         assert any(b"\xff\xd8" in chunk for chunk in live.iter_bytes())
     wait_for(lambda: api.get("/healthz").status_code == 200)
-    assert 'camera="cabin"' in api.get("/metrics").text
+    wait_for(lambda: 'camera="cabin"' in api.get("/metrics").text)
     assert "/api/v1/events" in api.get("/docs").text
 
 
@@ -222,4 +224,4 @@ def test_a_dead_detector_comes_back(api: httpx.Client) -> None:
     for replica in replicas:
         ray.kill(ray.get_actor(replica["name"], namespace="serve"))
     before = camera(api, "street")["frames_processed"]
-    wait_for(lambda: camera(api, "street")["frames_processed"] > before + 10, seconds=90)
+    wait_for(lambda: camera(api, "street")["frames_processed"] > before + 10)

@@ -104,13 +104,10 @@ def test_two_nodes_raise_the_events_of_one_process(
     with running_store(config, ray_address=cluster.address, say=lambda _: None) as store:
         where = wait_for(lambda: nodes_of("CameraActor", "ServeReplica:storeguard:Detector"))
         assert len(set(where)) == 2
-        wait_for(
-            lambda: all(status.state is CameraState.ENDED for status in store.cameras()),
-            seconds=90,
-        )
+        wait_for(lambda: [one.state for one in store.cameras()] == [CameraState.ENDED])
 
         def stored() -> list[tuple[Any, ...]]:
             answer = httpx.get(f"{store.url}/api/v1/events", params={"limit": 1000}, timeout=30)
             return facts(answer.json()["events"])
 
-        wait_for(lambda: stored() == expected, seconds=60)
+        wait_for(lambda: stored() == expected)
