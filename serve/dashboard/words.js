@@ -124,7 +124,8 @@ export function attributeFacts(event) {
     .filter(([, said]) => typeof said?.label === "string")
     .map(([name, said]) => {
       const agree = Math.round(said.share * said.votes);
-      return [name, `${said.label} (${agree} of ${count(said.votes, "look", "looks")})`];
+      const title = name.charAt(0).toUpperCase() + name.slice(1);
+      return [title, `${said.label} (${agree} of ${count(said.votes, "look", "looks")})`];
     });
 }
 

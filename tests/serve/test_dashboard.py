@@ -895,7 +895,7 @@ def test_an_event_tells_what_is_said_of_its_person(house: House, tab: Tab) -> No
     tab.wait("document.querySelectorAll('.event').length === 1")
     tab.click(".event")
     tab.wait("document.querySelector('#event-view').open")
-    tab.wait_text("#event-view .view-side", "basket")
+    tab.wait_text("#event-view .view-side", "Basket")
     tab.wait_text("#event-view .view-side", "carries one (4 of 5 looks)")
 
 
