@@ -13,7 +13,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from storeguard.attributes.crop import FILL_RGB, Crop, to_pictures
 from storeguard.errors import ModelError
-from storeguard.inference.backend import Backend, EngineOptions, open_backend, sha256_of
+from storeguard.inference.backend import Backend, EngineOptions, in_batches, open_backend, sha256_of
 from storeguard.inference.pixels import PixelFormat, chosen, is_channels_last, told
 from storeguard.model_config import AttributeSettings, Channels, Pixels, Resize
 from storeguard.zone_config import Id
@@ -84,9 +84,7 @@ class AttributeClassifier:
         self._size_wh = (width or DEFAULT_SIDE_PX, height or DEFAULT_SIDE_PX)
         self._resize = settings.resize or told(meta.get("resize"), Resize.LETTERBOX)
         self._gives_probabilities = False
-        self._at_once = (
-            shape[0] or settings.max_batch
-        )  # an engine takes no more than it was built for
+        self._at_once = shape[0] or settings.max_batch
         self.info = AttributeInfo(
             attribute=settings.name,
             labels=_labels(path, settings, self._backend),
@@ -131,8 +129,7 @@ class AttributeClassifier:
         return self._scores([np.full((8, 4, 3), FILL_RGB, np.uint8), *noise])
 
     def _scores(self, crops: Sequence[Crop]) -> NDArray[np.float32]:
-        starts = range(0, len(crops), self._at_once)
-        return np.concatenate([self._run(crops[i : i + self._at_once]) for i in starts])
+        return in_batches(self._run, crops, at_once=self._at_once)
 
     def _run(self, crops: Sequence[Crop]) -> NDArray[np.float32]:
         pictures = to_pictures(crops, self._size_wh, resize=self._resize)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from storeguard.classification.clip import CLIP_FRAMES, SIDE_PX, Clip, to_input
 from storeguard.errors import ModelError
-from storeguard.inference.backend import Backend, EngineOptions, open_backend, sha256_of
+from storeguard.inference.backend import Backend, EngineOptions, in_batches, open_backend, sha256_of
 from storeguard.model_config import ClassifierSettings
 
 BUNDLED_MODEL = "shoplifting_lite0_tap.onnx"
@@ -72,7 +72,7 @@ class ClipClassifier:
                 f"{path}: expected a clip classifier with one float input (n, "
                 f"{', '.join(map(str, _SHAPE))}), saw {shape} {self._backend.input.dtype}"
             )
-        self._one_by_one = shape[0] == 1
+        self._at_once = shape[0] or settings.max_batch
         self.info = ClassifierInfo(
             name=path.stem,
             sha256=sha256_of(path),
@@ -91,9 +91,7 @@ class ClipClassifier:
         Raises:
             ModelError: the model's answer is not one finite logit a clip.
         """
-        if self._one_by_one:
-            return np.concatenate([self._run([clip]) for clip in clips])
-        return self._run(clips)
+        return in_batches(self._run, clips, at_once=self._at_once)
 
     def _run(self, clips: Sequence[Clip]) -> NDArray[np.float32]:
         batch = to_input(clips).astype(self._backend.input.dtype, copy=False)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from storeguard.errors import ModelError
 from storeguard.model_config import BackendName, EngineSettings, Precision
 
+T = TypeVar("T")
 Array = NDArray[np.float32] | NDArray[np.uint8]
 PRECISION_KEY = "storeguard_precision"
 """The key in an ONNX model's metadata under which our converter notes its precision."""
@@ -125,6 +126,17 @@ def model_precision(metadata: Mapping[str, str], model_input: ModelInput) -> str
     if stated in list(Precision):
         return stated
     return Precision.FP16 if model_input.dtype == np.float16 else Precision.FP32
+
+
+def in_batches(
+    run: Callable[[Sequence[T]], NDArray[np.float32]], items: Sequence[T], *, at_once: int
+) -> NDArray[np.float32]:
+    """The answers of `run`, one row an item, asked for `at_once` items at a time.
+
+    A model may take one at a time only, and an engine no more than it was built for.
+    """
+    starts = range(0, len(items), at_once)
+    return np.concatenate([run(items[i : i + at_once]) for i in starts])
 
 
 def sha256_of(path: Path) -> str:

@@ -50,6 +50,16 @@ def test_each_clip_gets_its_probability(
     assert scores == pytest.approx([expected(0), expected(124), expected(255)], abs=tolerance)
 
 
+def test_more_clips_than_an_engine_takes_go_in_several_batches(tmp_path: Path) -> None:
+    path = save_clip_model(tmp_path / "red.onnx", shape=("n", *SHAPE))
+    classifier = ClipClassifier(ClassifierSettings(model=str(path), max_batch=2))
+    run, sizes = classifier._backend.run, []
+    classifier._backend.run = lambda batch: (sizes.append(len(batch)), run(batch))[1]  # type: ignore[method-assign]
+    scores = classifier.score([clip_of(0), clip_of(124), clip_of(255)])
+    assert sizes == [2, 1]
+    assert scores == pytest.approx([expected(0), expected(124), expected(255)], abs=1e-3)
+
+
 def test_what_it_is(tmp_path: Path) -> None:
     path = save_clip_model(tmp_path / "red.onnx", metadata={"storeguard_threshold": "0.37"})
     info = opened(path).info
