@@ -153,6 +153,10 @@ class Supervisor:
         """Where events are stored."""
         return self._store_url
 
+    async def overrides(self) -> list[str]:
+        """What of the configuration does not hold, because it was changed at run time."""
+        return list(self._roster.overrides)
+
     async def renew(self) -> None:
         """Renew the supervisor's lease."""
         self._lease.renew()

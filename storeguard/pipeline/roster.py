@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from storeguard.config import CameraConfig
@@ -30,6 +30,8 @@ class Roster:
         self._path = changes
         self._changes: dict[str, CameraConfig | None] = self._load()
         self._cameras = {camera.id: camera for camera in configured}
+        self.overrides = tuple(self._told(self._cameras))
+        """What of the configuration does not hold, as it was changed at run time: sentences."""
         for camera_id, camera in self._changes.items():
             if camera is None:
                 self._cameras.pop(camera_id, None)
@@ -125,6 +127,16 @@ class Roster:
             del self._cameras[camera_id]
         else:
             self._cameras[camera_id] = camera
+
+    def _told(self, configured: Mapping[str, CameraConfig]) -> Iterator[str]:
+        for name, changed in self._changes.items():
+            if name in configured and changed is None:
+                yield f"camera {name!r} was removed at run time, so {self._path} says"
+            elif name in configured and changed != configured[name]:
+                yield (
+                    f"camera {name!r} was changed at run time: its settings are those in "
+                    f"{self._path}, not the configuration's"
+                )
 
     def _load(self) -> dict[str, CameraConfig | None]:
         if not self._path.exists():

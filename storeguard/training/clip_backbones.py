@@ -36,6 +36,11 @@ class Backbone(nn.Module):
         """How many of the features, in their order, each look at the picture gives; mostly one."""
         return (self.num_features,)
 
+    @property
+    def geometry(self) -> tuple[int, ...]:
+        """What besides its weights decides on its features: pixels of its looks."""
+        return ()
+
     def maps(self, pictures: torch.Tensor) -> torch.Tensor:
         """(n, channels, rows, columns), 7 x 7 for pictures of 224 x 224."""
         raise NotImplementedError
@@ -136,9 +141,13 @@ class EfficientNetLite0(Backbone):
         return inner
 
 
-CLOSEUP_PX: Final = 88
-"""Side of the close-up in a window of 224 pixels: 0.45 heights of a person, about their waist."""
-_CLOSEUP_INPUT_PX: Final = 160
+CLOSEUP_PX: Final = 112
+"""Side of the close-up in a window of 224 pixels: 0.57 heights of a person, about their waist.
+
+Measured with attention pooling on actors never seen, the close-up alone, enlarged to 224 pixels:
+AUC 0.75 with 68 pixels, 0.89 with 88, 0.91 with 112, 0.84 with 132, 0.72 with 156.
+"""
+_CLOSEUP_INPUT_PX: Final = 224
 
 
 class CloseupLite0(EfficientNetLite0):
@@ -160,6 +169,10 @@ class CloseupLite0(EfficientNetLite0):
     @property
     def views(self) -> tuple[int, ...]:
         return (EfficientNetLite0.num_features, self._NEAR)
+
+    @property
+    def geometry(self) -> tuple[int, ...]:
+        return (CLOSEUP_PX, _CLOSEUP_INPUT_PX)
 
     def forward(self, pictures: torch.Tensor) -> torch.Tensor:
         whole = super().forward(pictures)

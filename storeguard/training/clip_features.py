@@ -111,7 +111,10 @@ def compute_bank(
         seed: of all choices.
         progress: called with each video's name.
     """
-    told = [_weights_hash(backbone), train_clips, augmentation.model_dump(mode="json"), seed]
+    told = [
+        *(_weights_hash(backbone), *backbone.geometry),
+        *(train_clips, augmentation.model_dump(mode="json"), seed),
+    ]
     place = folder / hashlib.sha256(json.dumps(told).encode()).hexdigest()[:12]
     place.mkdir(parents=True, exist_ok=True)
     run = backbone_runner(backbone)

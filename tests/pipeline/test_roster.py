@@ -193,3 +193,17 @@ def test_a_disabled_camera_is_in_no_group(changes: Path) -> None:
     assert "a" in ids(roster)
     roster.change(camera("a"))
     assert members(roster, 2) == {"cameras-0": ["b", "a"], "cameras-1": ["c"]}
+
+
+def test_it_says_what_of_the_configuration_does_not_hold(changes: Path) -> None:
+    before = Roster(CONFIGURED, changes)
+    assert before.overrides == ()
+    before.change(camera("a", fps=7))
+    before.remove("b")
+    before.change(camera("c", fps=7))
+    before.change(camera("c"))  # as it was
+    before.add(camera("d"))
+    changed, removed = Roster(CONFIGURED, changes).overrides
+    assert "'a' was changed at run time" in changed
+    assert str(changes) in changed
+    assert "'b' was removed at run time" in removed

@@ -75,6 +75,7 @@ def store(config: StoreConfig, before_restart: set[str]) -> Iterator[RunningStor
     with running_store(config, say=said.append) as running:
         yield running
     assert said[-1] == "stopping"
+    assert any("'street' was changed at run time" in line for line in said)
 
 
 @pytest.fixture
