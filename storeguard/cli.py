@@ -289,16 +289,12 @@ def _attribute(text: str) -> AttributeSettings:
 
 
 def _detector_settings(model: str, input_size: int | None) -> DetectorSettings:
+    from storeguard.inference.backend import available_cores  # noqa: PLC0415
+
     try:
-        return DetectorSettings(model=model, input_size=input_size, num_cpus=_cores())
+        return DetectorSettings(model=model, input_size=input_size, num_cpus=available_cores())
     except ValueError as error:
         raise ConfigError(f"--input-size {input_size}: {error}") from None
-
-
-def _cores() -> float:
-    import os  # noqa: PLC0415
-
-    return float(len(os.sched_getaffinity(0)))
 
 
 @contextmanager

@@ -105,7 +105,8 @@ class DetectorSettings(Settings):
     num_cpus: float = Field(default=1.0, ge=0, le=128)
     num_gpus: float = Field(default=0.0, ge=0, le=8)
     threads: int = Field(default=0, ge=0, le=256)
-    """Threads of one replica's inference; 0 lets the backend choose by `num_cpus`."""
+    """Threads of one replica's inference on the CPU; 0 takes up to four of the machine's cores, and
+    more only with a higher `num_cpus`. Idle ones sleep, they do not spin."""
     max_batch: int = Field(default=8, ge=1, le=256)
     max_wait_ms: float = Field(default=0.0, ge=0, le=1000)
     """How long a free detector waits for a fuller batch; at 0 batches form while it is busy."""

@@ -16,13 +16,14 @@ from storeguard.detection.detections import Detections
 from storeguard.detection.letterbox import PAD_VALUE, Fit, fit
 from storeguard.detection.nms import nms
 from storeguard.errors import ModelError, ModelLayoutError
-from storeguard.inference.backend import EngineOptions, open_backend, sha256_of
+from storeguard.inference.backend import EngineOptions, available_cores, open_backend, sha256_of
 from storeguard.inference.pixels import PixelFormat, chosen, is_channels_last, told
 from storeguard.model_config import Channels, DetectorSettings, LayoutName, Pixels, Resize
 
 BUNDLED_MODEL = "person_yolox_nano.onnx"
 DEFAULT_INPUT_SIZE = 320
 _COCO_IDS = 91
+_THREADS = 4  # a nano model gains little from more
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +91,7 @@ class Detector:
 
     def __init__(self, settings: DetectorSettings) -> None:
         path = model_path(settings.model)
-        threads = settings.threads or max(1, int(settings.num_cpus))
+        threads = settings.threads or max(int(settings.num_cpus), min(_THREADS, available_cores()))
         options = EngineOptions(
             settings=settings.engines,
             precision=settings.precision,

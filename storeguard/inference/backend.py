@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -137,6 +138,11 @@ def in_batches(
     """
     starts = range(0, len(items), at_once)
     return np.concatenate([run(items[i : i + at_once]) for i in starts])
+
+
+def available_cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0))
 
 
 def sha256_of(path: Path) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.metadata
-import os
 import platform
 import time
 from collections.abc import Callable, Sequence
@@ -17,7 +16,14 @@ from pydantic import BaseModel, ConfigDict
 from storeguard.detection.detections import Detections
 from storeguard.detection.detector import Detector
 from storeguard.detection.nms import iou_matrix
-from storeguard.inference.backend import Array, Backend, EngineOptions, open_backend, sha256_of
+from storeguard.inference.backend import (
+    Array,
+    Backend,
+    EngineOptions,
+    available_cores,
+    open_backend,
+    sha256_of,
+)
 from storeguard.inference.calibration import read_pictures
 from storeguard.inference.cuda import cuda_device
 from storeguard.inference.engine_build import input_profile
@@ -113,7 +119,7 @@ def measure(
     Raises:
         ModelError, BackendUnavailableError, DatasetError, SourceError: see the parts.
     """
-    threads = threads or len(os.sched_getaffinity(0))
+    threads = threads or available_cores()
     backend = open_backend(model, name, threads=threads, options=options)
     shape = input_profile(model, backend.input, options).usual[1:]
     inputs, equal = _noise(backend, shape), None
@@ -127,7 +133,7 @@ def measure(
         backend=backend.name,
         precision=backend.precision,
         device=_device(backend),
-        cores=len(os.sched_getaffinity(0)),
+        cores=available_cores(),
         threads=None if backend.name in ("tensorrt", "onnxruntime-cuda") else threads,
         versions=versions(),
         input_shape=shape,
@@ -150,7 +156,7 @@ def not_run(model: Path, name: BackendName, precision: Precision, reason: str) -
         backend=name,
         precision=precision,
         device="none",
-        cores=len(os.sched_getaffinity(0)),
+        cores=available_cores(),
         threads=None,
         versions=versions(),
         input_shape=None,

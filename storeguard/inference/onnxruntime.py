@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -11,7 +10,7 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 
 from storeguard.errors import BackendUnavailableError, ModelError
-from storeguard.inference.backend import Array, ModelInput, model_precision
+from storeguard.inference.backend import Array, ModelInput, available_cores, model_precision
 
 _ORT_DTYPES = {
     "tensor(float)": np.float32,
@@ -31,7 +30,7 @@ class OnnxRuntimeBackend:
 
     def __init__(self, model: Path, *, cuda: bool = False, threads: int = 0) -> None:
         options = ort.SessionOptions()
-        options.intra_op_num_threads = threads or len(os.sched_getaffinity(0))
+        options.intra_op_num_threads = threads or available_cores()
         options.inter_op_num_threads = 1
         # Spinning threads would eat the cores that decode video.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")

@@ -34,8 +34,8 @@ from storeguard.video.reader import ReaderStats
 
 _RATE_WINDOW_S = 5.0
 _MIN_OVERLAY_PX = 288
-FAST_FRAMES = 4
-"""Frames of a file at full pace that wait, and go to the detector in one call."""
+FAST_FRAMES = 8
+"""Frames of files at full pace in one detector call; a file's that wait at most."""
 
 
 class CameraPipeline:

@@ -34,7 +34,6 @@ from storeguard.video.reader import CameraReader
 _log = logging.getLogger(__name__)
 
 _LAST_VERDICTS_S = 1.0
-_FAST_FRAMES_IN_ALL = 8
 
 DetectCall = Callable[[FrameBatch], Awaitable[Sequence[Found]]]
 
@@ -296,7 +295,7 @@ class CameraGroup:
         if member.pipeline.camera.pace is not Pace.FAST:
             return 1
         fast = sum(one.pipeline.camera.pace is Pace.FAST for one in self._members.values())
-        return max(1, min(FAST_FRAMES, _FAST_FRAMES_IN_ALL // fast))
+        return max(1, FAST_FRAMES // fast)
 
     def _has_room(self, pipeline: CameraPipeline) -> bool:
         if pipeline.camera.pace is not Pace.FAST:

@@ -17,6 +17,7 @@ from onnx import TensorProto
 from storeguard.detection.detector import Detector
 from storeguard.detection.nms import iou_matrix
 from storeguard.errors import BackendUnavailableError, ModelError, ModelLayoutError
+from storeguard.inference.backend import Backend, open_backend
 from storeguard.model_config import DetectorSettings, LayoutName, Resize
 from tests.detection.pictures import people_in, plain_frame, video_frame
 from tests.detection.small_models import (
@@ -90,6 +91,35 @@ def in_input(
 
 def settings(path: Path, **more: Any) -> DetectorSettings:
     return DetectorSettings.model_validate({"model": str(path), **more})
+
+
+@pytest.mark.parametrize(
+    ("cores", "wanted", "threads"),
+    [
+        (1, {}, 1),
+        (2, {}, 2),
+        (64, {}, 4),
+        (64, {"num_cpus": 8}, 8),
+        (64, {"num_cpus": 0.5}, 4),
+        (64, {"threads": 1}, 1),
+        (2, {"threads": 3}, 3),
+    ],
+)
+def test_how_many_threads_infer(
+    cores: int, wanted: dict[str, float], threads: int, tmp_path: Path, monkeypatch: Any
+) -> None:
+    case = CASES["yolov8"]
+    path = save_constant(tmp_path / "m.onnx", case.outputs([], INPUT_WH, case.num_classes))
+    given: list[int] = []
+
+    def noted(*args: Any, threads: int, **more: Any) -> Backend:
+        given.append(threads)
+        return open_backend(*args, threads=1, **more)
+
+    monkeypatch.setattr("storeguard.detection.detector.open_backend", noted)
+    monkeypatch.setattr("storeguard.detection.detector.available_cores", lambda: cores)
+    Detector(settings(path, **wanted))
+    assert given == [threads]
 
 
 PLACES = [
