@@ -81,9 +81,10 @@ def running_store(
             logging_config=_quiet_logging(),
         )
         supervisor = ray.get_actor(actor_name(config.store, "supervisor"), namespace=NAMESPACE)
-        overrides: list[str] = ray.get(supervisor.overrides.remote(), timeout=_ANSWER_S)
-        for override in overrides:
-            say(override)
+        with contextlib.suppress(RayError):  # good to know, no reason not to start
+            overrides: list[str] = ray.get(supervisor.overrides.remote(), timeout=_ANSWER_S)
+            for override in overrides:
+                say(override)
         say(f"up after {time.monotonic() - started:.0f} s")
         host = f"[{config.api.host}]" if ":" in config.api.host else config.api.host
         yield RunningStore(f"http://{host}:{config.api.port}", supervisor)
