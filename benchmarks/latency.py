@@ -66,8 +66,8 @@ def config_of(video: str, arguments: argparse.Namespace, cameras: int, folder: s
 
 def watch(store: RunningStore, seconds: float, every_s: float) -> dict[str, list[float]]:
     """Milliseconds from a frame's capture to the HTTP answer with its event, and to the store as
-    the events tell; and to the answer from when the person was first seen in the zone, which takes
-    a further frame to be sure of.
+    the events tell; and to the answer from when the person was first seen in the zone. Events that
+    were updated before an answer had them are left out: it is not known which frame raised them.
     """
     delays: dict[str, list[float]] = {
         name: [] for name in ("capture_to_answer_ms", "capture_to_store_ms", "began_to_answer_ms")
@@ -89,10 +89,11 @@ def watch(store: RunningStore, seconds: float, every_s: float) -> dict[str, list
                 # Of a fresh event, its last update is the frame that raised it.
                 raised_at = datetime.fromisoformat(event["updated_at"])
                 began_at = datetime.fromisoformat(event["started_at"])
-                if began_at > asking_since and event["version"] == 1:
+                stored_ms = event["latency_ms"]["capture_to_store"]
+                if began_at > asking_since and event["version"] == 1 and stored_ms is not None:
                     delays["capture_to_answer_ms"].append((now - raised_at) / MILLISECOND)
                     delays["began_to_answer_ms"].append((now - began_at) / MILLISECOND)
-                    delays["capture_to_store_ms"].append(event["latency_ms"]["capture_to_store"])
+                    delays["capture_to_store_ms"].append(stored_ms)
             time.sleep(max(0.0, every_s - (time.monotonic() - began)))
     return delays
 
