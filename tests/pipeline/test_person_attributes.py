@@ -155,6 +155,10 @@ class Labeller:
         self.answers = asyncio.Event()
         self.answers.set()
 
+    @property
+    def num_asked(self) -> int:
+        return sum(len(batch.crops) for batch in self.batches)
+
     async def label(self, attribute: str, batch: CropBatch) -> CropAnswer:
         assert attribute == "basket"
         self.batches.append(batch)
@@ -191,26 +195,32 @@ def test_looks_go_beside_the_frames(bikes: Path, harm: str | None) -> None:
             tracker=TrackerSettings(),
             attributes=[settings(every_s=0.2, min_votes=2)],
             label=labeller.label,
-            call_timeout_s=0.3,
+            call_timeout_s=2 if harm == "hangs" else 60,
         )
         group.start()
-        film = CameraConfig(id="film", source=str(bikes), pace="fast", detect_fps=240)
+        film = CameraConfig(
+            id="film", source=str(bikes), pace="fast", detect_fps=240, loop=harm == "hangs"
+        )
         await group.set_cameras([film])
         try:
-            async with asyncio.timeout(30):
-                while len(rules.observations) < 250:  # noqa: ASYNC110 - cameras tell nobody
+            async with asyncio.timeout(180):
+                # a look that hangs is given up, and the next one taken
+                while len(rules.observations) < 250 or len(labeller.batches) < 2:  # noqa: ASYNC110 - cameras tell nobody
                     await asyncio.sleep(0.05)
-            (status,) = group.statuses()
+                (status,) = group.statuses()
+                # the last look may still be on its way when the last frame has gone through
+                while harm is None and status.looks_taken < labeller.num_asked:
+                    await asyncio.sleep(0.05)
+                    (status,) = group.statuses()
         finally:
             await group.stop()
-        assert [one.seq for one in rules.observations] == list(range(250))
+        assert [one.seq for one in rules.observations[:250]] == list(range(250))
         assert status.dropped == {}
-        assert len(labeller.batches) >= 2
         if harm is not None:
             assert rules.told() == []
             assert status.looks_taken == 0
             return
-        assert status.looks_taken == sum(len(batch.crops) for batch in labeller.batches)
+        assert status.looks_taken == labeller.num_asked
         for one in rules.told():
             assert {said[0].label for said in one.attributes.values()} == {"basket"}
         assert rules.told()[0].seq > 0
