@@ -43,6 +43,12 @@ class AttributeSpan(Span):
     attribute: FilterId = BASKET
 
 
+class AttributesAnswer(BaseModel):
+    """The attributes by which people can be counted."""
+
+    attributes: list[str]
+
+
 class VisitorCount(BaseModel):
     """People first seen in one bucket."""
 
@@ -88,6 +94,11 @@ def analytics_router(
     """
     router = APIRouter(prefix="/analytics", tags=["analytics"])
     now = (clock or SystemClock()).now
+
+    @router.get("/attributes")
+    async def list_attributes() -> AttributesAnswer:
+        """What `baskets` can count people by: the names of the configured attributes."""
+        return AttributesAnswer(attributes=sorted(attributes))
 
     @router.get("/visitors")
     async def count_visitors(span: Annotated[Span, Query()]) -> VisitorsAnswer:

@@ -9,6 +9,7 @@ import { Health } from "./health.js";
 import { Login } from "./login.js";
 import { say } from "./element.js";
 import { Stream } from "./stream.js";
+import { VisitorsView } from "./visitors_view.js";
 
 const STREAM_WORDS = { live: "live", polling: "every 5 s", waiting: "reconnecting" };
 
@@ -41,6 +42,10 @@ const events = new Events({
 });
 const cameraView = new CameraView({ onClose: resume, onEvents: (id) => filters.only(id) });
 const eventView = new EventView({ events, onClose: resume, onCamera: openCamera });
+const visitorsView = new VisitorsView({
+  onOpen: () => cameras.pause(true),
+  onClose: resume,
+});
 const streamState = document.getElementById("stream-state");
 const stream = new Stream({
   onEvent: (event) => events.take(event),
@@ -54,6 +59,7 @@ cameras.whenKnown((statuses) => {
   health.learnCameras(statuses);
   cameraView.updateFrom(statuses);
   filters.learnCameras(statuses);
+  visitorsView.learnCameras(statuses);
 });
 new Login({ onLogin: start });
 window.addEventListener("pagehide", () => stream.stop());

@@ -4,6 +4,9 @@ const CLOCK = new Intl.DateTimeFormat(undefined, { timeStyle: "medium" });
 const SHORT_DAY = new Intl.DateTimeFormat("en", { weekday: "short", day: "numeric", month: "short" });
 const LONG_DAY = new Intl.DateTimeFormat("en", { weekday: "long", day: "numeric", month: "long" });
 const YEAR_DAY = new Intl.DateTimeFormat("en", { dateStyle: "long" });
+const WEEKDAY = new Intl.DateTimeFormat("en", { weekday: "short" });
+const DATE = new Intl.DateTimeFormat("en", { day: "numeric", month: "short" });
+const HOUR = new Intl.DateTimeFormat(undefined, { hour: "2-digit", minute: "2-digit" });
 const FULL = new Intl.DateTimeFormat(undefined, { dateStyle: "full", timeStyle: "long" });
 
 /** "12 s", "3 min 20 s", "1 h 5 min", "2 days 3 h". */
@@ -59,7 +62,34 @@ export function day(moment_ms, now_ms) {
   return (same ? LONG_DAY : YEAR_DAY).format(moment_ms);
 }
 
+/** "Thu 20 Nov". */
+export function shortDay(moment_ms) {
+  return SHORT_DAY.format(moment_ms);
+}
+
+/** "Thu". */
+export function weekday(moment_ms) {
+  return WEEKDAY.format(moment_ms);
+}
+
+/** "20 Nov". */
+export function date(moment_ms) {
+  return DATE.format(moment_ms);
+}
+
+/** The time of day without seconds. */
+export function hour(moment_ms) {
+  return HOUR.format(moment_ms);
+}
+
+/** The midnight that begins the day some days before the one that a moment is in. */
+export function midnight(moment_ms, daysBefore = 0) {
+  const day = new Date(moment_ms);
+  day.setHours(0, 0, 0, 0);
+  day.setDate(day.getDate() - daysBefore);
+  return day.getTime();
+}
+
 function daysBetween(moment_ms, now_ms) {
-  const midnight = (ms) => new Date(ms).setHours(0, 0, 0, 0);
   return Math.round((midnight(now_ms) - midnight(moment_ms)) / 86400000);
 }

@@ -124,8 +124,7 @@ export function attributeFacts(event) {
     .filter(([, said]) => typeof said?.label === "string")
     .map(([name, said]) => {
       const agree = Math.round(said.share * said.votes);
-      const title = name.charAt(0).toUpperCase() + name.slice(1);
-      return [title, `${said.label} (${agree} of ${count(said.votes, "look", "looks")})`];
+      return [plain(name), `${said.label} (${agree} of ${count(said.votes, "look", "looks")})`];
     });
 }
 
@@ -186,7 +185,7 @@ export function short(number) {
 }
 
 /** A name of the API with its underscores as spaces, capital first. */
-function plain(name) {
+export function plain(name) {
   const text = String(name ?? "").replaceAll("_", " ");
   return text.charAt(0).toUpperCase() + text.slice(1);
 }
