@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import time
 from datetime import UTC, datetime
-from typing import Protocol
+from typing import Final, Protocol
+
+_AT_ONCE_S: Final = 0.001
+_READINGS: Final = 5
 
 
 class Clock(Protocol):
@@ -38,3 +41,29 @@ class SystemClock:
         """`time.sleep`, returning at once for zero or less."""
         if seconds > 0:
             time.sleep(seconds)
+
+
+def both_times(clock: Clock) -> tuple[datetime, float]:
+    """Wall clock and monotonic clock of one moment, even where a thread is held up meanwhile.
+
+    Two readings one after the other differ by as long as the thread stood still between them, which
+    on a busy machine can be seconds: a step of the wall clock that never was. So the wall clock is
+    read between two readings of the other, again while they lie apart, and the closest pair counts.
+
+    Args:
+        clock: what is read.
+
+    Returns:
+        The moment, aware UTC, and its monotonic seconds.
+    """
+    best: tuple[float, datetime, float] | None = None
+    for _ in range(_READINGS):
+        before = clock.monotonic()
+        now = clock.now()
+        apart = clock.monotonic() - before
+        if best is None or apart < best[0]:
+            best = (apart, now, before + apart / 2)
+        if apart <= _AT_ONCE_S:
+            break
+    assert best is not None  # noqa: S101  # for the type checker: read at least once
+    return best[1], best[2]

@@ -21,8 +21,27 @@ import pytest
 _PROGRAM = """
 import asyncio, sys
 from aio_rtsp_toolkit import server
+from aio_rtsp_toolkit.server_streaming import RtspStreamingMixin
+
+def put(self, loop, queue, item, stop):
+    # The library's own cancels and puts again every 50 ms, and so sends a picture twice where the
+    # first one has just found its place.
+    future = asyncio.run_coroutine_threadsafe(queue.put(item), loop)
+    while not stop.is_set():
+        try:
+            future.result(timeout=0.05)
+            return True
+        except TimeoutError:
+            continue
+        except Exception:
+            return False
+    future.cancel()
+    return False
+
+RtspStreamingMixin._threadsafe_queue_put = put
 asyncio.run(server.serve(sys.argv[1], "127.0.0.1", int(sys.argv[2])))
 """
+_START_S = 180.0
 
 
 def free_port() -> int:
@@ -53,11 +72,13 @@ class RtspServer:
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )
-        for _ in range(200):
+        until_s = time.monotonic() + _START_S
+        while time.monotonic() < until_s and self._process.poll() is None:
             with contextlib.suppress(OSError):
                 socket.create_connection(("127.0.0.1", self.port), timeout=1).close()
                 return
             time.sleep(0.05)
+        self.kill()
         raise RuntimeError("the RTSP server did not come up")
 
     def freeze(self) -> None:

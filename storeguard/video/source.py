@@ -215,8 +215,9 @@ def _open_failure(
     camera: CameraConfig, kind: SourceKind, error: Exception, waited_s: float
 ) -> SourceError:
     limit_s = min(camera.open_timeout_s, camera.read_timeout_s)
+    late = waited_s >= _SLACK * limit_s and not isinstance(error, ConnectionRefusedError)
     if kind is not SourceKind.FILE and (
-        isinstance(error, av.error.ExitError | TimeoutError) or waited_s >= _SLACK * limit_s
+        late or isinstance(error, av.error.ExitError | TimeoutError)
     ):
         return SourceTimeoutError(
             f"{_name(camera)}: no answer within {waited_s:.1f} s "

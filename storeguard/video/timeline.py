@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 
-from storeguard.clock import Clock
+from storeguard.clock import Clock, both_times
 
 FAST_START = datetime(1970, 1, 1, tzinfo=UTC)
 """Where the time line of a file played as fast as possible begins, unless told otherwise."""
@@ -128,8 +128,9 @@ class Timeline:
         if self._mono0 is None:
             self._start_clocks(received_s)
         assert self._mono0 is not None  # noqa: S101  # for the type checker: just set
-        wall = (self._clock.now() - self._wall0) // timedelta(microseconds=1)
-        since = int((self._clock.monotonic() - self._mono0) * 1_000_000)
+        now, mono = both_times(self._clock)
+        wall = (now - self._wall0) // timedelta(microseconds=1)
+        since = int((mono - self._mono0) * 1_000_000)
         step = wall - since - self._wall_ahead
         self._wall_ahead += step
         if abs(step) > _WALL_STEP_US:
@@ -190,7 +191,7 @@ class Timeline:
 
     def _start_clocks(self, received_s: float | None = None) -> None:
         if self._mono0 is None:
-            now, mono = self._clock.now(), self._clock.monotonic()
+            now, mono = both_times(self._clock)
             self._mono0 = mono if received_s is None else received_s
             self._wall0 = now - timedelta(seconds=mono - self._mono0)
             if self._utc0 is None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections.abc import Callable, Iterator
+from functools import partialmethod
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +16,12 @@ import pytest
 from storeguard.classification.classifier import ClipClassifier
 from storeguard.classification.clip import CLIP_FRAMES, SIDE_PX
 from storeguard.classification.service import ClassifierService, ClipBatch
+from storeguard.detection.batcher import Batcher
 from storeguard.errors import ModelError
 from storeguard.model_config import ClassifierSettings
 from tests.classification.clip_models import save_clip_model
+
+PATIENCE_S = 120.0  # a machine may stand still for a while
 
 
 def batch(camera_id: str, *reds: int) -> ClipBatch:
@@ -35,11 +40,10 @@ def red_of(probability: float | None) -> int | None:
 
 async def until(true: Callable[[], object]) -> None:
     """Let the service go on until something holds."""
-    for _ in range(5000):
-        if true():
-            return
+    until_s = time.monotonic() + PATIENCE_S
+    while not true():
+        assert time.monotonic() < until_s, "it never came to that"
         await asyncio.sleep(0.001)
-    raise AssertionError("it never came to that")
 
 
 @pytest.fixture(scope="module")
@@ -52,6 +56,12 @@ def settings(model: Path) -> ClassifierSettings:
     return ClassifierSettings(model=str(model), max_batch=4, max_wait_ms=1, max_queue=3)
 
 
+@pytest.fixture(autouse=True)
+def patient_close(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What has begun is waited for as long as it takes."""
+    monkeypatch.setattr(Batcher, "close", partialmethod(Batcher.close, PATIENCE_S))
+
+
 @pytest.fixture
 def hold(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
     """While cleared, every classifier hangs; sizes of what they were given lie in `sizes`."""
@@ -60,7 +70,7 @@ def hold(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
     real = ClipClassifier.score
 
     def score(self: ClipClassifier, clips: Any) -> Any:
-        gate.wait(10)
+        gate.wait()
         return real(self, clips)
 
     monkeypatch.setattr(ClipClassifier, "score", score)
@@ -153,13 +163,13 @@ def test_the_health_check_judges_and_has_a_deadline(
 ) -> None:
     async def main() -> None:
         service = ClassifierService(settings)
-        await service.check(deadline_s=10)
+        await service.check(deadline_s=PATIENCE_S)
         assert service.stats().submitted == 0
         hold.clear()
         with pytest.raises(TimeoutError):
             await service.check(deadline_s=0.05)
         hold.set()
-        await service.check(deadline_s=10)  # it recovers with the model
+        await service.check(deadline_s=PATIENCE_S)  # it recovers with the model
         await service.close()
 
     asyncio.run(main())

@@ -7,7 +7,7 @@ from typing import Any
 import av
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from storeguard.detection.detections import Detections
@@ -16,6 +16,8 @@ from storeguard.model_config import Resize
 from tests.detection.pictures import frame_of, plain_frame
 
 sides = st.integers(1, 5000)
+# However long the machine stands still meanwhile.
+patiently = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 
 @pytest.mark.parametrize(
@@ -54,6 +56,7 @@ def test_a_frame_without_size_is_refused(source_wh: tuple[int, int]) -> None:
         fit(source_wh, (320, 320))
 
 
+@patiently
 @given(sides, sides, st.sampled_from(Resize), st.booleans())
 def test_the_picture_lies_inside_the_input_and_touches_two_of_its_sides(
     width: int, height: int, resize: Resize, centred: bool
@@ -119,6 +122,7 @@ def test_what_is_seen_in_the_canvas_is_found_at_its_place_in_the_frame() -> None
     np.testing.assert_allclose(found.xyxy[0], (300, 200, 540, 440), atol=4)  # a pixel of the input
 
 
+@patiently
 @given(
     st.tuples(sides, sides),
     st.lists(st.floats(0, 1), min_size=4, max_size=4),

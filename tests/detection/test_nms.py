@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from storeguard.detection.nms import iou_matrix, nms
@@ -53,6 +53,7 @@ def test_the_kept_come_best_first_and_only_the_best_are_looked_at() -> None:
     assert nms(apart, score, 0.5, limit=2).tolist() == [3, 1]
 
 
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(boxes, st.floats(0.1, 0.9))
 def test_kept_boxes_overlap_little_and_each_dropped_one_overlaps_a_better_kept_one(
     rows: list[tuple[float, ...]], max_iou: float

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections.abc import Callable, Iterator
+from functools import partialmethod
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from storeguard.detection.batcher import Batcher
 from storeguard.detection.detections import Detections
 from storeguard.detection.detector import Detector, DetectTiming
 from storeguard.detection.service import DetectorService, Found, FrameBatch
@@ -17,6 +20,7 @@ from storeguard.model_config import DetectorSettings
 from tests.detection.small_models import save_mirror
 
 SIDE = 64
+PATIENCE_S = 120.0  # a machine may stand still for a while
 
 
 def images(*greys: int) -> np.ndarray:
@@ -25,11 +29,10 @@ def images(*greys: int) -> np.ndarray:
 
 async def until(true: Callable[[], object]) -> None:
     """Let the service go on until something holds."""
-    for _ in range(5000):
-        if true():
-            return
+    until_s = time.monotonic() + PATIENCE_S
+    while not true():
+        assert time.monotonic() < until_s, "it never came to that"
         await asyncio.sleep(0.001)
-    raise AssertionError("it never came to that")
 
 
 def grey_of(found: Found) -> int:
@@ -46,6 +49,12 @@ def settings(tmp_path: Path) -> DetectorSettings:
     )
 
 
+@pytest.fixture(autouse=True)
+def patient_close(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What has begun is waited for as long as it takes."""
+    monkeypatch.setattr(Batcher, "close", partialmethod(Batcher.close, PATIENCE_S))
+
+
 @pytest.fixture
 def hold(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
     """While cleared, every detector hangs in its inference."""
@@ -54,7 +63,7 @@ def hold(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
     real = Detector.detect
 
     def detect(self: Detector, batch: np.ndarray) -> tuple[list[Detections], DetectTiming]:
-        gate.wait(10)
+        gate.wait()
         return real(self, batch)
 
     monkeypatch.setattr(Detector, "detect", detect)
@@ -108,7 +117,7 @@ def test_the_health_check_infers_and_takes_no_place_in_the_queue(
 ) -> None:
     async def main() -> None:
         service = DetectorService(settings)
-        await service.check(deadline_s=10)
+        await service.check(deadline_s=PATIENCE_S)
         assert service.stats().submitted == 0
 
         # a full queue is load, not illness: the check waits for the batch under way, no longer
@@ -118,7 +127,7 @@ def test_the_health_check_infers_and_takes_no_place_in_the_queue(
         work = asyncio.create_task(service.detect(FrameBatch(("a",) * 9, images(*range(9)))))
         await until(lambda: service.stats().refused)
         assert service.stats().waiting == 3
-        check = asyncio.create_task(service.check(deadline_s=10))
+        check = asyncio.create_task(service.check(deadline_s=PATIENCE_S))
         await asyncio.sleep(0.01)
         hold.set()
         await check
@@ -137,7 +146,7 @@ def test_the_health_check_fails_when_the_model_hangs(
         with pytest.raises(TimeoutError):
             await service.check(deadline_s=0.05)
         hold.set()
-        await service.check(deadline_s=10)  # it recovers with the model
+        await service.check(deadline_s=PATIENCE_S)  # it recovers with the model
         await service.close()
 
     asyncio.run(main())

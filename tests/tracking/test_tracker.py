@@ -3,7 +3,7 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from storeguard.detection.detections import Detections
@@ -396,7 +396,7 @@ frames = st.lists(
 )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(frames)
 def test_whatever_comes_the_answer_is_well_formed(
     frames: list[tuple[list[tuple[float, ...]], float]],

@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 
 from storeguard.testing_video import VideoSpec, make_video
-from tests.rtsp_server import free_port as find_free_port
 from tests.rtsp_server import rtsp_server
 
 __all__ = ["rtsp_server"]
@@ -40,6 +39,8 @@ def silent_server() -> Iterator[int]:
 
 
 @pytest.fixture
-def free_port() -> int:
-    """A port on which nobody listens."""
-    return find_free_port()
+def free_port() -> Iterator[int]:
+    """A port on which nobody listens, nor begins to: it is taken."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        yield int(taken.getsockname()[1])

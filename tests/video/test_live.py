@@ -8,9 +8,11 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from itertools import pairwise
 from pathlib import Path
+from statistics import median
 
 import pytest
 from PIL import Image
@@ -24,19 +26,29 @@ from tests.rtsp_server import RtspServer
 from tests.video.conftest import MakeVideo
 
 Serve = Callable[[Path], RtspServer]
+FRESH = timedelta(seconds=0.4)
 
 
-def camera(source: str) -> CameraConfig:
+def camera(
+    source: str, *, open_timeout_s: float = 120, read_timeout_s: float = 120
+) -> CameraConfig:
+    """Patient by default: a machine that stands still for a while is no dead camera."""
     return CameraConfig(
         id="door",
         source=source,
-        open_timeout_s=2.0,
-        read_timeout_s=1.0,
+        open_timeout_s=open_timeout_s,
+        read_timeout_s=read_timeout_s,
         reconnect={"initial_s": 0.1, "max_s": 0.2},
     )
 
 
-def wait_for(what: str, condition: Callable[[], bool], *, seconds: float = 30.0) -> None:
+@pytest.fixture
+def long_queue(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However late decoding is, nothing is dropped."""
+    monkeypatch.setattr("storeguard.video.reader.QUEUE_PACKETS", 10_000)
+
+
+def wait_for(what: str, condition: Callable[[], bool], *, seconds: float = 120.0) -> None:
     until = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < until, f"waited in vain for: {what}"
@@ -49,6 +61,11 @@ def assert_only_forward(frames: list[Frame]) -> None:
     assert [frame.index for frame in frames] == list(range(len(frames)))
 
 
+def median_step_s(frames: list[Frame]) -> float:
+    return median(b.time_s - a.time_s for a, b in pairwise(frames))
+
+
+@pytest.mark.usefixtures("long_queue")
 @pytest.mark.parametrize(
     ("codec", "b_frames", "audio"),
     [("h264", 0, "aac"), ("hevc", 0, None), ("h264", 2, None)],
@@ -56,7 +73,7 @@ def assert_only_forward(frames: list[Frame]) -> None:
 def test_rtsp_plays_in_real_time(
     video: MakeVideo, rtsp_server: Serve, codec: str, b_frames: int, audio: str | None
 ):
-    path = video("mp4", codec=codec, b_frames=b_frames, audio=audio, num_frames=100)
+    path = video("mp4", codec=codec, b_frames=b_frames, audio=audio, num_frames=1000)
     server = rtsp_server(path.parent)
     frames: list[Frame] = []
     packets: list[EncodedPacket] = []
@@ -65,14 +82,17 @@ def test_rtsp_plays_in_real_time(
     )
     with playing:
         wait_for("25 frames", lambda: len(frames) >= 25)
+        # At once, unless it was late in connecting: then the first frames make up for it.
+        wait_for(
+            "steps of the camera's own length",
+            lambda: median_step_s(frames[-21:]) == pytest.approx(0.1, abs=0.02),
+        )
         stats = playing.stats()
     assert stats.state is ReaderState.PLAYING
     assert stats.codec == codec
     assert stats.dropped == {}
     assert_only_forward(frames)
-    steps_s = [b.time_s - a.time_s for a, b in pairwise(frames[4:])]
-    assert sorted(steps_s)[len(steps_s) // 2] == pytest.approx(0.1, abs=0.02)
-    numbers = [number_of(frame.picture) for frame in frames]
+    numbers = [number_of(frame.picture) for frame in frames[:900]]  # before it starts over
     assert numbers == list(range(numbers[0], numbers[0] + len(numbers)))
     assert any(p.kind is MediaKind.AUDIO for p in packets) == (audio is not None)
 
@@ -84,17 +104,25 @@ def test_rtsp_server_killed_and_back(
     path = video("mp4", num_frames=100)
     server = rtsp_server(path.parent)
     frames: list[Frame] = []
+    packets: list[EncodedPacket] = []
     playing = CameraReader(
-        camera(server.url(path.name, user="user:secret")), on_frame=frames.append
+        camera(server.url(path.name, user="user:secret")),
+        on_frame=frames.append,
+        on_packet=packets.append,
     )
+
+    def num_again() -> int:
+        again = next((packet for packet in packets if packet.connection == 1), None)
+        return 0 if again is None else sum(f.captured_at >= again.captured_at for f in frames)
+
     with playing:
         wait_for("frames", lambda: len(frames) >= 5)
-        server.kill()
+        wait_for("a fresh one", lambda: datetime.now(UTC) - frames[-1].captured_at < FRESH)
         died_s = time.monotonic()
+        server.kill()
         wait_for("notice", lambda: playing.stats().state is ReaderState.RECONNECTING)
-        num_before = len(frames)
         server.start()
-        wait_for("frames again", lambda: len(frames) >= num_before + 5)
+        wait_for("frames again", lambda: num_again() >= 5)
         away_s = time.monotonic() - died_s
         stats = playing.stats()
     assert stats.connects == 2
@@ -108,18 +136,24 @@ def test_rtsp_server_killed_and_back(
     assert "***@127.0.0.1" in (stats.last_error or "")
 
 
-def test_rtsp_server_goes_silent_and_speaks_again(video: MakeVideo, rtsp_server: Serve):
+def test_rtsp_server_goes_silent_and_speaks_again(
+    video: MakeVideo, rtsp_server: Serve, caplog: pytest.LogCaptureFixture
+):
     path = video("mp4", num_frames=100)
     server = rtsp_server(path.parent)
     frames: list[Frame] = []
-    playing = CameraReader(camera(server.url(path.name)), on_frame=frames.append)
+    address = server.url(path.name)
+    playing = CameraReader(
+        camera(address, open_timeout_s=2, read_timeout_s=1), on_frame=frames.append
+    )
     with playing:
         wait_for("frames", lambda: len(frames) >= 5)
         server.freeze()
-        wait_for("notice", lambda: playing.stats().state is ReaderState.RECONNECTING)
-        assert "sent nothing for" in (playing.stats().last_error or "")
+        # Each attempt writes over the error of the one before: what was told is in the log.
+        wait_for("notice", lambda: "sent nothing for" in caplog.text)
         # Half-open from the start: accepts connections, says nothing.
-        wait_for("a vain attempt", lambda: "no answer" in (playing.stats().last_error or ""))
+        wait_for("a vain attempt", lambda: "no answer" in caplog.text)
+        wait_for("the state", lambda: playing.stats().state is ReaderState.RECONNECTING)
         server.thaw()
         num_before = len(frames)
         wait_for("frames again", lambda: len(frames) >= num_before + 5)
@@ -130,17 +164,37 @@ def test_a_slow_consumer_does_not_make_the_camera_look_dead(video: MakeVideo, rt
     path = video("mp4", num_frames=100)
     server = rtsp_server(path.parent)
     gate = threading.Event()
-    playing = CameraReader(camera(server.url(path.name)), on_frame=lambda _: gate.wait(30))
+    shown: list[Frame] = []
+
+    def stuck(frame: Frame) -> None:
+        shown.append(frame)
+        gate.wait()
+
+    address = server.url(path.name)
+    playing = CameraReader(camera(address, open_timeout_s=2, read_timeout_s=1), on_frame=stuck)
+    since_s, since = 0.0, playing.stats()
+
+    def undisturbed() -> bool:
+        """For twice the read deadline; a machine that stands still begins it anew."""
+        nonlocal since_s, since
+        now = playing.stats()
+        if now.state is not ReaderState.PLAYING or not shown or now.reconnects != since.reconnects:
+            since_s, since = time.monotonic(), now
+        return (
+            time.monotonic() - since_s > 2
+            and now.state is ReaderState.PLAYING
+            and now.frames_in >= since.frames_in + 15
+        )
+
     with playing:
-        wait_for("frames", lambda: playing.stats().frames_in >= 5)
-        # Longer than the read deadline: packets keep being read while the consumer is stuck.
-        stuck_s = time.monotonic()
-        wait_for("two seconds", lambda: time.monotonic() - stuck_s > 2)
-        stats = playing.stats()
-        gate.set()
-    assert stats.state is ReaderState.PLAYING
-    assert stats.reconnects == 0
-    assert stats.frames_in >= 20
+        try:
+            wait_for("the consumer to be stuck", lambda: bool(shown))
+            since_s, since = time.monotonic(), playing.stats()
+            # Longer than the read deadline: packets keep being read all the while.
+            wait_for("two seconds", undisturbed)
+            assert len(shown) == 1
+        finally:
+            gate.set()
 
 
 class _Mjpeg(BaseHTTPRequestHandler):
@@ -174,6 +228,7 @@ def mjpeg_camera() -> Iterator[int]:
         server.shutdown()
 
 
+@pytest.mark.usefixtures("long_queue")
 def test_mjpeg_over_http_is_timed_by_arrival():
     frames: list[Frame] = []
     with mjpeg_camera() as port:
@@ -181,13 +236,14 @@ def test_mjpeg_over_http_is_timed_by_arrival():
         playing = CameraReader(camera(address), on_frame=frames.append)
         with playing:
             wait_for("the stream to end and come again", lambda: playing.stats().connects >= 2)
-            wait_for("frames", lambda: number_of(frames[-1].picture) < 39)
+            wait_for("its frames", lambda: len(frames) > 40)
             stats = playing.stats()
     assert_only_forward(frames)
     numbers = [number_of(frame.picture) for frame in frames]
     assert numbers[:39] == list(range(39))
-    steps_s = sorted(b.time_s - a.time_s for a, b in pairwise(frames))
-    assert steps_s[len(steps_s) // 2] == pytest.approx(0.1, abs=0.03)
+    # As far apart as they came, and not as far as FFmpeg makes up: 40 ms.
+    steps_s = [(b.time_s - a.time_s, b.received_s - a.received_s) for a, b in pairwise(frames)]
+    assert median(abs(told_s - came_s) for told_s, came_s in steps_s) < 0.02
     assert stats.reanchors == {}
     assert "secret" not in (stats.last_error or "")
     assert "hidden" not in (stats.last_error or "")

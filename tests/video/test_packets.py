@@ -132,10 +132,11 @@ def test_audio_is_carried_but_neither_begins_nor_dates_the_ring():
 
 def test_waiting_for_the_next_packet():
     ring = filled(1.0)
-    assert not ring.wait(ring.next_number(), timeout_s=0.01)
+    number = ring.next_number()
+    assert not ring.wait(number, timeout_s=0.01)
     timer = threading.Timer(0.05, ring.append, [packet(1.0, key=True)])
     timer.start()
-    assert ring.wait(ring.next_number(), timeout_s=10)
+    assert ring.wait(number, timeout_s=120)
     timer.join()
 
 

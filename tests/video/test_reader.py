@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import socket
 import threading
+import time
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from pathlib import Path
@@ -20,10 +22,11 @@ from storeguard.video.timeline import FAST_START
 from tests.video.conftest import MakeVideo
 
 START = datetime(2026, 5, 1, tzinfo=UTC)
+PATIENCE_S = 120.0  # a machine may stand still for a while
 
 
 class Collector:
-    """Keeps what a reader hands on; done after `enough` frames."""
+    """Keeps what a reader hands on, up to `enough` frames."""
 
     def __init__(self, enough: int = 10**9) -> None:
         self.frames: list[Frame] = []
@@ -32,7 +35,8 @@ class Collector:
         self._enough = enough
 
     def on_frame(self, frame: Frame) -> None:
-        self.frames.append(frame)
+        if len(self.frames) < self._enough:
+            self.frames.append(frame)
         if len(self.frames) >= self._enough:
             self.enough.set()
 
@@ -61,7 +65,7 @@ def test_fast_pace_hands_on_every_frame_and_repeats_exactly(video: MakeVideo):
     for _ in range(2):
         got = Collector()
         with reader(camera(video("mp4", b_frames=2), pace="fast"), got) as playing:
-            assert playing.join(20)
+            assert playing.join(PATIENCE_S)
         assert playing.stats().state is ReaderState.ENDED
         assert playing.stats().dropped == {}
         runs.append([(f.captured_at, f.time_s, n) for f, n in zip(got.frames, got.numbers())])  # noqa: B905
@@ -88,7 +92,7 @@ def test_fast_pace_waits_for_a_slow_consumer(video: MakeVideo):
         assert not playing.join(0.3)
         assert len(got.packets) < 200  # reading waits: queue, decoder and one frame in hand
         gate.release(200)
-        assert playing.join(20)
+        assert playing.join(PATIENCE_S)
     assert got.numbers() == list(range(200))
 
 
@@ -96,7 +100,7 @@ def test_real_time_pace_follows_the_clock(video: MakeVideo):
     clock = FakeClock(START)
     got = Collector()
     with reader(camera(video("mp4")), got, clock=clock) as playing:
-        assert playing.join(20)
+        assert playing.join(PATIENCE_S)
     assert got.frames[0].captured_at == START
     assert got.frames[-1].captured_at == START + timedelta(seconds=2.9)
     assert clock.monotonic() == pytest.approx(2.9, abs=0.11)
@@ -115,7 +119,7 @@ def test_a_file_on_a_slow_machine_plays_late_but_whole(video: MakeVideo):
         camera(video("mp4")), on_frame=got.on_frame, on_packet=dawdle, clock=clock
     )
     with playing:
-        assert playing.join(20)
+        assert playing.join(PATIENCE_S)
     assert got.numbers() == list(range(30))
     # File time goes on undisturbed, and the rest is not rushed: 5 s more in all.
     assert got.frames[-1].time_s == pytest.approx(2.9)
@@ -126,7 +130,7 @@ def test_a_file_on_a_slow_machine_plays_late_but_whole(video: MakeVideo):
 def test_loop_is_one_continuous_time_line_with_scene_cuts(video: MakeVideo):
     got = Collector(enough=75)
     with reader(camera(video("mp4", b_frames=2), loop=True, pace="fast"), got) as playing:
-        assert got.enough.wait(20)
+        assert got.enough.wait(PATIENCE_S)
     frames = got.frames[:75]
     assert got.numbers()[:75] == [*range(30), *range(30), *range(15)]
     assert [f.index for f in frames if f.scene_cut] == [30, 60]
@@ -138,31 +142,39 @@ def test_loop_skips_the_start_offset_at_its_first_playing_only(video: MakeVideo)
     got = Collector(enough=50)
     settings = {"loop": True, "pace": "fast", "start_offset_s": 1.5}
     with reader(camera(video("mp4"), **settings), got):
-        assert got.enough.wait(20)
+        assert got.enough.wait(PATIENCE_S)
     assert got.numbers()[:50] == [*range(15, 30), *range(30), *range(5)]
     assert got.frames[0].captured_at == FAST_START
 
 
 def test_slow_decoding_drops_frames_but_no_packets(video: MakeVideo):
     got = Collector()
-    gate = threading.Event()
+    in_hand, gate, all_read = threading.Event(), threading.Event(), threading.Event()
 
     def stuck(frame: Frame) -> None:
+        in_hand.set()
         gate.wait()
         got.on_frame(frame)
 
-    # The fake clock never really waits, so 300 packets come while one frame is in hand.
+    def read(packet: EncodedPacket) -> None:
+        got.on_packet(packet)
+        if len(got.packets) == 32:  # half of what may wait for decoding
+            assert in_hand.wait(PATIENCE_S)
+        if len(got.packets) == 300:
+            all_read.set()
+
+    # The fake clock never really waits, so the rest comes while one frame is in hand.
     playing = CameraReader(
         camera(video("mp4", num_frames=300, gop=20)),
         on_frame=stuck,
-        on_packet=got.on_packet,
+        on_packet=read,
         clock=FakeClock(START),
     )
     with playing:
-        while len(got.packets) < 300:
-            assert not playing.join(0.01)
+        assert all_read.wait(PATIENCE_S)
+        assert not playing.join(0.01)
         gate.set()
-        assert playing.join(20)
+        assert playing.join(PATIENCE_S)
         stats = playing.stats()
     assert stats.dropped["decode_lag"] > 0
     assert stats.frames_in == 300
@@ -185,7 +197,7 @@ def test_a_consumer_that_raises_does_not_stop_the_camera(video: MakeVideo):
 
     playing = CameraReader(camera(video("mp4"), pace="fast"), on_frame=clumsy)
     with playing:
-        assert playing.join(20)
+        assert playing.join(PATIENCE_S)
     stats = playing.stats()
     assert seen == list(range(30))
     assert stats.consumer_errors == 10
@@ -195,7 +207,7 @@ def test_a_consumer_that_raises_does_not_stop_the_camera(video: MakeVideo):
 
 def test_a_missing_file_fails_for_good(tmp_path: Path):
     with reader(camera(tmp_path / "none.mp4"), Collector()) as playing:
-        assert playing.join(10)
+        assert playing.join(PATIENCE_S)
     stats = playing.stats()
     assert stats.state is ReaderState.FAILED
     assert "no such file" in (stats.last_error or "")
@@ -208,6 +220,7 @@ def test_a_dead_camera_is_tried_again_and_again(free_port: int):
     with reader(camera(address), Collector(), clock=clock, seed=1) as playing:
         while playing.stats().reconnects < 5:
             assert not playing.join(0.01)
+    assert playing.stop(timeout_s=PATIENCE_S)
     stats = playing.stats()
     assert stats.state is ReaderState.STOPPED
     assert "Connection refused" in (stats.last_error or "")
@@ -215,22 +228,34 @@ def test_a_dead_camera_is_tried_again_and_again(free_port: int):
     assert clock.monotonic() > 0.5 * (0.7 + 1.4 + 2.8 + 5.6)  # 0.5, 1, 2, 4 s, -30 % at most
 
 
-def test_stop_returns_in_time_while_opening_a_silent_server(silent_server: int):
-    settings = {"open_timeout_s": 1.0, "read_timeout_s": 1.0}
-    address = f"rtsp://127.0.0.1:{silent_server}/stream"
-    playing = reader(camera(address, **settings), Collector())
-    playing.start()
-    assert not playing.stop(timeout_s=0.1)  # FFmpeg still waits, but we do not
-    assert playing.stats().state is ReaderState.STOPPED
-    assert playing.stop(timeout_s=10)  # ... and its thread ends by itself at the deadline
+def test_stop_returns_in_time_while_opening_a_silent_server():
+    for deadline_s in (1.0, 10.0, 100.0):  # longer, should the machine stand still until it is over
+        settings = {"open_timeout_s": deadline_s, "read_timeout_s": deadline_s}
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            address = f"rtsp://127.0.0.1:{server.getsockname()[1]}/stream"
+            server.settimeout(PATIENCE_S)
+            playing = reader(camera(address, **settings), Collector())
+            began_s = time.monotonic()
+            playing.start()
+            connection, _ = server.accept()
+            with connection:
+                ended = playing.stop(timeout_s=0.1)  # FFmpeg still waits, but we do not
+                in_time = time.monotonic() - began_s < 0.8 * deadline_s
+                assert not (ended and in_time)
+                assert playing.stats().state is ReaderState.STOPPED
+                # ... and its thread ends by itself at the deadline
+                assert playing.stop(timeout_s=deadline_s + PATIENCE_S)
+        if not ended:
+            break
+    assert not ended
 
 
 def test_stop_is_safe_before_start_and_twice(video: MakeVideo):
     playing = reader(camera(video("mp4")), Collector())
     assert playing.stop()
     with reader(camera(video("mp4"), loop=True), Collector()) as second:
-        assert second.stop()
-        assert second.stop()
+        assert second.stop(timeout_s=PATIENCE_S)
+        assert second.stop(timeout_s=PATIENCE_S)
 
 
 def test_backoff_grows_to_its_cap_and_stays_within_its_jitter():

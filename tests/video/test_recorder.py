@@ -30,6 +30,7 @@ from storeguard.video.recording import ClipFile, Recording
 from tests.video.conftest import MakeVideo
 
 START = datetime(2026, 5, 1, tzinfo=UTC)
+PATIENCE_S = 120.0  # a machine may stand still for a while
 
 
 def read_packets(path: Path) -> list[EncodedPacket]:
@@ -37,7 +38,7 @@ def read_packets(path: Path) -> list[EncodedPacket]:
     camera = CameraConfig(id="till", source=str(path), pace="fast")
     reader = CameraReader(camera, on_frame=lambda _: None, on_packet=packets.append, start=START)
     with reader:
-        assert reader.join(30)
+        assert reader.join(PATIENCE_S)
     return packets
 
 
@@ -389,7 +390,7 @@ def live(
     ring = fill(packets[:50])
     recording = recorder(ring, clips, tmp_path)
     yield ring, recording, packets[50:]
-    assert recording.close()
+    assert recording.close(timeout_s=PATIENCE_S)
 
 
 Live = tuple[PacketRing, Recorder, list[EncodedPacket]]
@@ -402,7 +403,7 @@ def test_overlapping_triggers_make_one_clip(live: Live, clips: Clips):
     assert recording.start(at(4), at(6.5)) == first  # never shortens
     for packet in rest:
         ring.append(packet)
-    assert clips.came.wait(20)
+    assert clips.came.wait(PATIENCE_S)
     (clip,) = clips.files
     assert (clip.start, clip.end, clip.requested_end) == (at(3), at(7), at(7))
     assert clip.recording_id == first
@@ -414,7 +415,7 @@ def test_a_trigger_that_reaches_further_back_gets_a_clip_of_its_own(live: Live, 
     assert first != second
     for packet in rest:
         ring.append(packet)
-    recording.close()
+    assert recording.close(timeout_s=PATIENCE_S)
     spans = {clip.recording_id: (clip.start, clip.end) for clip in clips.files}
     assert spans == {first: (at(4), at(6)), second: (at(1), at(6))}
 
@@ -427,7 +428,7 @@ def test_stop_ends_now_and_extend_goes_on(live: Live, clips: Clips):
     recording.stop(name)
     for packet in rest[1:]:
         ring.append(packet)
-    assert clips.came.wait(20)
+    assert clips.came.wait(PATIENCE_S)
     assert clips.files[0].end == at(5.1)
     while recording.active():
         clips.came.wait(0.01)
@@ -438,7 +439,7 @@ def test_stop_ends_now_and_extend_goes_on(live: Live, clips: Clips):
 def test_the_past_alone_can_be_recorded(live: Live, clips: Clips):
     _, recording, _ = live
     recording.start(at(1.5), at(2.5))
-    assert clips.came.wait(20)
+    assert clips.came.wait(PATIENCE_S)
     assert (clips.files[0].start, clips.files[0].end) == (at(1), at(2.5))
 
 
@@ -461,7 +462,7 @@ def test_a_camera_that_dies_ends_its_recording(
     assert not clip.complete
     assert "the camera sent no more" in clip.note
     assert clip.end == at(5)
-    assert recording.close()
+    assert recording.close(timeout_s=PATIENCE_S)
 
 
 def test_a_recorder_too_slow_for_its_ring_says_so(packets: list[EncodedPacket], tmp_path: Path):
@@ -486,7 +487,7 @@ def test_nothing_to_record_yet(clips: Clips, tmp_path: Path):
     recording = recorder(PacketRing(max_s=10, max_bytes=2**20), clips, tmp_path)
     with pytest.raises(RecordingError, match="no keyframe has come yet"):
         recording.start(at(0), at(1))
-    assert recording.close()
+    assert recording.close(timeout_s=PATIENCE_S)
 
 
 def test_an_end_before_the_start_is_refused(live: Live):
@@ -524,12 +525,12 @@ def test_a_failed_recording_does_not_stop_the_next(live: Live, clips: Clips, tmp
     tmp_path.rmdir()
     tmp_path.write_text("a file where the folder should be")
     name = recording.start(at(1), at(2))
-    assert clips.came.wait(20)
+    assert clips.came.wait(PATIENCE_S)
     assert [failed for failed, _ in clips.errors] == [name]
     tmp_path.unlink()
     clips.came.clear()
     recording.start(at(1), at(2))
-    assert clips.came.wait(20)
+    assert clips.came.wait(PATIENCE_S)
     assert len(clips.files) == 1
     stats = recording.stats()
     assert (stats.clips, stats.failed) == (1, 1)

@@ -221,8 +221,10 @@ def test_half_open_server_while_opening(scheme: str, silent_server: int):
 @pytest.mark.parametrize("scheme", ["rtsp", "http"])
 def test_nobody_listens(scheme: str, free_port: int):
     address = f"{scheme}://user:secret@127.0.0.1:{free_port}/stream"
+    # An error close to the deadline would be told as the deadline.
+    settings = {"open_timeout_s": 120, "read_timeout_s": 120}
     with pytest.raises(SourceError, match="Connection refused") as caught:
-        list(read_frames(camera(address)))
+        list(read_frames(camera(address, **settings)))
     assert "secret" not in str(caught.value)
 
 

@@ -158,3 +158,21 @@ def test_file_passes_continue_without_a_gap():
         line.connect(frame_us=FRAME_US)
         times += [line.place(stamps(10 + i / 10), 0.0).captured_at - START for i in range(3)]
     assert times == [timedelta(milliseconds=100 * i) for i in range(6)]
+
+
+def test_a_thread_held_up_between_the_clocks_is_no_step_of_the_wall_clock() -> None:
+    clock = FakeClock()
+    line = live(clock)
+    play_live(line, clock, [0.0, 0.1])
+    read = clock.now
+    held_up = iter([1.6, 0.3])
+
+    def now() -> datetime:
+        moment = read()
+        clock.advance(next(held_up, 0.0))
+        return moment
+
+    clock.now = now  # type: ignore[method-assign]
+    play_live(line, clock, [0.2 + 1.9, 0.3 + 1.9])
+    assert line.reanchors == {}
+    assert line.wall_offset_s() == 0
