@@ -20,24 +20,44 @@ ACCESS_KEY = "storeguard-test"
 SECRET_KEY = "not-a-secret-of-anybody"
 BUCKET = "clips"
 
+_UP_S = 180.0  # four servers in one: seconds, but a minute on a machine with other things to do
+
 
 class S3Process:
     """One server that can be killed and started again on the same ports and data."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self._was_up = False
+        self._process: subprocess.Popen[bytes] | None = None
+        self._choose_ports()
+
+    def _choose_ports(self) -> None:
         self._ports = {
             name: free_port() for name in ("master.port", "volume.port", "filer.port", "s3.port")
         }
         self._grpc_ports = {name: free_port() for name in self._ports}
-        self._process: subprocess.Popen[bytes] | None = None
 
     @property
     def endpoint(self) -> str:
         return f"http://127.0.0.1:{self._ports['s3.port']}"
 
     def start(self) -> None:
-        """Start, wait until it answers, and make the bucket."""
+        """Start, wait until it answers, and make the bucket. Only a first start may move."""
+        for _ in range(3):
+            if self._come_up():
+                self._was_up = True
+                return
+            assert not self._was_up, self._log_tail()
+            self.kill()
+            self._choose_ports()
+        raise AssertionError(f"SeaweedFS ended again and again: {self._log_tail()}")
+
+    def _log_tail(self) -> str:
+        return (self.folder / "log").read_text()[-2000:]
+
+    def _come_up(self) -> bool:
+        """Whether it answers; False if it ended, as when somebody has taken one of its ports."""
         self.folder.mkdir(parents=True, exist_ok=True)
         config = self.folder / "s3.json"
         identity = {
@@ -63,15 +83,13 @@ class S3Process:
                 stderr=log,
                 cwd=self.folder,
             )  # fmt: skip
-        self._wait()
-
-    def _wait(self) -> None:
         error: Exception | None = None
-        for _ in range(200):
-            assert self._process is not None
-            assert self._process.poll() is None, (self.folder / "log").read_text()[-2000:]
+        until = time.monotonic() + _UP_S
+        while time.monotonic() < until:
+            if self._process.poll() is not None:
+                return False
             try:
-                filesystem = self.filesystem()
+                filesystem = self.filesystem(answer_s=10)
                 filesystem.create_dir(BUCKET)
                 with filesystem.open_output_stream(f"{BUCKET}/ready") as out:
                     out.write(b"ready")
@@ -79,11 +97,12 @@ class S3Process:
                 error = caught
                 time.sleep(0.1)
             else:
-                return
+                return True
         self.kill()
         raise AssertionError(f"SeaweedFS did not come up: {error}")
 
-    def filesystem(self) -> fs.S3FileSystem:
+    def filesystem(self, *, answer_s: float = 60) -> fs.S3FileSystem:
+        """A client of its own."""
         return fs.S3FileSystem(
             access_key=ACCESS_KEY,
             secret_key=SECRET_KEY,
@@ -91,8 +110,8 @@ class S3Process:
             scheme="http",
             region="us-east-1",
             allow_bucket_creation=True,
-            connect_timeout=2,
-            request_timeout=10,
+            connect_timeout=10,
+            request_timeout=answer_s,
             retry_strategy=fs.AwsStandardS3RetryStrategy(max_attempts=1),
         )
 

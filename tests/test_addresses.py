@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from storeguard.addresses import redact, resolve_source
@@ -94,6 +94,7 @@ def test_text_without_credentials_stays(text: str) -> None:
     assert redact(text) == text
 
 
+@settings(deadline=None)
 @given(schemes, names, typed, hosts)
 def test_a_password_in_an_address_never_survives(
     scheme: str, user: str, password: str, host: str
@@ -108,6 +109,7 @@ def test_a_password_in_an_address_never_survives(
         assert password not in redact(text)
 
 
+@settings(deadline=None)
 @given(schemes, encoded, encoded, hosts)
 def test_a_password_survives_neither_in_a_representation(
     scheme: str, user: str, password: str, host: str
@@ -119,6 +121,7 @@ def test_a_password_survives_neither_in_a_representation(
     assert shown[8:-2] == f"{scheme}://***@{host}/stream1"
 
 
+@settings(deadline=None)
 @given(schemes, hosts, secret_keys, encoded.filter(lambda text: text.rstrip("'),.") == text))
 def test_a_token_in_a_query_never_survives(scheme: str, host: str, key: str, token: str) -> None:
     address = f"{scheme}://{host}/s?channel=1&{key}={token}&subtype=0"
@@ -126,6 +129,7 @@ def test_a_token_in_a_query_never_survives(scheme: str, host: str, key: str, tok
     assert redact(address) == f"{scheme}://{host}/s?channel=1&{key}=***&subtype=0"
 
 
+@settings(deadline=None)
 @given(st.text(max_size=200))
 def test_hiding_twice_changes_nothing(text: str) -> None:
     once = redact(text)

@@ -21,7 +21,7 @@ from storeguard.errors import NotFoundError
 from storeguard.events.event import ClipPart, ClipRef, Event, EventStatus, EventType
 from storeguard.events.store import EventReader, EventStore
 from storeguard.storage.objects import ObjectStore
-from tests.valkey import free_port, running_valkey
+from tests.valkey import running_valkey
 from tests.waiting import wait_for
 
 START = datetime(2026, 1, 31, tzinfo=UTC)
@@ -56,9 +56,9 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         event("none", ClipRef(error="the disk was full")),
     ]
     with running_valkey(folder / "valkey") as valkey:
-        with EventStore(valkey.url) as store:
+        with EventStore(valkey.url, timeout_s=60) as store:
             store.upsert([(one, None) for one in events])
-        reader = EventReader(valkey.url)
+        reader = EventReader(valkey.url, timeout_s=60)
 
         @asynccontextmanager
         async def lifespan(_: FastAPI) -> Any:
@@ -68,15 +68,14 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         api = FastAPI(lifespan=lifespan)
         install(api)
         api.include_router(events_router(reader, objects), prefix="/api/v1")
-        port = free_port()
         server = uvicorn.Server(
-            uvicorn.Config(api, host="127.0.0.1", port=port, log_level="error", ws="none")
+            uvicorn.Config(api, host="127.0.0.1", port=0, log_level="error", ws="none")
         )
         thread = threading.Thread(target=server.run)
         thread.start()
         try:
             wait_for(lambda: server.started)
-            yield f"http://127.0.0.1:{port}"
+            yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
         finally:
             server.should_exit = True
             thread.join()

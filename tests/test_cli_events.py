@@ -25,7 +25,7 @@ from storeguard.events.store import EventReader, EventStore
 from storeguard.storage.objects import ObjectStore
 from storeguard.testing import FakeClock
 from tests.analytics.test_track_log import seen
-from tests.valkey import free_port, running_valkey
+from tests.valkey import refusing_port, running_valkey
 from tests.waiting import wait_for
 
 START = datetime(2026, 1, 31, 23, 0, tzinfo=UTC)
@@ -53,9 +53,9 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The API's event routes on a socket, with the real event store behind them."""
     folder = tmp_path_factory.mktemp("store")
     with running_valkey(folder) as valkey:
-        with EventStore(valkey.url) as store:
+        with EventStore(valkey.url, timeout_s=60) as store:
             store.upsert([(event, None) for event in EVENTS])
-        reader = EventReader(valkey.url)
+        reader = EventReader(valkey.url, timeout_s=60)
 
         @asynccontextmanager
         async def lifespan(_: FastAPI) -> Any:
@@ -66,15 +66,14 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         install(api)
         router: APIRouter = events_router(reader, ObjectStore(str(folder)))
         api.include_router(router, prefix="/api/v1")
-        port = free_port()
         server = uvicorn.Server(
-            uvicorn.Config(api, host="127.0.0.1", port=port, log_level="error", ws="none")
+            uvicorn.Config(api, host="127.0.0.1", port=0, log_level="error", ws="none")
         )
         thread = threading.Thread(target=server.run)
         thread.start()
         try:
             wait_for(lambda: server.started)
-            yield f"http://127.0.0.1:{port}"
+            yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
         finally:
             server.should_exit = True
             thread.join()
@@ -163,10 +162,9 @@ def test_export_overwrites_only_when_told_to(url: str, tmp_path: Path) -> None:
 
 def test_export_that_fails_leaves_nothing(url: str, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    assert isinstance(
-        run("export", "--out", out, "--url", f"http://127.0.0.1:{free_port()}").exception,
-        StoreError,
-    )
+    with refusing_port() as port:
+        refused = run("export", "--out", out, "--url", f"http://127.0.0.1:{port}")
+    assert isinstance(refused.exception, StoreError)
     assert isinstance(
         run("export", "--out", out, "--url", url, "--start", "noon").exception, QueryError
     )
@@ -174,9 +172,10 @@ def test_export_that_fails_leaves_nothing(url: str, tmp_path: Path) -> None:
 
 
 def test_export_of_tracks(tmp_path: Path) -> None:
-    with TrackLog(tmp_path / "tracks", clock=FakeClock(START)) as log:
-        log.take([seen(START + timedelta(hours=n), "a", camera="door") for n in range(3)])
-        log.take([seen(START, "b", "c")])
+    log = TrackLog(tmp_path / "tracks", clock=FakeClock(START))
+    log.take([seen(START + timedelta(hours=n), "a", camera="door") for n in range(3)])
+    log.take([seen(START, "b", "c")])
+    log.close()
     out = tmp_path / "out"
     words = said("export", "--tracks", tmp_path / "tracks", "--out", out)
     assert words == f"5 rows of tracks, 2 days, in {out.as_uri()}\n"

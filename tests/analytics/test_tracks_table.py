@@ -104,16 +104,20 @@ def test_while_it_is_written_and_merged(tmp_path: Path) -> None:
     folder, ended = tmp_path / "tracks", threading.Event()
     clock = FakeClock(START)
     log = TrackLog(folder, clock=clock, max_rows=20)
+    # So much is written during each export, whichever of the two is faster.
+    wanted, written = threading.Semaphore(0), threading.Semaphore(0)
+    per_turn = 30
 
     def write() -> None:
         minute = 0
-        while not ended.is_set():
+        while wanted.acquire() and not ended.is_set():
             clock.step_wall_clock(600)
             log.take([seen(600 * minute + n, "table", "a") for n in range(20)])
             minute += 1
             if minute % 12 == 0:
                 clock.advance(300)
             log.flush_due()
+            written.release()
 
     writer = threading.Thread(target=write)
     log.take([seen(n - 3600, "table", "first") for n in range(20)])
@@ -122,13 +126,16 @@ def test_while_it_is_written_and_merged(tmp_path: Path) -> None:
     try:
         counts = []
         for turn in range(8):
+            wanted.release(per_turn)
             rows = exported(folder, tmp_path / f"out-{turn}", TrackQuery())
             times = [row["captured_at"] for row in rows]
             assert times == sorted(set(times))  # nothing twice
             assert len(times) % 20 == 0  # nothing of what is on disk left out
             counts.append(len(times))
+            assert all(written.acquire(timeout=180) for _ in range(per_turn))
     finally:
         ended.set()
+        wanted.release()
         writer.join()
         log.close()
     assert counts[-1] > counts[0] > 0

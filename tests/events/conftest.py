@@ -20,7 +20,7 @@ def store(valkey: ValkeyProcess) -> Iterator[EventStore]:
     """A store on a real, empty server."""
     with valkey.client() as client:
         client.flushall()
-    with EventStore(valkey.url) as store:
+    with EventStore(valkey.url, timeout_s=60) as store:
         yield store
 
 

@@ -27,7 +27,7 @@ def server(tmp_path: Path) -> Iterator[ValkeyProcess]:
 
 @pytest.fixture
 def store(server: ValkeyProcess) -> Iterator[EventStore]:
-    with EventStore(server.url) as client:
+    with EventStore(server.url, timeout_s=60) as client:
         yield client
 
 

@@ -6,7 +6,6 @@ import socket
 import stat
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -15,7 +14,7 @@ from storeguard.errors import StoreError
 from storeguard.events.embedded import EmbeddedValkey
 from storeguard.events.store import EventStore
 from tests.events.making import event
-from tests.valkey import ValkeyProcess
+from tests.valkey import ValkeyProcess, free_port
 from tests.waiting import wait_for
 
 
@@ -28,28 +27,30 @@ def is_running(pid: int) -> bool:
 
 
 def wait_until_gone(pid: int) -> None:
-    for _ in range(500):
-        if not is_running(pid):
-            return
-        time.sleep(0.02)
-    raise AssertionError(f"process {pid} is still there")
+    wait_for(lambda: not is_running(pid), found=lambda: f"process {pid}")
+
+
+def patient(folder: Path, *, port: int | None = None) -> EmbeddedValkey:
+    """One that may take minutes to come up."""
+    return EmbeddedValkey(folder, port=port, ready_timeout_s=180)
 
 
 def test_data_and_address_survive_a_restart(tmp_path: Path) -> None:
     folder = tmp_path / "with space"
-    with EmbeddedValkey(folder) as server, EventStore(server.url) as store:
+    # A port that nobody is given by chance while it stands still.
+    with patient(folder, port=free_port()) as server, EventStore(server.url, timeout_s=60) as store:
         url = server.url
         store.upsert([(event(1), None)])
     assert server.pid is None
-    with EmbeddedValkey(folder) as server, EventStore(server.url) as store:
+    with patient(folder) as server, EventStore(server.url, timeout_s=60) as store:
         assert server.url == url
         assert store.get("event-1") == event(1)
         assert server.start() == url  # already running
 
 
 def test_strangers_are_kept_out(tmp_path: Path) -> None:
-    with EmbeddedValkey(tmp_path) as server:
-        stranger = EventStore(f"redis://127.0.0.1:{server.port}")
+    with patient(tmp_path) as server:
+        stranger = EventStore(f"redis://127.0.0.1:{server.port}", timeout_s=60)
         with stranger, pytest.raises(StoreError, match=r"[Aa]uth"):
             stranger.ping()
         for name in ("password", "valkey.conf"):
@@ -67,21 +68,21 @@ def test_a_taken_port_is_told_or_replaced(tmp_path: Path) -> None:
         with pytest.raises(StoreError, match=f"port {port} on 127.0.0.1 is taken"):
             EmbeddedValkey(tmp_path, port=port).start()
         (tmp_path / "port").write_text(str(port))
-        with EmbeddedValkey(tmp_path) as server:
+        with patient(tmp_path) as server:
             assert server.port != port
 
 
 def test_one_server_a_folder(tmp_path: Path) -> None:
-    with EmbeddedValkey(tmp_path), pytest.raises(StoreError, match="another Storeguard process"):
+    with patient(tmp_path), pytest.raises(StoreError, match="another Storeguard process"):
         EmbeddedValkey(tmp_path).start()
 
 
 def test_a_server_that_cannot_start_shows_its_log(tmp_path: Path) -> None:
-    with EmbeddedValkey(tmp_path):
+    with patient(tmp_path):
         pass
     (aof,) = (tmp_path / "appendonlydir").glob("*.incr.aof")
     aof.write_bytes(b"*3\r\n$garbage\r\n" * 9)
-    server = EmbeddedValkey(tmp_path, ready_timeout_s=20)
+    server = patient(tmp_path)
     with pytest.raises(StoreError, match="did not come up") as caught:
         server.start()
     assert "Bad file format" in str(caught.value)
@@ -89,14 +90,17 @@ def test_a_server_that_cannot_start_shows_its_log(tmp_path: Path) -> None:
 
 
 def test_a_server_that_died_is_started_again(tmp_path: Path) -> None:
-    with EmbeddedValkey(tmp_path) as server, EventStore(server.url) as store:
+    with (
+        patient(tmp_path, port=free_port()) as server,
+        EventStore(server.url, timeout_s=60) as store,
+    ):
         store.upsert([(event(1), None)])
         assert not server.ensure_running()
         pid = server.pid
         assert pid is not None
         os.kill(pid, signal.SIGKILL)
         wait_until_gone(pid)
-        wait_for(server.ensure_running, seconds=10)
+        wait_for(server.ensure_running)
         assert store.get("event-1") == event(1)  # acknowledged writes outlive the process
 
 
@@ -104,13 +108,13 @@ PARENT = """
 import sys, threading, time
 from storeguard.events.embedded import EmbeddedValkey
 
-server = EmbeddedValkey(sys.argv[1])
+server = EmbeddedValkey(sys.argv[1], ready_timeout_s=180)
 starter = threading.Thread(target=server.start)  # the thread that starts it ends at once
 starter.start()
 starter.join()
 time.sleep(0.3)
 print(server.pid, flush=True)
-time.sleep(60)
+time.sleep(600)
 """
 
 
@@ -128,7 +132,7 @@ def test_it_dies_with_its_parent(tmp_path: Path) -> None:
     parent.kill()
     parent.wait()
     wait_until_gone(pid)
-    with EmbeddedValkey(tmp_path):
+    with patient(tmp_path):
         pass
 
 
@@ -136,9 +140,9 @@ def test_a_stale_server_is_ended(tmp_path: Path) -> None:
     stale = ValkeyProcess(tmp_path, options={"pidfile": str(tmp_path / "valkey.pid")})
     stale.start()
     try:
-        with EmbeddedValkey(tmp_path) as server, EventStore(server.url) as store:
+        with patient(tmp_path) as server, EventStore(server.url, timeout_s=60) as store:
             store.ping()
             assert stale._process is not None
-            assert stale._process.wait(10) is not None
+            assert stale._process.wait(60) is not None
     finally:
         stale.kill()

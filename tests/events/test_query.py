@@ -3,7 +3,7 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from storeguard.errors import QueryError
@@ -15,6 +15,7 @@ moments = st.datetimes(datetime(1971, 1, 1), datetime(9000, 1, 1), timezones=st.
 names = st.text(st.characters(exclude_categories=["C"]), min_size=1, max_size=60)
 
 
+@settings(deadline=None)
 @given(moments, names, moments, names)
 def test_positions_order_by_start_then_id(
     start: datetime, name: str, other_start: datetime, other_name: str
@@ -25,12 +26,14 @@ def test_positions_order_by_start_then_id(
     assert (one < other) == (ours < theirs)
 
 
+@settings(deadline=None)
 @given(moments, names)
 def test_cursors_come_back(start: datetime, name: str) -> None:
     position = position_of(start, name)
     assert position_from(cursor_of(position)) == position
 
 
+@settings(deadline=None)
 @given(st.text(max_size=80))
 def test_other_texts_are_no_cursors(text: str) -> None:
     with pytest.raises(QueryError, match="next_cursor"):

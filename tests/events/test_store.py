@@ -15,7 +15,7 @@ from storeguard.events.keyspace import CHANGES, PREFIX, Change, Outcome
 from storeguard.events.query import EventQuery
 from storeguard.events.store import EventReader, EventStore
 from tests.events.making import START, event
-from tests.valkey import ValkeyProcess, free_port
+from tests.valkey import ValkeyProcess, refusing_port
 
 CREATED, UPDATED, UNCHANGED = Outcome.CREATED, Outcome.UPDATED, Outcome.UNCHANGED
 
@@ -248,8 +248,11 @@ def test_cameras_are_kept_with_their_credentials(store: EventStore) -> None:
     ("url", "words"), [("ftp://x", "address"), ("redis://:pw@127.0.0.1:{port}", "refused")]
 )
 def test_unreachable(url: str, words: str) -> None:
-    url = url.format(port=free_port())
-    with pytest.raises(StoreError, match=words) as caught, EventStore(url) as store:
+    with (
+        refusing_port() as port,
+        pytest.raises(StoreError, match=words) as caught,
+        EventStore(url.format(port=port), timeout_s=60) as store,
+    ):
         store.ping()
     assert "pw" not in str(caught.value)
 
@@ -270,7 +273,7 @@ def test_the_reader_answers_as_the_store(valkey: ValkeyProcess, store: EventStor
     put(store, *(event(second) for second in range(5)))
 
     async def ask() -> None:
-        reader = EventReader(valkey.url)
+        reader = EventReader(valkey.url, timeout_s=60)
         assert await reader.get("event-3") == store.get("event-3")
         assert await reader.query(EventQuery(limit=2)) == store.query(EventQuery(limit=2))
         assert await reader.count() == 5
@@ -285,7 +288,7 @@ def test_following_changes(valkey: ValkeyProcess, store: EventStore) -> None:
     put(store, event(1), event(2))
 
     async def follow() -> None:
-        reader = EventReader(valkey.url, poll_s=0.01)
+        reader = EventReader(valkey.url, poll_s=0.01, timeout_s=60)
         known = await first(reader.changes("0-0"), 2)
         assert [change.event.event_id for change in known if change] == ["event-1", "event-2"]
         assert known[0] is not None
@@ -293,11 +296,12 @@ def test_following_changes(valkey: ValkeyProcess, store: EventStore) -> None:
         assert after == known[1:]
         assert await first(reader.changes(idle_s=0.02), 1) == [None]  # nothing new: a heartbeat
 
-        task = asyncio.create_task(first(reader.changes(), 1))
-        await asyncio.sleep(0.1)
+        following = reader.changes(idle_s=0.02)
+        assert await anext(following) is None  # by now it knows where it begins
         await asyncio.to_thread(put, store, event(3))
-        (new,) = await task
-        assert new is not None
+        new = None
+        while new is None:
+            new = await anext(following)
         assert new.event == event(3)
         # an id from before the data was lost: everything there is new to the reader
         assert len(await first(reader.changes("9999999999999-0"), 3)) == 3

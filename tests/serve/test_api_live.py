@@ -23,7 +23,7 @@ from storeguard.events.store import EventReader, EventStore
 from storeguard.storage.objects import ObjectStore
 from tests.events.making import event
 from tests.serve.test_api import MemoryCameras
-from tests.valkey import ValkeyProcess, free_port, running_valkey
+from tests.valkey import ValkeyProcess, running_valkey
 
 CLIP = bytes(range(256)) * 4000
 
@@ -35,17 +35,16 @@ async def no_report() -> HealthReport:
 @contextmanager
 def served(valkey: ValkeyProcess, objects: ObjectStore) -> Iterator[str]:
     """The API's address while it runs in a thread."""
-    port = free_port()
-    reader = EventReader(valkey.url, poll_s=0.02, timeout_s=1.0)
+    reader = EventReader(valkey.url, poll_s=0.02, timeout_s=60)
     app = create_api(
         events=reader,
         cameras=MemoryCameras(),
         objects=objects,
-        settings=ApiSettings(port=port),
+        settings=ApiSettings(),
         health=no_report,
     )
     server = uvicorn.Server(
-        uvicorn.Config(app, port=port, log_level="error", timeout_graceful_shutdown=1)
+        uvicorn.Config(app, port=0, log_level="error", timeout_graceful_shutdown=1)
     )
 
     async def run() -> None:
@@ -58,7 +57,7 @@ def served(valkey: ValkeyProcess, objects: ObjectStore) -> Iterator[str]:
         while not server.started:
             assert thread.is_alive()
             time.sleep(0.01)
-        yield f"http://127.0.0.1:{port}"
+        yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
     finally:
         server.should_exit = True
         thread.join()
@@ -70,17 +69,22 @@ def valkey(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ValkeyProcess]:
         yield server
 
 
-def test_a_reader_that_reconnects_misses_nothing(valkey: ValkeyProcess, tmp_path: Path) -> None:
+def test_a_reader_that_reconnects_misses_nothing(
+    valkey: ValkeyProcess, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("serve.api_events._HEARTBEAT_S", 0.05)
     objects = ObjectStore(str(tmp_path / "clips"))
     stored = objects.put_bytes(CLIP, "table/clip.mp4")
     with (
         served(valkey, objects) as address,
-        EventStore(valkey.url) as store,
-        httpx.Client(base_url=address, timeout=20) as client,
+        EventStore(valkey.url, timeout_s=60) as store,
+        httpx.Client(base_url=address, timeout=120) as client,
     ):
         with client.stream("GET", "/api/v1/events/stream") as response:
             lines = response.iter_lines()
             assert next(lines) == "retry: 2000"
+            # The first heartbeat comes from where it begins to follow the changes.
+            assert next(line for line in lines if line) == ": still here"
             store.upsert([(event(1), 12.5)])
             first = next(line for line in lines if line.startswith("id: "))
             data = json.loads(next(lines).removeprefix("data: "))
@@ -109,7 +113,7 @@ def test_a_reader_that_reconnects_misses_nothing(valkey: ValkeyProcess, tmp_path
 def test_the_api_outlives_its_store(valkey: ValkeyProcess, tmp_path: Path) -> None:
     with (
         served(valkey, ObjectStore(str(tmp_path))) as address,
-        httpx.Client(base_url=address, timeout=20) as client,
+        httpx.Client(base_url=address, timeout=120) as client,
     ):
         before = client.get("/api/v1/events").json()
         valkey.kill()

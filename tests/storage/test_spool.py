@@ -49,7 +49,7 @@ def packets(tmp_path_factory: pytest.TempPathFactory) -> list[EncodedPacket]:
     camera = CameraConfig(id="till", source=str(path), pace="fast")
     reader = CameraReader(camera, on_frame=lambda _: None, on_packet=read.append, start=START)
     with reader:
-        assert reader.join(30)
+        assert reader.join(180)
     return read
 
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
@@ -26,6 +25,7 @@ from storeguard.storage.uploader import Patience, Uploader
 from storeguard.testing import FakeClock
 from storeguard.video.recording import ClipFile
 from tests.s3_server import ACCESS_KEY, BUCKET, SECRET_KEY, running_s3
+from tests.waiting import wait_for
 
 START = datetime(2026, 5, 1, 12, tzinfo=UTC)
 
@@ -366,7 +366,7 @@ def test_its_thread_stores_what_comes_and_drains_on_stop(tmp_path: Path):
         uploader = Uploader(tmp_path / "spool", storage, Desk(journal), store_id="shop")
         uploader.start()
         clip(Spool(tmp_path / "spool" / "till", prefix="shop/till"), "one", "a")
-        assert uploader.stop(drain_s=10)
+        assert uploader.stop(drain_s=180)
     assert storage.keys() == ["shop/till/2026-05-01/one.mp4"]
 
 
@@ -388,14 +388,16 @@ def test_a_real_s3_server_that_dies_and_comes_back_gets_everything_in_order(
         uploader = Uploader(tmp_path / "spool", objects, desk, store_id="shop", patience=patience)
         with uploader:
             clip(spool, "one", "a")
-            wait_until(lambda: uploader.stats().clips == 1)
+            # Counted when it is stored, gone from the spool once its event knows.
+            wait_for(lambda: (uploader.stats().clips, uploader.stats().waiting) == (1, 0))
             server.kill()
+            tried = uploader.stats().retries
             clip(spool, "two", "b")
             clip(spool, "three", "c")
-            wait_until(lambda: uploader.stats().retries > 0)
+            wait_for(lambda: uploader.stats().retries > tried)
             assert uploader.stats().waiting == 2
             server.start()
-            wait_until(lambda: uploader.stats().waiting == 0)
+            wait_for(lambda: uploader.stats().waiting == 0)
         assert desk.told == [f"clip {name}.mp4" for name in ("one", "two", "three")]
         for name in "abc":
             found = journal.latest(name)
@@ -403,10 +405,3 @@ def test_a_real_s3_server_that_dies_and_comes_back_gets_everything_in_order(
             assert found.clip is not None
             assert found.clip.uri is not None
             assert objects.open(found.clip.uri).read() == b"video"
-
-
-def wait_until(condition: Callable[[], bool], seconds: float = 60.0) -> None:
-    until = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < until, "waited in vain"
-        time.sleep(0.05)
