@@ -15,6 +15,7 @@ from serve.api_media import Seats, serve_object
 from serve.api_parts import EventSource, Objects
 from storeguard.errors import NotFoundError, QueryError, StoreError
 from storeguard.events.event import Event, EventStatus, EventType
+from storeguard.events.keyspace import Change
 from storeguard.events.query import MAX_ID, MAX_LIMIT, EventQuery
 
 _MAX_STREAMS: Final = 128
@@ -122,7 +123,9 @@ def _add_stream(router: APIRouter, events: EventSource) -> None:
             raise QueryError(f"Last-Event-ID: expected an id of this stream, found {after!r}")
         question = EventQuery(**wanted.model_dump(exclude={"last_event_id"}))
         seats.require_free()
-        await events.ping()
+        # What is stored once this has been answered is told, whoever asks for a page meanwhile.
+        changes = events.changes(after, idle_s=_HEARTBEAT_S)
+        await anext(changes)
         missed = after is not None and await events.missed_changes(after)
 
         async def lines() -> AsyncIterator[str]:
@@ -130,7 +133,7 @@ def _add_stream(router: APIRouter, events: EventSource) -> None:
                 yield "retry: 2000\n\n"
                 if missed:
                     yield "event: reset\ndata: {}\n\n"
-                async for line in _lines(events, question, after):
+                async for line in _lines(changes, question):
                     yield line
 
         return StreamingResponse(
@@ -138,11 +141,9 @@ def _add_stream(router: APIRouter, events: EventSource) -> None:
         )
 
 
-async def _lines(
-    events: EventSource, question: EventQuery, after: str | None
-) -> AsyncIterator[str]:
+async def _lines(changes: AsyncIterator[Change | None], question: EventQuery) -> AsyncIterator[str]:
     try:
-        async for change in events.changes(after, idle_s=_HEARTBEAT_S):
+        async for change in changes:
             if change is None:
                 yield ": still here\n\n"
             elif question.admits(change.event):

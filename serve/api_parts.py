@@ -29,7 +29,9 @@ class EventSource(Protocol):
     async def missed_changes(self, after: str) -> bool: ...
     def changes(
         self, after: str | None = None, *, idle_s: float = 15.0
-    ) -> AsyncIterator[Change | None]: ...
+    ) -> AsyncIterator[Change | None]:
+        """None once it is settled where they begin; then changes, and None after idle time."""
+        ...
 
 
 class CameraControl(Protocol):

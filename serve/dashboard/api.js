@@ -4,6 +4,7 @@ const BASE = "/api/v1";
 const ANSWER_MS = 20000;
 
 let ahead_ms = 0; // the server's clock less ours
+let session = 0; // how often somebody has signed in
 const onUnauthorized = new Set();
 
 /** An answer that is an error, or none at all (`status` 0). */
@@ -33,6 +34,7 @@ export function pathOf(...parts) {
 /** Asks and returns the response; throws ApiError for errors. */
 export async function ask(path, { method = "GET", body, signal, patient = false } = {}) {
   const limits = [signal, patient ? null : AbortSignal.timeout(ANSWER_MS)].filter(Boolean);
+  const asked = session;
   let response;
   try {
     response = await fetch(path, {
@@ -48,7 +50,7 @@ export async function ask(path, { method = "GET", body, signal, patient = false 
     throw new ApiError(0, "Storeguard does not answer");
   }
   keepTime(response);
-  if (!response.ok) throw await refusal(response, path);
+  if (!response.ok) throw await refusal(response, path, asked);
   return response;
 }
 
@@ -77,6 +79,7 @@ export async function health() {
 /** Exchanges the token for a session cookie. */
 export async function logIn(token) {
   await ask(pathOf("session"), { method: "POST", body: { token } });
+  session += 1;
 }
 
 /** Forgets the session. */
@@ -91,7 +94,7 @@ function keepTime(response) {
   ahead_ms = Math.abs(difference) > 2000 ? difference : 0;
 }
 
-async function refusal(response, path) {
+async function refusal(response, path, asked) {
   let detail = response.statusText || `error ${response.status}`;
   try {
     const problem = await response.json();
@@ -99,7 +102,8 @@ async function refusal(response, path) {
   } catch {
     // No problem document: the status has to do.
   }
-  if (response.status === 401 && path !== pathOf("session")) {
+  // What was asked before a sign-in and is refused after it says nothing about that sign-in.
+  if (response.status === 401 && path !== pathOf("session") && asked === session) {
     for (const listener of onUnauthorized) listener();
   }
   return new ApiError(response.status, detail);

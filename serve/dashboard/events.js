@@ -29,6 +29,7 @@ export class Events {
     this.older = document.getElementById("events-older");
     this.rows = new Map(); // id -> EventRow, all that are shown
     this.held = new Map(); // id -> event, new ones that wait
+    this.early = new Map(); // id -> event, those that came before the page that was asked for
     this.days = new Map(); // day -> its heading
     this.cursor = null;
     this.gap = false; // whether there are events between the held ones and the shown ones
@@ -55,6 +56,7 @@ export class Events {
   async reload() {
     const turn = (this.turn = Symbol("turn"));
     this.loaded = false;
+    this.early.clear();
     this.list.classList.add("loading");
     try {
       const page = await this.page({});
@@ -65,6 +67,8 @@ export class Events {
       this.loaded = true;
       this.cursor = page.next_cursor;
       for (const event of page.events) this.put(event);
+      for (const event of this.early.values()) this.take(event, { quiet: true });
+      this.early.clear();
       this.render();
     } catch (error) {
       if (turn === this.turn) this.fail(error);
@@ -97,8 +101,12 @@ export class Events {
   take(event, { quiet = false } = {}) {
     this.filters.learnEvent(event);
     this.onChange(event);
-    if (!this.loaded) return;
     const id = event.event_id;
+    if (!this.loaded) {
+      this.early.set(id, event);
+      if (this.early.size > MOST_HELD) this.early.delete(this.early.keys().next().value);
+      return;
+    }
     const known = this.rows.get(id)?.event ?? this.held.get(id);
     if (known !== undefined && known.version >= event.version) return;
     if (!this.filters.admits(event)) {

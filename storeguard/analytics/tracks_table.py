@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
@@ -20,6 +21,8 @@ from storeguard.errors import NotFoundError, QueryError, StorageError
 _HOUR: Final = timedelta(hours=1)
 _MICROSECONDS: Final = pa.timestamp("us", tz="UTC")
 _TRIES: Final = 20
+_PAUSE_S: Final = 0.005
+"""Before another try; longer before each, so that a busy writer gets its work done: 1 s in all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +97,8 @@ def rows_by_hour(folder: Path, wanted: TrackQuery) -> Iterator[DayTable]:
 
 def _read_hour(log: TrackParts, hour: datetime, wanted: TrackQuery) -> list[pa.Table]:
     """Rows of the parts that begin in an hour, also while they are being merged."""
-    for _ in range(_TRIES):
+    for tried in range(_TRIES):
+        time.sleep(tried * _PAUSE_S)
         before = _parts_of(log, hour)
         try:
             tables = [_read(path, wanted) for path in before]
@@ -112,7 +116,8 @@ def _parts_of(log: TrackParts, hour: datetime) -> list[Path]:
 
 
 def _listed(log: TrackParts, day: date | None = None) -> list[Part]:
-    for _ in range(_TRIES):
+    for tried in range(_TRIES):
+        time.sleep(tried * _PAUSE_S)
         try:
             return log.parts(day)
         except FileNotFoundError:  # merged or removed meanwhile

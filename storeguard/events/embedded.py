@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import logging
 import os
@@ -24,6 +25,7 @@ _log = logging.getLogger(__name__)
 
 _STOP_S: Final = 10.0
 _LOG_LINES: Final = 15
+_PORT_TRIES: Final = 3
 # Runs in the child between fork and exec of the server: asks the kernel to end it with its parent.
 # A process of its own, because code between fork and exec of a threaded process may deadlock.
 _TIED_TO_PARENT: Final = """
@@ -95,23 +97,30 @@ class EmbeddedValkey:
             self.folder.mkdir(parents=True, exist_ok=True)
             self._take_folder()
             self._end_stale_server()
-            self._port = self._choose_port()
-            self._write_settings()
-        except OSError as error:
-            self._release_folder()
-            if isinstance(error, StoreError):
-                raise
-            raise StoreError(f"event store in {self.folder}: {error}") from error
-        try:
-            self._launch()
-            self._wait_until_ready()
-        except BaseException:
+            for tries_left in reversed(range(_PORT_TRIES)):
+                self._port = self._choose_port()
+                self._write_settings()
+                self._launch()
+                try:
+                    self._wait_until_ready()
+                    break
+                except StoreError:
+                    if not self._lost_its_port() or not tries_left:
+                        raise
+                    self._end()
+        except BaseException as error:
             self.stop()
+            if isinstance(error, OSError) and not isinstance(error, StoreError):
+                raise StoreError(f"event store in {self.folder}: {error}") from error
             raise
         return self.url
 
     def stop(self) -> None:
         """Stop the server, which writes its data out first. Does nothing when it is not running."""
+        self._end()
+        self._release_folder()
+
+    def _end(self) -> None:
         process = self._process
         if process is not None and process.poll() is None:
             process.send_signal(signal.SIGTERM)
@@ -124,7 +133,6 @@ class EmbeddedValkey:
         if self._keeper is not None:
             self._keeper.join()
         self._process = self._keeper = None
-        self._release_folder()
 
     def ensure_running(self) -> bool:
         """Start the server again if it has died; True if that was necessary.
@@ -184,11 +192,11 @@ class EmbeddedValkey:
         if pid is None or not self._is_our_server(pid):
             return
         _log.warning("event store in %s: ending a stale server, process %d", self.folder, pid)
-        os.kill(pid, signal.SIGTERM)
+        _signal(pid, signal.SIGTERM)
         deadline = time.monotonic() + _STOP_S
         while self._is_our_server(pid):
             if time.monotonic() > deadline:
-                os.kill(pid, signal.SIGKILL)
+                _signal(pid, signal.SIGKILL)
                 deadline += _STOP_S
             time.sleep(0.05)
 
@@ -216,6 +224,10 @@ class EmbeddedValkey:
         if last is not None:
             _log.warning("event store: port %d is taken, using %d from now on", last, port)
         return port
+
+    def _lost_its_port(self) -> bool:
+        """Whether the server ended because somebody took the port that we had found free."""
+        return self._wanted_port is None and self.pid is None and not _is_free(self._port)
 
     def _password(self) -> str:
         file = self.folder / "password"
@@ -315,6 +327,11 @@ def _binary() -> Path:
         return Path(get_binary_path())
     except (ValkeyServerError, OSError) as error:
         raise StoreError(f"no embedded event store for this machine: {error}") from error
+
+
+def _signal(pid: int, number: signal.Signals) -> None:
+    with contextlib.suppress(ProcessLookupError):  # it may be going just now
+        os.kill(pid, number)
 
 
 def _is_free(port: int) -> bool:

@@ -206,7 +206,8 @@ class EventReader:
     async def changes(
         self, after: str | None = None, *, idle_s: float = 15.0
     ) -> AsyncIterator[Change | None]:
-        """Changes as they are stored, without end.
+        """Changes as they are stored, without end. First None, once it is settled where they begin:
+        whatever is stored after that is among them.
 
         Args:
             after: id of the last change the caller knows. None begins with what comes next. An id
@@ -217,6 +218,7 @@ class EventReader:
         position = newest if after is None else after
         if _stream_id(position) > _stream_id(newest):
             position = "0-0"
+        yield None
         idle = 0.0
         while True:
             changes = await self._run(keyspace.changes_after(position, _CHANGES_A_READ))

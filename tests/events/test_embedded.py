@@ -72,6 +72,32 @@ def test_a_taken_port_is_told_or_replaced(tmp_path: Path) -> None:
             assert server.port != port
 
 
+def test_a_port_taken_before_the_server_has_it_is_replaced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = patient(tmp_path)
+    choose = server._choose_port
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        found_free = iter([taken.getsockname()[1]])
+        monkeypatch.setattr(server, "_choose_port", lambda: next(found_free, None) or choose())
+        with server, EventStore(server.url, timeout_s=60) as store:
+            store.ping()
+            assert server.port != taken.getsockname()[1]
+
+
+def test_a_stale_server_that_is_gone_by_itself_is_passed_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with subprocess.Popen(["true"]) as gone:
+        pass
+    (tmp_path / "valkey.pid").write_text(str(gone.pid))
+    server = patient(tmp_path)
+    looks = iter([True])  # it was there when it was looked for, and not when it was to be ended
+    monkeypatch.setattr(server, "_is_our_server", lambda _: next(looks, False))
+    with server, EventStore(server.url, timeout_s=60) as store:
+        store.ping()
+
+
 def test_one_server_a_folder(tmp_path: Path) -> None:
     with patient(tmp_path), pytest.raises(StoreError, match="another Storeguard process"):
         EmbeddedValkey(tmp_path).start()

@@ -86,7 +86,9 @@ class MemoryEvents:
         *,
         idle_s: float = 15.0,  # noqa: ARG002 - as above
     ) -> AsyncIterator[Change | None]:
+        self._check()
         self.followed.append(after)
+        yield None
         for number, one in enumerate(self.events.values()):
             yield Change(f"{number + 1}-0", one)
         yield None

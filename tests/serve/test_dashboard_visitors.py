@@ -18,9 +18,8 @@ from storeguard.config import ApiSettings
 from storeguard.errors import StorageError
 from tests.analytics.test_track_log import seen
 from tests.analytics.test_visitors import told
-from tests.serve.test_dashboard import House, Tab, browser, serving, tab
-
-__all__ = ["browser", "tab"]
+from tests.serve.browser import Tab
+from tests.serve.dashboard_house import House, serving
 
 VIEW = "#visitors-view"
 
