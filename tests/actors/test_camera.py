@@ -63,8 +63,9 @@ def test_stopping_waits_for_a_camera_that_is_being_removed(bikes: Path, tmp_path
             **handles,
         )
         await actor.set_cameras([camera])
-        async with asyncio.timeout(20):
-            while not torn():  # noqa: ASYNC110 - files tell nobody
+        async with asyncio.timeout(180):
+            while not torn():
+                await actor.statuses()  # renews its lease, as the supervisor does
                 await asyncio.sleep(0.05)
         removing = asyncio.create_task(actor.set_cameras([]))
         await asyncio.sleep(0.01)

@@ -7,6 +7,7 @@ import threading
 import pytest
 
 from storeguard.pipeline.slot import LatestSlot, Sampler
+from tests.pipeline.held_clock import PATIENCE_S
 
 
 def test_the_newest_item_wins_and_replaced_ones_are_counted():
@@ -39,7 +40,7 @@ def test_every_item_is_taken_or_superseded_across_threads():
     for number in range(2000):
         slot.put(number)
     slot.close()
-    thread.join(10)
+    thread.join(PATIENCE_S)
     assert not thread.is_alive()
     assert taken == sorted(taken)
     assert taken[-1] == 1999  # the newest is never lost
@@ -68,11 +69,11 @@ def test_who_waits_for_a_turn_loses_nothing_and_runs_ahead_by_the_turns():
     thread.start()
     taken: list[int] = []
     while len(taken) < 200:
-        item = slot.take(timeout_s=10)
+        item = slot.take(timeout_s=PATIENCE_S)
         assert item is not None
         taken.append(item)
         assert slot.waiting <= 3
-    thread.join(10)
+    thread.join(PATIENCE_S)
     assert taken == ahead == list(range(200))
     assert slot.stats().superseded == 0
 
@@ -84,7 +85,7 @@ def test_close_lets_a_waiting_putter_go_and_what_is_there_can_be_taken():
     thread = threading.Thread(target=slot.put_in_turn, args=(3,))
     thread.start()
     slot.close()
-    thread.join(10)
+    thread.join(PATIENCE_S)
     assert not thread.is_alive()
     assert [slot.take(), slot.take(), slot.take()] == [1, 2, None]
 
@@ -94,7 +95,7 @@ def test_close_lets_a_waiting_taker_go_and_later_items_are_ignored():
     thread = threading.Thread(target=slot.take, kwargs={"timeout_s": None})
     thread.start()
     slot.close()
-    thread.join(10)
+    thread.join(PATIENCE_S)
     assert not thread.is_alive()
     assert slot.put(1) is None
     assert slot.take() is None

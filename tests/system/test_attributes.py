@@ -10,10 +10,10 @@ from typing import Any
 import httpx
 import pytest
 
-from serve.runner import free_port, running_store
+from serve.runner import running_store
 from storeguard.config import StoreConfig
 from tests.attributes.models import save_colour_model
-from tests.system.asking import health, metric
+from tests.system.asking import START_S, camera, client, events, health, metric, port
 from tests.waiting import EVERYWHERE, wait_for
 
 
@@ -30,19 +30,19 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def api(
-    model: Path, cabin: Path, tmp_path_factory: pytest.TempPathFactory
+    model: Path, visits: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[httpx.Client]:
     config = StoreConfig.model_validate(
         {
             "store": "attributes",
             "data_dir": tmp_path_factory.mktemp("store"),
-            "api": {"port": free_port("127.0.0.1", 0)},
+            "api": {"port": port()},
             "attributes": [{"name": "basket", "model": str(model), "every_s": 0.3, "min_votes": 2}],
             "tracks": {"flush_s": 1},
             "cameras": [
                 {
                     "id": "cabin",
-                    "source": str(cabin),  # four seconds, again and again
+                    "source": str(visits),
                     "loop": True,
                     "recording": {"smart_record": "off"},
                     "zones": [
@@ -58,17 +58,16 @@ def api(
     )
     with (
         running_store(config, say=lambda _: None) as running,
-        httpx.Client(base_url=running.url, timeout=30) as client,
+        client(running.url) as asked,
     ):
-        yield client
+        yield asked
 
 
 def test_labels_arrive_on_events_and_in_analytics(api: httpx.Client, model: Path) -> None:
     def labelled() -> list[dict[str, Any]]:
-        found = api.get("/api/v1/events", params={"status": "closed"}).json()["events"]
-        return [one for one in found if "basket" in one["attributes"]]
+        return [one for one in events(api, status="closed") if "basket" in one["attributes"]]
 
-    event, *_ = wait_for(labelled)
+    event, *_ = wait_for(labelled, seconds=START_S)
     told = event["attributes"]["basket"]
     assert told["label"] == "basket"
     assert told["share"] == 1.0
@@ -79,11 +78,9 @@ def test_labels_arrive_on_events_and_in_analytics(api: httpx.Client, model: Path
     }
     assert event["model"]["name"] == "person_yolox_nano"
 
-    def looks_taken() -> int:
-        taken: int = api.get("/api/v1/cameras").json()["cameras"][0]["looks_taken"]
-        return taken
-
-    wait_for(lambda: looks_taken() >= 2)  # a camera tells of itself every other second
+    wait_for(
+        lambda: camera(api, "cabin")["looks_taken"] >= 2
+    )  # a camera tells of itself every other second
     wait_for(lambda: health(api, "attribute basket") == "ok")
     wait_for(lambda: metric(api, 'storeguard_attribute_answered_total{attribute="basket"}') >= 2)
     wait_for(lambda: metric(api, 'storeguard_camera_looks_taken_total{camera="cabin"}') >= 2)

@@ -10,10 +10,11 @@ from typing import Any
 import httpx
 import pytest
 
-from serve.runner import free_port, running_store
+from serve.runner import running_store
 from storeguard.config import StoreConfig
 from tests.classification.clip_models import save_suspicious
-from tests.system.asking import health, metric
+from tests.clip_truth import moment
+from tests.system.asking import START_S, camera, client, events, health, metric, port
 from tests.waiting import EVERYWHERE, wait_for
 
 
@@ -24,19 +25,19 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def api(
-    model: Path, cabin: Path, tmp_path_factory: pytest.TempPathFactory
+    model: Path, visits: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[httpx.Client]:
     kept = {"pre_roll_s": 1, "post_roll_s": 1}
     config = StoreConfig.model_validate(
         {
             "store": "judged",
             "data_dir": tmp_path_factory.mktemp("store"),
-            "api": {"port": free_port("127.0.0.1", 0)},
+            "api": {"port": port()},
             "classifier": {"model": str(model)},
             "cameras": [
                 {
                     "id": "cabin",
-                    "source": str(cabin),  # four seconds, again and again
+                    "source": str(visits),
                     "loop": True,
                     "zones": [
                         {
@@ -59,22 +60,19 @@ def api(
     )
     with (
         running_store(config, say=lambda _: None) as running,
-        httpx.Client(base_url=running.url, timeout=30) as client,
+        client(running.url) as asked,
     ):
-        yield client
-
-
-def events(api: httpx.Client, **query: Any) -> list[dict[str, Any]]:
-    answer = api.get("/api/v1/events", params={"camera": "cabin", **query})
-    answer.raise_for_status()
-    found: list[dict[str, Any]] = answer.json()["events"]
-    return found
+        yield asked
 
 
 def test_a_suspicion_arrives_with_its_score_its_model_and_a_clip(
     api: httpx.Client, model: Path
 ) -> None:
-    event, *_ = wait_for(lambda: events(api, type="shoplifting_suspected", status="closed"))
+    def with_clip() -> list[dict[str, Any]]:
+        found = events(api, type="shoplifting_suspected", status="closed")
+        return [one for one in found if (one["clip"] or {}).get("uri")]
+
+    event, *_ = wait_for(with_clip, seconds=START_S)
     hashed = hashlib.sha256(model.read_bytes()).hexdigest()
     assert event["score"] == pytest.approx(0.9526, abs=1e-3)
     assert event["model"] == {"name": "suspicious", "sha256": hashed}
@@ -84,19 +82,19 @@ def test_a_suspicion_arrives_with_its_score_its_model_and_a_clip(
 
     # the event that the classifier went by carries it, too
     (loitering,) = [
-        one for one in events(api, type="loitering") if one["person_id"] == event["person_id"]
+        one
+        for one in events(api, type="loitering", status="closed", person=event["person_id"])
+        if moment(one["started_at"]) <= moment(event["started_at"]) <= moment(one["ended_at"])
     ]
     assert loitering["attributes"]["shoplifting"]["decision"] == "suspected"
     assert loitering["attributes"]["shoplifting"]["model"]["sha256"] == hashed
     assert loitering["model"]["name"] == "person_yolox_nano"
 
-    path = f"/api/v1/events/{event['event_id']}"
-    wait_for(lambda: (api.get(path).json()["clip"] or {}).get("uri"))
-    clip = api.get(f"{path}/clip")
+    clip = api.get(f"/api/v1/events/{event['event_id']}/clip")
     assert clip.status_code == 200
     assert clip.content[4:8] == b"ftyp"
 
-    wait_for(lambda: api.get("/api/v1/cameras").json()["cameras"][0]["clips_judged"] >= 2)
+    wait_for(lambda: camera(api, "cabin")["clips_judged"] >= 2)
     wait_for(lambda: health(api, "classifier") == "ok")
     wait_for(lambda: metric(api, 'storeguard_camera_clips_judged_total{camera="cabin"}') >= 2)
     wait_for(lambda: metric(api, "storeguard_classifier_answered_total") >= 2)

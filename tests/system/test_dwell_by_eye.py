@@ -11,17 +11,17 @@ import json
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 import ray
 
 from actors.naming import NAMESPACE, actor_name
-from serve.runner import free_port, running_store
+from serve.runner import running_store
 from storeguard.config import StoreConfig
 from storeguard.loading import load_zones
 from storeguard.model_config import DetectorSettings
 from storeguard.pipeline.process import ProcessOptions, ProcessOutputs, VideoProcessor
 from storeguard.pipeline.status import CameraState
+from tests.system.asking import START_S, client, events, port
 from tests.waiting import wait_for
 
 VISITS_S = [
@@ -36,7 +36,10 @@ ZONES = [
     {
         "id": "table",
         "polygon": [[0.30, 0.05], [0.72, 0.05], [0.72, 0.60], [0.30, 0.60]],
-        "rules": [{"type": "loitering", "anchor": "head", "loiter_s": 3, "grace_s": 1}],
+        "rules": [
+            # Silence is counted by the wall clock: a busy machine is silent for longer than 10 s.
+            {"type": "loitering", "anchor": "head", "loiter_s": 3, "grace_s": 1, "max_gap_s": 40}
+        ],
     }
 ]
 
@@ -70,7 +73,7 @@ def test_the_rules_actor_killed_twice_mid_visit(table: Path, tmp_path: Path) -> 
         {
             "store": "eye",
             "data_dir": tmp_path / "data",
-            "api": {"port": free_port("127.0.0.1", 0)},
+            "api": {"port": port()},
             "cameras": [
                 {
                     "id": "table",
@@ -83,17 +86,17 @@ def test_the_rules_actor_killed_twice_mid_visit(table: Path, tmp_path: Path) -> 
             ],
         }
     )
-    with running_store(config, say=lambda _: None) as store:
+    with running_store(config, say=lambda _: None) as store, client(store.url) as api:
+        wait_for(store.cameras)
         for frames in (175, 400):  # both in the middle of a visit
-            wait_for(lambda: store.cameras()[0].frames_processed >= frames)  # noqa: B023
+            wait_for(lambda: store.cameras()[0].frames_processed >= frames, seconds=START_S)  # noqa: B023
             rules = ray.get_actor(actor_name("eye", "rules"), namespace=NAMESPACE)
             ray.kill(rules, no_restart=False)
-        wait_for(lambda: store.cameras()[0].state is CameraState.ENDED)
+        wait_for(lambda: store.cameras()[0].state is CameraState.ENDED, seconds=START_S)
         assert store.cameras()[0].frames_processed == 697  # every second one of 1394
 
         def closed() -> list[dict[str, Any]]:
-            answer = httpx.get(f"{store.url}/api/v1/events", params={"limit": 100}, timeout=30)
-            found: list[dict[str, Any]] = answer.json()["events"]
+            found = events(api)
             over = all(one["status"] == "closed" for one in found)
             return found if over and len(found) >= len(VISITS_S) else []
 

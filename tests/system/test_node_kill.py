@@ -15,10 +15,11 @@ import ray
 from ray._private.node import Node
 from ray.cluster_utils import Cluster
 
-from serve.runner import free_port, running_store
+from serve.runner import running_store
 from storeguard.config import StoreConfig
 from tests.clip_truth import check_clips
-from tests.system.test_recording import events, second_fragment_written, unrest
+from tests.system.asking import START_S, client, events, port, remove_camera
+from tests.system.test_recording import second_fragment_written, unrest
 from tests.waiting import EVERYWHERE, wait_for
 
 QUICKLY = {"health_check_period_ms": 500, "health_check_failure_threshold": 4}
@@ -41,7 +42,7 @@ def config_of(folder: Path, bikes: Path, visit: Path) -> StoreConfig:
         {
             "store": "nodes",
             "data_dir": folder,
-            "api": {"port": free_port("127.0.0.1", 0)},
+            "api": {"port": port()},
             "storage": {"min_free_bytes": 0},
             "placement": {"camera_resource": 1},
             "cameras": [
@@ -106,24 +107,24 @@ def test_kill_9_of_the_camera_node_while_clips_are_written(
     config = config_of(tmp_path, bikes, long_visit)
     with (
         running_store(config, ray_address=cluster.address, say=lambda _: None) as store,
-        httpx.Client(base_url=store.url, timeout=30) as api,
+        client(store.url) as api,
     ):
         # Only now: everything else is on the head, and stays.
-        first = cluster.add_node(num_cpus=1, resources={"camera": 1})
-        wait_for(lambda: whole(api))
+        first = cluster.add_node(wait=False, num_cpus=1, resources={"camera": 1})
+        wait_for(lambda: whole(api), seconds=START_S)
         wait_for(lambda: second_fragment_written(tmp_path, "cabin"))
 
         kill_node(first)
         before = {one["event_id"] for one in events(api)}
         cluster.remove_node(first, allow_graceful=False)
-        cluster.add_node(num_cpus=1, resources={"camera": 1})
-        wait_for(lambda: whole(api) - before)
+        cluster.add_node(wait=False, num_cpus=1, resources={"camera": 1})
+        wait_for(lambda: whole(api) - before, seconds=START_S)
 
         for camera_id in ("cabin", "street"):
-            assert api.delete(f"/api/v1/cameras/{camera_id}").status_code == 204
+            remove_camera(api, camera_id)
 
         def left() -> list[Any]:
             return unrest(api, tmp_path, "cabin", "street")
 
-        wait_for(lambda: not left(), found=left)
+        wait_for(lambda: not left(), seconds=START_S, found=left)
         check_clips(events(api), tmp_path / "objects")
