@@ -10,6 +10,7 @@ from typing import Any, Final, NamedTuple
 
 import ray
 from ray.actor import ActorHandle
+from ray.exceptions import ActorDiedError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from actors.camera import CameraActor
@@ -186,6 +187,9 @@ class Fleet:
             _log.warning("%s does not answer: %s", name, error)
             if self._groups.get(name) is group:
                 self._mark_silent(name)
+                if isinstance(error, ActorDiedError) and not self._stopping:  # for good, as when its lease ran out
+                    self._groups.pop(name)
+                    self.reconcile()
             return
         if self._groups.get(name) is not group:  # taken away meanwhile
             return
@@ -235,6 +239,8 @@ class Fleet:
             stats: UploaderStats = await asyncio.wait_for(recorder.actor.stats.remote(), ANSWER_S)
         except Exception as error:  # noqa: BLE001 - dead, restarting, unreachable: same answer
             _log.warning("the recorder of %s does not answer: %s", name, error)
+            if isinstance(error, ActorDiedError) and self._recorders.get(name) is recorder:
+                self._recorders.pop(name)  # for good; its group is given another
             return
         if self._recorders.get(name) is not recorder:  # replaced meanwhile
             return

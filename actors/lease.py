@@ -6,12 +6,17 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable
+from typing import Final
 
+_STEP_S: Final = 1.0
 _log = logging.getLogger(__name__)
 
 
 class Lease:
     """Runs out when nobody has renewed it for `lasts_s` seconds of monotonic time.
+
+    Time in which this process stood still, as with the whole machine, does not count: whoever
+    renews it stood still too, perhaps.
 
     Args:
         holder: whose lease, for the log.
@@ -33,7 +38,12 @@ class Lease:
 
     async def watch(self) -> None:
         """Wait until the lease runs out, then call `expired`; cancel to stop watching."""
-        while (left := self._renewed_at + self._lasts_s - time.monotonic()) > 0:  # noqa: ASYNC110 - a clock, not a flag
-            await asyncio.sleep(left)
+        while (left := self._renewed_at + self._lasts_s - time.monotonic()) > 0:
+            step_s = min(left, _STEP_S)
+            began = time.monotonic()
+            await asyncio.sleep(step_s)
+            overslept_s = time.monotonic() - began - step_s
+            if overslept_s > _STEP_S:
+                self._renewed_at += overslept_s
         _log.warning("%s: nobody has asked for %.0f s, ending", self._holder, self._lasts_s)
         await self._expired()

@@ -121,6 +121,7 @@ class Supervisor:
             )
             await self._apply()
             self._started = True
+            self._lease.renew()  # a detector may take its time to load, and nobody renews meanwhile
             self._watches = [
                 asyncio.create_task(self._watch()),
                 asyncio.create_task(self._lease.watch()),

@@ -138,6 +138,14 @@ def test_a_leaving_group_keeps_its_recorder_and_its_name_until_it_is_done(
         await until(180, lambda: process() not in (None, first))
         await until(180, lambda: len(told()) == 1)
 
+        # Ended for good, as when nobody has renewed their leases: others take their place.
+        second, recorder = process(), fleet._recorders[roster.group_of("street") or ""].actor
+        ray.kill(recorder, no_restart=True)
+        ray.kill(fleet.group_of("street"), no_restart=True)
+        await until(180, lambda: process() not in (None, first, second) and fleet.spools())
+        (other,) = fleet._recorders.values()
+        assert other.actor != recorder
+
         roster.remove("street")
         fleet.reconcile()
         await until(180, lambda: not fleet.spools())  # its recorder has nothing left to do
