@@ -34,7 +34,9 @@ from storeguard.video.reader import CameraReader
 _log = logging.getLogger(__name__)
 
 _LAST_VERDICTS_S = 1.0
+_AGAIN_S, _AGAIN_MOST_S = 0.2, 5.0
 
+_Taken = tuple[CameraPipeline, Frame]
 DetectCall = Callable[[FrameBatch], Awaitable[Sequence[Found]]]
 
 
@@ -302,7 +304,7 @@ class CameraGroup:
             return pipeline.on_their_way < 1
         return pipeline.on_their_way < self._max_calls * FAST_FRAMES
 
-    def _take_newest(self) -> list[tuple[CameraPipeline, Frame]]:
+    def _take_newest(self) -> list[_Taken]:
         taken = []
         for member in self._members.values():
             pipeline = member.pipeline
@@ -315,37 +317,88 @@ class CameraGroup:
 
     async def _process(
         self,
-        taken: list[tuple[CameraPipeline, Frame]],
+        taken: list[_Taken],
         *,
         before: asyncio.Event | None,
         done: asyncio.Event,
     ) -> None:
+        left = taken
+        pause_s = _AGAIN_S
+        try:
+            while left:
+                left = await self._try(left, before)
+                if left:  # a detector in trouble is not hammered
+                    await asyncio.sleep(pause_s)
+                    pause_s = min(2 * pause_s, _AGAIN_MOST_S)
+        finally:
+            done.set()
+            self._free(left)
+            self._slots.release()
+
+    async def _try(self, taken: list[_Taken], before: asyncio.Event | None) -> list[_Taken]:
+        """Have frames detected and follow who is in them.
+
+        Returns:
+            Frames that have to be tried again: of files at full pace, which lose nothing.
+        """
         try:
             fits = [self._info.fit(frame.wh) for _, frame in taken]
             images = await self._loop.run_in_executor(self._pool, self._render, taken, fits)
             batch = FrameBatch(tuple(pipeline.camera.id for pipeline, _ in taken), images)
             found = await asyncio.wait_for(self._detect(batch), self._call_timeout_s)
-            if before is not None:
-                await before.wait()
-            for (pipeline, frame), where, one in zip(taken, fits, found, strict=True):
+        except TimeoutError:
+            return self._give_up(taken, "detector_timeout")
+        except Exception as error:  # noqa: BLE001 - a replica's death has many names
+            _log.warning("a detector call failed for %s: %s", _names(taken), error)
+            await asyncio.sleep(_AGAIN_S)
+            return self._give_up(taken, "detector_error")
+        if before is not None:
+            await before.wait()
+        return self._take_in(taken, fits, found)
+
+    def _take_in(
+        self, taken: list[_Taken], fits: list[Fit], found: Sequence[Found]
+    ) -> list[_Taken]:
+        """Follow who was found; returns the frames that were refused and have to be tried again."""
+        again: list[_Taken] = []
+        for (pipeline, frame), where, one in zip(taken, fits, found, strict=True):
+            behind = any(earlier is pipeline for earlier, _ in again)
+            if behind or (one.detections is None and self._waits(pipeline)):
+                again.append((pipeline, frame))  # and what comes after it, in order
+                continue
+            try:
                 observation = pipeline.accept(frame, where, one)
                 if observation is not None:
                     self._show(frame, observation)
                     self._outbox.put(observation)
                     self._second_stage.ask(pipeline)
-        except TimeoutError:
-            self._lose(taken, "detector_timeout")
-        except Exception as error:  # noqa: BLE001 - a replica's death has many names
-            _log.warning("a detector call failed for %s: %s", _names(taken), error)
-            self._lose(taken, "detector_error")
-            await asyncio.sleep(0.2)  # a dead detector is not hammered
-        finally:
-            done.set()
-            for pipeline, _ in taken:
-                pipeline.on_their_way -= 1
-            self._slots.release()
-            if any(pipeline.waiting for pipeline, _ in taken):
-                self._wake.set()
+            except Exception:  # noqa: BLE001 - one frame's fault is not the others'
+                _log.exception("camera %r: a frame could not be followed", pipeline.camera.id)
+                pipeline.lose(frame, "detector_error")
+            finally:
+                self._free([(pipeline, frame)])
+        return again
+
+    def _waits(self, pipeline: CameraPipeline) -> bool:
+        """Whether a camera's frames wait for a detector in trouble instead of being lost."""
+        member = self._members.get(pipeline.camera.id)
+        here = member is not None and member.pipeline is pipeline
+        return here and pipeline.camera.pace is Pace.FAST
+
+    def _give_up(self, taken: list[_Taken], cause: str) -> list[_Taken]:
+        """Count frames as lost; returns those that may not be."""
+        lost = [one for one in taken if not self._waits(one[0])]
+        for pipeline, frame in lost:
+            pipeline.lose(frame, cause)
+        self._free(lost)
+        return [one for one in taken if self._waits(one[0])]
+
+    def _free(self, taken: list[_Taken]) -> None:
+        """These frames are through: their cameras may send others."""
+        for pipeline, _ in taken:
+            pipeline.on_their_way -= 1
+        if any(pipeline.waiting for pipeline, _ in taken):
+            self._wake.set()
 
     def _show(self, frame: Frame, observation: Observation) -> None:
         member = self._members.get(frame.camera_id)
@@ -353,7 +406,7 @@ class CameraGroup:
             member.recorder.seen(frame, observation)
 
     def _render(
-        self, taken: list[tuple[CameraPipeline, Frame]], fits: list[Fit]
+        self, taken: list[_Taken], fits: list[Fit]
     ) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
         width, height = self._info.input_wh
         images = np.empty((len(taken), height, width, 3), dtype=np.uint8)
@@ -361,10 +414,6 @@ class CameraGroup:
             place(frame, where, canvas)
         return images
 
-    def _lose(self, taken: list[tuple[CameraPipeline, Frame]], cause: str) -> None:
-        for pipeline, frame in taken:
-            pipeline.lose(frame, cause)
 
-
-def _names(taken: list[tuple[CameraPipeline, Frame]]) -> str:
+def _names(taken: list[_Taken]) -> str:
     return ", ".join(dict.fromkeys(pipeline.camera.id for pipeline, _ in taken))

@@ -26,7 +26,7 @@ from storeguard.classification.clip import (
     nearest_frames,
     person_clip,
 )
-from storeguard.config import CameraConfig
+from storeguard.config import CameraConfig, Pace
 from storeguard.events.event import ModelRef
 from storeguard.pipeline.slot import Sampler
 from storeguard.pipeline.verdict import Verdict
@@ -37,6 +37,7 @@ _KEPT_S: Final = CLIP_S + 2.0  # the detector's answer about a frame comes later
 _UNSEEN_S: Final = 1.25  # between two sightings inside a clip: one look a second will do
 _MAX_SIDE_PX: Final = 960
 _MAX_PICTURES: Final = round(_KEPT_S * CLIP_FPS) + 8
+_MAX_PICTURES_AHEAD: Final = 160  # files at full pace are decoded seconds ahead of the detector
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +86,8 @@ class PersonClips:
     def __init__(self, camera: CameraConfig) -> None:
         self._lock = threading.Lock()  # guards pictures and sampler
         self._sampler = Sampler(CLIP_FPS)
-        self._pictures: deque[Frame] = deque(maxlen=_MAX_PICTURES)
+        fast = camera.pace is Pace.FAST
+        self._pictures: deque[Frame] = deque(maxlen=_MAX_PICTURES_AHEAD if fast else _MAX_PICTURES)
         self._scaler = VideoReformatter()
         self._trails: dict[str, deque[tuple[float, NDArray[np.float32]]]] = {}
         self._gated: dict[str, float] = {}  # person to cls_every_s
@@ -108,8 +110,6 @@ class PersonClips:
         if not self._camera.classifies:
             return
         with self._lock:
-            if frame.scene_cut:
-                self._pictures.clear()
             if self._sampler.wants(frame.time_s, scene_cut=frame.scene_cut):
                 self._pictures.append(self._shrunk(frame))
 
@@ -121,6 +121,8 @@ class PersonClips:
             self._trails.clear()
             self._asked_s.clear()
         self._now_s = frame.time_s
+        # Not by what is decoded, which may be far ahead.
+        self._forget_pictures(frame.time_s if frame.scene_cut else frame.time_s - _KEPT_S)
         for person_id, box in zip(observation.person_id, observation.xyxy, strict=True):
             self._trails.setdefault(person_id, deque(maxlen=512)).append((frame.time_s, box))
         oldest_s = frame.time_s - _KEPT_S
@@ -183,6 +185,11 @@ class PersonClips:
         )
         frames = tuple(pictures[i] for i in chosen)
         return ClipRequest(person_id, frames[-1].captured_at, frames, boxes)
+
+    def _forget_pictures(self, before_s: float) -> None:
+        with self._lock:
+            while self._pictures and self._pictures[0].time_s < before_s:
+                self._pictures.popleft()
 
     def _shrunk(self, frame: Frame) -> Frame:
         width, height = frame.wh

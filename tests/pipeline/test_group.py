@@ -76,6 +76,25 @@ class Detector:
         self.answers.clear()
 
 
+class Troubled(Detector):
+    """One of three of its first calls goes wrong, in one of three ways."""
+
+    def __init__(self, trouble: str) -> None:
+        super().__init__()
+        self.trouble = trouble
+
+    async def detect(self, batch: FrameBatch) -> Sequence[Found]:
+        found = await super().detect(batch)
+        call = len(self.batches)
+        if call > 12 or call % 3:
+            return found
+        if self.trouble == "hangs":
+            await asyncio.sleep(NEVER_S)
+        if self.trouble == "fails":
+            raise ConnectionError("the replica died")
+        return [Found(None, 0.0, None, 0) if i % 3 == 1 else one for i, one in enumerate(found)]
+
+
 class Rules:
     """Keeps what it is told."""
 
@@ -267,6 +286,49 @@ def test_files_at_full_pace_lose_nothing(bikes: Path) -> None:
     assert status.dropped == {}
     assert len(rules.observations) == 250
     assert rules.observations[0].captured_at == datetime(1970, 1, 1, tzinfo=UTC)
+
+
+@pytest.mark.parametrize("trouble", ["fails", "hangs", "refuses"])
+def test_files_at_full_pace_wait_for_a_detector_in_trouble(bikes: Path, trouble: str) -> None:
+    async def scenario() -> None:
+        detector, rules = Troubled(trouble), Rules()
+        film = CameraConfig(id="film", source=str(bikes), pace="fast", detect_fps=240)
+        live = street(bikes, detect_fps=5)
+
+        def of_film() -> list[Observation]:
+            return [one for one in rules.observations if one.camera_id == "film"]
+
+        timeout_s = 0.5 if trouble == "hangs" else NEVER_S
+        async with running([film, live], detector, rules, call_timeout_s=timeout_s) as group:
+            await until(lambda: by_id(group)["film"].state is CameraState.ENDED)
+            statuses = by_id(group)
+            await until(lambda: len(of_film()) >= statuses["film"].frames_processed)
+        assert statuses["film"].dropped == {}
+        assert statuses["film"].frames_processed == len(of_film()) == 250
+        steps = {b.captured_at - a.captured_at for a, b in pairwise(of_film())}
+        assert steps == {timedelta(milliseconds=40)}
+        assert statuses["street"].state is CameraState.PLAYING
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("trouble", ["fails", "hangs"])
+def test_a_file_that_waits_for_the_detector_can_be_removed(bikes: Path, trouble: str) -> None:
+    async def scenario() -> None:
+        detector, rules = Detector(), Rules()
+        detector.fails = 10**9 if trouble == "fails" else 0
+        if trouble == "hangs":
+            detector.answers.clear()
+        film = CameraConfig(id="film", source=str(bikes), pace="fast", detect_fps=240)
+        async with running([film], detector, rules, call_timeout_s=0.3) as group:
+            await until(lambda: len(detector.batches) >= 3)
+            await group.set_cameras([street(bikes)])
+            detector.fails = 0
+            detector.answers.set()
+            await until(lambda: rules.observations)
+            assert {one.camera_id for one in rules.observations} == {"street"}
+
+    asyncio.run(scenario())
 
 
 def test_a_new_round_of_a_file_begins_with_new_people(bikes: Path) -> None:

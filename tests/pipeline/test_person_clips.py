@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -61,9 +62,12 @@ class Stage:
     """A camera's frames and people, one after the other, at 25 fps of stream time."""
 
     def __init__(
-        self, rule: Mapping[str, Any] | None = None, wh: tuple[int, int] = (64, 48)
+        self,
+        rule: Mapping[str, Any] | None = None,
+        wh: tuple[int, int] = (64, 48),
+        **more: Any,
     ) -> None:
-        self.clips = PersonClips(camera({} if rule is None else rule))
+        self.clips = PersonClips(camera({} if rule is None else rule, **more))
         self.wh = wh
         self.now_s = 0.0
         self._index = 0
@@ -195,6 +199,28 @@ def test_everybody_has_a_rhythm_of_their_own() -> None:
     due = stage.play(5, "a", "b")
     assert [when for when, who in due if who == "a"] == pytest.approx([2.0, 3.0, 4.0, 5.0])
     assert [when for when, who in due if who == "b"] == pytest.approx([3.0, 4.0, 5.0])
+
+
+@pytest.mark.parametrize("ahead_s", [0.5, 6.0, 12.0])
+def test_a_file_that_is_decoded_far_ahead_of_the_detector_is_judged_as_often(
+    ahead_s: float,
+) -> None:
+    stage = Stage({"cls_every_s": 1.0}, pace="fast")
+    stage.judged(opened("a"))
+    decoded: deque[Frame] = deque()
+    at = []
+    for number in range(round((20 + ahead_s) * 25)):
+        frame = stage.frame(scene_cut=number == 250)
+        stage.clips.offer(frame)
+        decoded.append(frame)
+        if number < ahead_s * 25:
+            continue
+        late = decoded.popleft()
+        if late.index % 5 == 0:
+            stage.seen(late, ["a"])
+            at += [late.time_s for _ in stage.clips.due()]
+    # a whole clip has to be there first, at the beginning and after the cut at 10 s
+    assert at == pytest.approx([*range(2, 10), *range(12, 20)])
 
 
 # ---------------------------------------------------------------------- no clip
