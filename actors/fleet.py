@@ -187,7 +187,9 @@ class Fleet:
             _log.warning("%s does not answer: %s", name, error)
             if self._groups.get(name) is group:
                 self._mark_silent(name)
-                if isinstance(error, ActorDiedError) and not self._stopping:  # for good, as when its lease ran out
+                if (
+                    isinstance(error, ActorDiedError) and not self._stopping
+                ):  # for good, as when its lease ran out
                     self._groups.pop(name)
                     self.reconcile()
             return

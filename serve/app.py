@@ -11,7 +11,7 @@ from typing import Any
 import ray
 from fastapi import FastAPI
 from ray import serve
-from ray.exceptions import RayError
+from ray.exceptions import ActorDiedError, RayError
 from ray.serve.handle import DeploymentHandle
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
@@ -50,6 +50,7 @@ class _Api:
         self._config = config
         self._models = Models(detector, classifier, attributes or {})
         self._supervisor = supervisor_of(config, self._models, clock=clock)
+        self._supervisor_gone = 0  # asked in vain so many times
 
     async def __serve_build_asgi_app__(self) -> FastAPI:
         await self._supervisor.start.remote()
@@ -87,13 +88,21 @@ class _Api:
 
         return lifespan
 
+    async def check_health(self) -> None:
+        """Fail once the supervisor has ended for good: a new replica starts another."""
+        if self._supervisor_gone > 1:
+            raise RuntimeError("the supervisor has ended for good")
+
     async def _renew(self) -> None:
         while True:
             try:
                 await self._supervisor.start.remote()  # it may have been restarted, with nothing up
                 await self._supervisor.renew.remote()
+                self._supervisor_gone = 0
             except RayError as error:
                 _log.warning("the supervisor does not answer: %s", error)
+                if isinstance(error, ActorDiedError):
+                    self._supervisor_gone += 1
             await asyncio.sleep(_RENEW_S)
 
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import httpx
 import ray
 from ray import serve
 from ray.actor import ActorHandle
@@ -24,6 +25,7 @@ from storeguard.config import StoreConfig
 from storeguard.pipeline.status import CameraStatus
 
 _ANSWER_S = 30.0
+_REACHABLE_S = 60.0
 _STOP_S = 120.0  # with clips that cameras are still finishing
 
 
@@ -85,13 +87,27 @@ def running_store(
             overrides: list[str] = ray.get(supervisor.overrides.remote(), timeout=_ANSWER_S)
             for override in overrides:
                 say(override)
-        say(f"up after {time.monotonic() - started:.0f} s")
         host = f"[{config.api.host}]" if ":" in config.api.host else config.api.host
-        yield RunningStore(f"http://{host}:{config.api.port}", supervisor)
+        url = f"http://{host}:{config.api.port}"
+        up = "up" if _answers(url) else "started, but its HTTP does not answer yet,"
+        say(f"{up} after {time.monotonic() - started:.0f} s")
+        yield RunningStore(url, supervisor)
     finally:
         say("stopping")
         stop_store(config.store)
         ray.shutdown()
+
+
+def _answers(url: str) -> bool:
+    """Wait until the API is reached behind Serve's proxy, which comes up in its own time."""
+    until = time.monotonic() + _REACHABLE_S
+    while time.monotonic() < until:
+        with contextlib.suppress(httpx.HTTPError):
+            answer = httpx.get(f"{url}/healthz", timeout=_ANSWER_S, trust_env=False)
+            if "json" in answer.headers.get("content-type", ""):  # the proxy's own errors are text
+                return True
+        time.sleep(0.1)
+    return False
 
 
 def stop_store(store_id: str) -> None:
@@ -108,8 +124,11 @@ def init_ray(address: str | None) -> None:
     root = str(Path(__file__).resolve().parent.parent)
     # Workers import the same code, whether it is installed or run from a checkout.
     paths = [root, *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
+    # Ray's workers are the cameras and models here: nothing on the machine that is more urgent.
+    system = {"worker_niceness": 0} if address is None else None
     ray.init(
         address=address or "local",
+        _system_config=system,
         namespace=NAMESPACE,
         include_dashboard=False,
         log_to_driver=False,

@@ -179,8 +179,10 @@ class CameraRecorder:
                     # Not more than there will ever be; and at least what is known to be part of it.
                     end = max(wanted.start, min(now or wanted.end, wanted.target(wanted.end)))
                     self._recordings.conclude(wanted, end, closed=now or wanted.end)
-        self._recordings.close()
-        self._held.close()
+        if self._recordings.close():
+            self._held.close()
+        else:  # or others would take for left behind what is still being written
+            _log.error("camera %r: a clip is not finished yet, its disk is slow", self._camera.id)
 
     # ------------------------------------------------------------------ commands
 
