@@ -43,9 +43,11 @@ test: $(VENV)/.test $(VENV)/.train
 ifdef PYTEST
 	$(BIN)/python -m pytest $(PYTEST)
 else
-	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --ignore tests/system
-	@# By themselves: Ray's workers run at a low priority and would starve beside the others.
-	$(BIN)/python -m pytest -n 2 --dist loadfile tests/system
+	@# Those with Ray by themselves: each starts a dozen processes. Both parts run, whatever fails.
+	@failed=0; \
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --ignore tests/system || failed=1; \
+	$(BIN)/python -m pytest -n 2 --dist loadfile tests/system || failed=1; \
+	exit $$failed
 endif
 
 check: $(VENV)/.test $(VENV)/.train

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -19,6 +20,7 @@ from storeguard.video.recording import ClipFile, Recording
 
 _log = logging.getLogger(__name__)
 
+_LOOK_S = 0.2
 _GRACE_S = 3.0  # a camera silent for this long past a recording's end has no more for it
 
 
@@ -202,11 +204,20 @@ class Recorder:
             for recording_id in ids:
                 behind |= self._advance(recording_id)
             if ids and not behind:
-                self._ring.wait(self._ring.next_number(), timeout_s=0.2)
+                self._wait_for_packets()
         for recording_id in self.active():
             while self._advance(recording_id):
                 pass
             self._end(recording_id, reason="the recorder was closed")
+
+    def _wait_for_packets(self) -> None:
+        began_s = time.monotonic()
+        self._ring.wait(self._ring.next_number(), timeout_s=_LOOK_S)
+        overslept_s = time.monotonic() - began_s - _LOOK_S
+        if overslept_s > _LOOK_S:
+            # This process stood still, so its reader did: that is no silence of the camera's.
+            number, heard_s = self._heard
+            self._heard = (number, heard_s + overslept_s)
 
     def _advance(self, recording_id: str) -> bool:
         """Write what is new for one recording; True if there may be more."""

@@ -465,6 +465,45 @@ def test_a_camera_that_dies_ends_its_recording(
     assert recording.close(timeout_s=PATIENCE_S)
 
 
+def test_a_process_that_stood_still_is_no_silent_camera(
+    packets: list[EncodedPacket],
+    clips: Clips,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+):
+    clock, ring, stalls = FakeClock(START), fill(packets[:50]), iter([20.0, 0.0, 15.0])
+    wait = ring.wait
+
+    def held_up(number: int, *, timeout_s: float) -> bool:
+        clock.advance(timeout_s + next(stalls, 0.0))
+        next(rest, None)  # the reader stood still too, and goes on a little later
+        return wait(number, timeout_s=0.001)
+
+    def read_on() -> Iterator[None]:
+        yield
+        for packet in packets[50:]:
+            ring.append(packet)
+            yield
+
+    rest = read_on()
+    monkeypatch.setattr(ring, "wait", held_up)
+    monkeypatch.setattr("storeguard.video.recorder.time", clock)
+    recording = Recorder(
+        ring,
+        camera_id="till",
+        settings=RecordingSettings(),
+        folder=tmp_path,
+        on_clip=clips.on_clip,
+        clock=clock,
+    )
+    recording.start(at(3), at(8))
+    assert clips.came.wait(PATIENCE_S)
+    assert recording.close(timeout_s=PATIENCE_S)
+    (clip,) = clips.files
+    assert clip.complete
+    assert clip.end >= at(8)
+
+
 def test_a_recorder_too_slow_for_its_ring_says_so(packets: list[EncodedPacket], tmp_path: Path):
     recording = Recording(
         camera_id="till",
