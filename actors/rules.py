@@ -101,6 +101,11 @@ class RulesActor:
             self._tracks.take(observations)
         return verdicts
 
+    def still_playing(self, camera_ids: Sequence[str]) -> None:
+        """These files at full pace have not ended, however long nothing comes of them."""
+        with self._lock:
+            self._judge.still_playing(camera_ids)
+
     # ------------------------------------------------------------------ beside the rules
 
     def journal(self, event: Event) -> None:

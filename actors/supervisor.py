@@ -19,7 +19,7 @@ from actors.rules import RulesActor
 from storeguard.analytics.track_log import tracks_folder
 from storeguard.analytics.visitors import VisitorBucket, VisitorQuery, count_visitors
 from storeguard.clock import Clock
-from storeguard.config import CameraConfig, StoreConfig
+from storeguard.config import CameraConfig, Pace, StoreConfig
 from storeguard.errors import ConfigError, RecordingError
 from storeguard.events.commands import CommandConsumer, CommandStats, RecordCommand
 from storeguard.events.embedded import EmbeddedValkey
@@ -29,7 +29,7 @@ from storeguard.events.shipper import ShipperStats
 from storeguard.events.store import EventStore
 from storeguard.pipeline.asked import RecordingAnswer
 from storeguard.pipeline.roster import Roster
-from storeguard.pipeline.status import CameraStatus
+from storeguard.pipeline.status import CameraState, CameraStatus
 from storeguard.storage.objects import object_store
 from storeguard.storage.retention import Retention, RetentionStats
 from storeguard.storage.uploader import UploaderStats
@@ -310,6 +310,13 @@ class Supervisor:
         while True:
             # Nothing may end this: unwatched, all cameras would end with their leases.
             faults = [] if self._fleet is None else await self._fleet.check()
+            files = [
+                camera.id
+                for camera in self._roster.cameras
+                if camera.pace is Pace.FAST and self._status_of(camera).state is CameraState.PLAYING
+            ]
+            if files and self._rules is not None:
+                self._rules.still_playing.remote(files)
             if self._valkey is not None:
                 try:
                     await asyncio.to_thread(self._valkey.ensure_running)

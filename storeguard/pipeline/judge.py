@@ -110,6 +110,15 @@ class Judge:
             for camera_id, bench in heard.items()
         ]
 
+    def still_playing(self, camera_ids: Iterable[str]) -> None:
+        """Take no silence of these cameras for the end of anything: files at full pace, whose next
+        picture waits for the detector as long as it takes.
+        """
+        now_s = self._clock.monotonic()
+        for camera_id in camera_ids:
+            if camera_id in self._benches:
+                self._benches[camera_id].heard_at_s = now_s
+
     def tick(self) -> list[Event]:
         """Close what cameras that have gone silent left open; call about once a second."""
         events: list[Event] = []

@@ -137,6 +137,22 @@ def test_silence_closes_what_is_open(journal: Journal) -> None:
     assert judge.tick() == []
 
 
+def test_a_file_that_waits_for_the_detector_is_not_silent(journal: Journal) -> None:
+    clock = FakeClock(START)
+    judge = judge_of(journal, clock)
+    judge.observe([seen(seq) for seq in range(4)])
+    for _ in range(60):
+        clock.advance(2)
+        judge.still_playing(["door", "another"])
+        assert judge.tick() == []
+    judge.observe([seen(4)])
+    (event,) = stored(journal)
+    assert (event.status, event.dwell_s) == (EventStatus.OPEN, 4)
+    clock.advance(60)  # it has ended
+    (closed,) = judge.tick()
+    assert closed.dwell_s == 4
+
+
 def test_a_wall_clock_set_by_hand_closes_nothing(journal: Journal) -> None:
     clock = FakeClock(START)
     judge = judge_of(journal, clock)
