@@ -108,7 +108,18 @@ class Fleet:
             *(self._check_recorder(name, one) for name, one in self._recorders.items()),
         ]
         outcomes = await asyncio.gather(*checks, return_exceptions=True)
-        return [outcome for outcome in outcomes if outcome is not None]
+        faults = [outcome for outcome in outcomes if outcome is not None]
+        if not self._stopping and self._lacking():
+            try:
+                self.reconcile()
+            except Exception as error:  # noqa: BLE001 - whatever it is, it is tried again
+                faults.append(error)
+        return faults
+
+    def _lacking(self) -> bool:
+        """Whether a group that is wanted is neither there nor still leaving."""
+        wanted = self._roster.groups(self._config.placement.cameras_per_actor)
+        return any(name not in self._groups and name not in self._leaving for name in wanted)
 
     async def stop(self) -> None:
         """End all cameras, then the recorders, which store what these have left."""
@@ -187,11 +198,8 @@ class Fleet:
             _log.warning("%s does not answer: %s", name, error)
             if self._groups.get(name) is group:
                 self._mark_silent(name)
-                if (
-                    isinstance(error, ActorDiedError) and not self._stopping
-                ):  # for good, as when its lease ran out
+                if isinstance(error, ActorDiedError):  # for good, as when its lease ran out
                     self._groups.pop(name)
-                    self.reconcile()
             return
         if self._groups.get(name) is not group:  # taken away meanwhile
             return
@@ -242,7 +250,7 @@ class Fleet:
         except Exception as error:  # noqa: BLE001 - dead, restarting, unreachable: same answer
             _log.warning("the recorder of %s does not answer: %s", name, error)
             if isinstance(error, ActorDiedError) and self._recorders.get(name) is recorder:
-                self._recorders.pop(name)  # for good; its group is given another
+                self._recorders.pop(name)  # for good; a group that is not leaving gets another
             return
         if self._recorders.get(name) is not recorder:  # replaced meanwhile
             return

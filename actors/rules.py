@@ -103,8 +103,12 @@ class RulesActor:
 
     def still_playing(self, camera_ids: Sequence[str]) -> None:
         """These files at full pace have not ended, however long nothing comes of them."""
-        with self._lock:
-            self._judge.still_playing(camera_ids)
+        # Busy rules have heard of something, and those that hang are not to be waited for here.
+        if self._lock.acquire(blocking=False):
+            try:
+                self._judge.still_playing(camera_ids)
+            finally:
+                self._lock.release()
 
     # ------------------------------------------------------------------ beside the rules
 

@@ -124,6 +124,7 @@ class Supervisor:
             self._lease.renew()  # a detector may take its time to load, and nobody renews meanwhile
             self._watches = [
                 asyncio.create_task(self._watch()),
+                asyncio.create_task(self._vouch()),
                 asyncio.create_task(self._lease.watch()),
                 asyncio.create_task(self._tidy()),
             ]
@@ -134,7 +135,8 @@ class Supervisor:
         hands on to the next; nothing acknowledged is lost.
         """
         for task in self._watches:
-            task.cancel()
+            if task is not asyncio.current_task():  # which ends this, its lease having run out
+                task.cancel()
         if self._commands is not None:
             await asyncio.to_thread(self._commands.stop)
             self._commands = None
@@ -310,13 +312,6 @@ class Supervisor:
         while True:
             # Nothing may end this: unwatched, all cameras would end with their leases.
             faults = [] if self._fleet is None else await self._fleet.check()
-            files = [
-                camera.id
-                for camera in self._roster.cameras
-                if camera.pace is Pace.FAST and self._status_of(camera).state is CameraState.PLAYING
-            ]
-            if files and self._rules is not None:
-                self._rules.still_playing.remote(files)
             if self._valkey is not None:
                 try:
                     await asyncio.to_thread(self._valkey.ensure_running)
@@ -324,6 +319,18 @@ class Supervisor:
                     faults.append(error)
             for fault in faults:
                 _log.error("while watching: %r", fault, exc_info=fault)
+            await asyncio.sleep(_CHECK_S)
+
+    async def _vouch(self) -> None:
+        """Tell the rules which files at full pace have not ended, however slow the detector is."""
+        while True:
+            files = [
+                camera.id
+                for camera in self._roster.cameras
+                if camera.pace is Pace.FAST and self._status_of(camera).state is CameraState.PLAYING
+            ]
+            if files and self._rules is not None:
+                await settled([self._rules.still_playing.remote(files)])
             await asyncio.sleep(_CHECK_S)
 
     def _listen(self) -> None:

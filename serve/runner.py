@@ -89,7 +89,9 @@ def running_store(
                 say(override)
         host = f"[{config.api.host}]" if ":" in config.api.host else config.api.host
         url = f"http://{host}:{config.api.port}"
-        up = "up" if _answers(url) else "started, but its HTTP does not answer yet,"
+        # On a cluster, HTTP is the head's, and perhaps of no reach from here.
+        reached = ray_address is not None or _answers(url)
+        up = "up" if reached else "started, but its HTTP does not answer yet,"
         say(f"{up} after {time.monotonic() - started:.0f} s")
         yield RunningStore(url, supervisor)
     finally:

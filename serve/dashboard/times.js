@@ -85,9 +85,9 @@ export function hour(moment_ms) {
 /** The midnight that begins the day some days before the one that a moment is in. */
 export function midnight(moment_ms, daysBefore = 0) {
   const day = new Date(moment_ms);
-  day.setHours(0, 0, 0, 0);
+  day.setHours(12, 0, 0, 0); // which every day has; where clocks change at midnight, not that
   day.setDate(day.getDate() - daysBefore);
-  return day.getTime();
+  return day.setHours(0, 0, 0, 0);
 }
 
 function daysBetween(moment_ms, now_ms) {

@@ -18,6 +18,7 @@ from storeguard.detection.letterbox import Fit
 from storeguard.detection.service import Found
 from storeguard.events.event import rfc3339
 from storeguard.model_config import AttributeSettings, TrackerSettings
+from storeguard.pipeline.again import Again
 from storeguard.pipeline.latency import LatencyRecorder
 from storeguard.pipeline.overlay import PersonMark, Rgb, Scene, draw
 from storeguard.pipeline.person_attributes import PersonAttributes
@@ -34,6 +35,8 @@ from storeguard.video.reader import ReaderStats
 
 _RATE_WINDOW_S = 5.0
 _MIN_OVERLAY_PX = 288
+MAX_CALLS = 3
+"""Detector calls that a group of cameras has under way at most."""
 FAST_FRAMES = 8
 """Frames of files at full pace in one detector call; a file's that wait at most."""
 
@@ -65,6 +68,8 @@ class CameraPipeline:
         self.camera = camera
         self.on_their_way = 0
         """Frames of this camera that are on their way through the detector."""
+        self.again = Again(MAX_CALLS * FAST_FRAMES)
+        """Those that have to go there once more; only of files at full pace."""
         self.clips = PersonClips(camera)
         """What the clip classifier is given."""
         self.attributes = PersonAttributes(camera.id, attributes, forget_s=tracker.max_lost_s)
@@ -123,16 +128,17 @@ class CameraPipeline:
         self._slot.close()
 
     def take(self) -> Frame | None:
-        """The newest frame not yet taken, or None."""
-        return self._slot.take()
+        """The newest frame not yet taken, or None; of files, the first that has to go again."""
+        return self.again.take() or self._slot.take()
 
     @property
     def waiting(self) -> int:
         """How many frames wait to be taken."""
-        return self._slot.waiting
+        return self._slot.waiting + len(self.again)
 
     def lose(self, frame: Frame, cause: str) -> None:
         """Count a taken frame that never comes to an observation."""
+        self.again.settle(frame)
         self._lost[cause] += 1
         self._missed_cut |= frame.scene_cut
 
@@ -178,6 +184,7 @@ class CameraPipeline:
         self._scores = []
         self.clips.seen(frame, observation)
         self.attributes.seen(frame, observation)
+        self.again.settle(frame)
         self._seq += 1
         self._processed += 1
         self._processed_at.append(self._clock.monotonic())

@@ -20,7 +20,7 @@ from storeguard.errors import NotFoundError, RecordingError
 from storeguard.events.commands import RecordCommand
 from storeguard.model_config import AttributeSettings, TrackerSettings
 from storeguard.pipeline.asked import RecordingAnswer
-from storeguard.pipeline.camera import FAST_FRAMES, CameraPipeline, new_epoch
+from storeguard.pipeline.camera import FAST_FRAMES, MAX_CALLS, CameraPipeline, new_epoch
 from storeguard.pipeline.outbox import ObserveCall, Outbox
 from storeguard.pipeline.overlay import encode_jpeg
 from storeguard.pipeline.recording import CameraRecorder, RecordingPlace
@@ -34,7 +34,7 @@ from storeguard.video.reader import CameraReader
 _log = logging.getLogger(__name__)
 
 _LAST_VERDICTS_S = 1.0
-_AGAIN_S, _AGAIN_MOST_S = 0.2, 5.0
+_AGAIN_S = 0.2
 
 _Taken = tuple[CameraPipeline, Frame]
 DetectCall = Callable[[FrameBatch], Awaitable[Sequence[Found]]]
@@ -74,8 +74,8 @@ class CameraGroup:
 
     The group has at most `max_calls` detector calls under way, whose answers are taken in the order
     of the calls, so each camera's frames stay in order. A live camera has at most one frame on its
-    way, so that the next is fresh; a file at full pace has some in each call, and never so many
-    that the detector's queue would refuse them. What arrives meanwhile waits in the cameras'
+    way, so that the next is fresh; a file at full pace has some in each call, and whatever of it is
+    refused, fails or hangs goes again (see `Again`). What arrives meanwhile waits in the cameras'
     latest-wins slots and goes out together.
 
     Args:
@@ -90,7 +90,8 @@ class CameraGroup:
         clock: time, injected.
         gather_s: after a frame arrives, wait this long for those of other cameras, if any may come.
         max_calls: detector calls under way at once.
-        call_timeout_s: a detector call that takes longer is given up, its frames counted lost.
+        call_timeout_s: a detector call that takes longer is given up, its frames counted lost;
+            those of files at full pace go again.
     """
 
     def __init__(
@@ -106,7 +107,7 @@ class CameraGroup:
         label: LabelCall | None = None,
         clock: Clock | None = None,
         gather_s: float = 0.01,
-        max_calls: int = 3,
+        max_calls: int = MAX_CALLS,
         call_timeout_s: float = 10.0,
     ) -> None:
         self._info = info
@@ -297,12 +298,14 @@ class CameraGroup:
         if member.pipeline.camera.pace is not Pace.FAST:
             return 1
         fast = sum(one.pipeline.camera.pace is Pace.FAST for one in self._members.values())
-        return max(1, FAST_FRAMES // fast)
+        return max(1, min(FAST_FRAMES // fast, member.pipeline.again.window))
 
     def _has_room(self, pipeline: CameraPipeline) -> bool:
         if pipeline.camera.pace is not Pace.FAST:
             return pipeline.on_their_way < 1
-        return pipeline.on_their_way < self._max_calls * FAST_FRAMES
+        again = pipeline.again
+        most = min(self._max_calls * FAST_FRAMES, again.window)
+        return pipeline.on_their_way < most and not again.paused(self._loop.time())
 
     def _take_newest(self) -> list[_Taken]:
         taken = []
@@ -322,83 +325,72 @@ class CameraGroup:
         before: asyncio.Event | None,
         done: asyncio.Event,
     ) -> None:
-        left = taken
-        pause_s = _AGAIN_S
         try:
-            while left:
-                left = await self._try(left, before)
-                if left:  # a detector in trouble is not hammered
-                    await asyncio.sleep(pause_s)
-                    pause_s = min(2 * pause_s, _AGAIN_MOST_S)
+            await self._detect_and_follow(taken, before)
         finally:
             done.set()
-            self._free(left)
+            for pipeline, _ in taken:
+                pipeline.on_their_way -= 1
             self._slots.release()
+            if any(pipeline.waiting for pipeline, _ in taken):
+                self._wake.set()
 
-    async def _try(self, taken: list[_Taken], before: asyncio.Event | None) -> list[_Taken]:
-        """Have frames detected and follow who is in them.
-
-        Returns:
-            Frames that have to be tried again: of files at full pace, which lose nothing.
-        """
-        try:
-            fits = [self._info.fit(frame.wh) for _, frame in taken]
-            images = await self._loop.run_in_executor(self._pool, self._render, taken, fits)
-            batch = FrameBatch(tuple(pipeline.camera.id for pipeline, _ in taken), images)
-            found = await asyncio.wait_for(self._detect(batch), self._call_timeout_s)
-        except TimeoutError:
-            return self._give_up(taken, "detector_timeout")
-        except Exception as error:  # noqa: BLE001 - a replica's death has many names
-            _log.warning("a detector call failed for %s: %s", _names(taken), error)
-            await asyncio.sleep(_AGAIN_S)
-            return self._give_up(taken, "detector_error")
+    async def _detect_and_follow(self, taken: list[_Taken], before: asyncio.Event | None) -> None:
+        taken, fits, images = await self._loop.run_in_executor(self._pool, self._render, taken)
+        if not taken:
+            return
+        answers, cause = await self._ask(taken, images)
         if before is not None:
             await before.wait()
-        return self._take_in(taken, fits, found)
+        failing, well = set[CameraPipeline](), set[CameraPipeline]()
+        for (pipeline, frame), where, found in zip(taken, fits, answers, strict=True):
+            (failing if found is None else well).add(pipeline)
+            if self._loses_nothing(pipeline) and (found is None or pipeline.again.is_behind(frame)):
+                if pipeline.again.put(frame, self._loop.time()):
+                    continue
+                found = None  # noqa: PLW2901 - tried for minutes
+            if found is None:
+                pipeline.lose(frame, cause)
+            else:
+                self._follow(pipeline, frame, where, found)
+        for pipeline in failing:
+            self._loop.call_later(pipeline.again.back_off(self._loop.time()), self._wake.set)
+        for pipeline in well - failing:
+            pipeline.again.go_on()
 
-    def _take_in(
-        self, taken: list[_Taken], fits: list[Fit], found: Sequence[Found]
-    ) -> list[_Taken]:
-        """Follow who was found; returns the frames that were refused and have to be tried again."""
-        again: list[_Taken] = []
-        for (pipeline, frame), where, one in zip(taken, fits, found, strict=True):
-            behind = any(earlier is pipeline for earlier, _ in again)
-            if behind or (one.detections is None and self._waits(pipeline)):
-                again.append((pipeline, frame))  # and what comes after it, in order
-                continue
-            try:
-                observation = pipeline.accept(frame, where, one)
-                if observation is not None:
-                    self._show(frame, observation)
-                    self._outbox.put(observation)
-                    self._second_stage.ask(pipeline)
-            except Exception:  # noqa: BLE001 - one frame's fault is not the others'
-                _log.exception("camera %r: a frame could not be followed", pipeline.camera.id)
-                pipeline.lose(frame, "detector_error")
-            finally:
-                self._free([(pipeline, frame)])
-        return again
+    async def _ask(
+        self, taken: list[_Taken], images: np.ndarray[tuple[int, ...], np.dtype[np.uint8]]
+    ) -> tuple[list[Found | None], str]:
+        """What the detector finds, a frame each; None where it gave no answer, and why."""
+        batch = FrameBatch(tuple(pipeline.camera.id for pipeline, _ in taken), images)
+        try:
+            found = await asyncio.wait_for(self._detect(batch), self._call_timeout_s)
+            if len(found) != len(taken):
+                raise ValueError(f"{len(found)} answers to {len(taken)} frames")  # noqa: TRY301
+        except TimeoutError:
+            return [None] * len(taken), "detector_timeout"
+        except Exception as error:  # noqa: BLE001 - a replica's death has many names
+            _log.warning("a detector call failed for %s: %s", _names(taken), error)
+            await asyncio.sleep(_AGAIN_S)  # a dead detector is not hammered
+            return [None] * len(taken), "detector_error"
+        return [None if one.detections is None else one for one in found], "detector_full"
 
-    def _waits(self, pipeline: CameraPipeline) -> bool:
-        """Whether a camera's frames wait for a detector in trouble instead of being lost."""
+    def _follow(self, pipeline: CameraPipeline, frame: Frame, where: Fit, found: Found) -> None:
+        try:
+            observation = pipeline.accept(frame, where, found)
+            if observation is not None:
+                self._show(frame, observation)
+                self._outbox.put(observation)
+                self._second_stage.ask(pipeline)
+        except Exception:  # noqa: BLE001 - one frame's fault is not the others'
+            _log.exception("camera %r: a frame could not be followed", pipeline.camera.id)
+            pipeline.lose(frame, "detector_error")
+
+    def _loses_nothing(self, pipeline: CameraPipeline) -> bool:
+        """Whether a camera's frames wait for a detector in trouble: files at full pace."""
         member = self._members.get(pipeline.camera.id)
         here = member is not None and member.pipeline is pipeline
         return here and pipeline.camera.pace is Pace.FAST
-
-    def _give_up(self, taken: list[_Taken], cause: str) -> list[_Taken]:
-        """Count frames as lost; returns those that may not be."""
-        lost = [one for one in taken if not self._waits(one[0])]
-        for pipeline, frame in lost:
-            pipeline.lose(frame, cause)
-        self._free(lost)
-        return [one for one in taken if self._waits(one[0])]
-
-    def _free(self, taken: list[_Taken]) -> None:
-        """These frames are through: their cameras may send others."""
-        for pipeline, _ in taken:
-            pipeline.on_their_way -= 1
-        if any(pipeline.waiting for pipeline, _ in taken):
-            self._wake.set()
 
     def _show(self, frame: Frame, observation: Observation) -> None:
         member = self._members.get(frame.camera_id)
@@ -406,13 +398,24 @@ class CameraGroup:
             member.recorder.seen(frame, observation)
 
     def _render(
-        self, taken: list[_Taken], fits: list[Fit]
-    ) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
+        self, taken: list[_Taken]
+    ) -> tuple[list[_Taken], list[Fit], np.ndarray[tuple[int, ...], np.dtype[np.uint8]]]:
+        """Frames at the detector's size; one that cannot be scaled is lost by itself."""
         width, height = self._info.input_wh
         images = np.empty((len(taken), height, width, 3), dtype=np.uint8)
-        for (_, frame), where, canvas in zip(taken, fits, images, strict=True):
-            place(frame, where, canvas)
-        return images
+        kept: list[_Taken] = []
+        fits: list[Fit] = []
+        for pipeline, frame in taken:
+            try:
+                where = self._info.fit(frame.wh)
+                place(frame, where, images[len(kept)])
+            except Exception:  # noqa: BLE001 - one frame's fault is not the others'
+                _log.exception("camera %r: a frame cannot be scaled", pipeline.camera.id)
+                self._loop.call_soon_threadsafe(pipeline.lose, frame, "undecodable")
+                continue
+            kept.append((pipeline, frame))
+            fits.append(where)
+        return kept, fits, images[: len(kept)]
 
 
 def _names(taken: list[_Taken]) -> str:

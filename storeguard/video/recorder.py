@@ -21,6 +21,7 @@ from storeguard.video.recording import ClipFile, Recording
 _log = logging.getLogger(__name__)
 
 _LOOK_S = 0.2
+_STOOD_STILL_S = 1.0  # a wait for packets, of far less, that lasts so long
 _GRACE_S = 3.0  # a camera silent for this long past a recording's end has no more for it
 
 
@@ -213,11 +214,11 @@ class Recorder:
     def _wait_for_packets(self) -> None:
         began_s = time.monotonic()
         self._ring.wait(self._ring.next_number(), timeout_s=_LOOK_S)
-        overslept_s = time.monotonic() - began_s - _LOOK_S
-        if overslept_s > _LOOK_S:
-            # This process stood still, so its reader did: that is no silence of the camera's.
+        lasted_s = time.monotonic() - began_s
+        if lasted_s > _STOOD_STILL_S:
+            # This process did, so its reader too: that is no silence of the camera's.
             number, heard_s = self._heard
-            self._heard = (number, heard_s + overslept_s)
+            self._heard = (number, heard_s + lasted_s)
 
     def _advance(self, recording_id: str) -> bool:
         """Write what is new for one recording; True if there may be more."""

@@ -18,6 +18,7 @@ from storeguard.clock import SystemClock
 from storeguard.config import CameraConfig
 from storeguard.detection.detections import Detections
 from storeguard.detection.detector import DetectorInfo, DetectTiming
+from storeguard.detection.letterbox import Fit, place
 from storeguard.detection.service import Found, FrameBatch
 from storeguard.errors import NotFoundError
 from storeguard.model_config import LayoutName, Resize, TrackerSettings
@@ -26,6 +27,7 @@ from storeguard.pipeline.group import CameraGroup
 from storeguard.pipeline.status import CameraState, CameraStatus
 from storeguard.pipeline.verdict import Verdict
 from storeguard.rules.observation import Observation
+from storeguard.video.frame import Frame
 from storeguard.video.reader import read_frames
 from tests.pipeline.held_clock import NEVER_S, HeldClock, play_until, until
 
@@ -308,6 +310,88 @@ def test_files_at_full_pace_wait_for_a_detector_in_trouble(bikes: Path, trouble:
         steps = {b.captured_at - a.captured_at for a, b in pairwise(of_film())}
         assert steps == {timedelta(milliseconds=40)}
         assert statuses["street"].state is CameraState.PLAYING
+
+    asyncio.run(scenario())
+
+
+class Picky(Detector):
+    """Will not have any frame of one camera, or answers wrongly; all is well with the others."""
+
+    def __init__(self, trouble: str) -> None:
+        super().__init__()
+        self.trouble = trouble
+        self.trouble_with: str | None = "film"
+
+    async def detect(self, batch: FrameBatch) -> Sequence[Found]:
+        found = await super().detect(batch)
+        await asyncio.sleep(0)
+        if self.trouble_with not in batch.camera_id:
+            return found
+        if self.trouble == "refuses":
+            refused = Found(None, 0.0, None, 0)
+            return [
+                refused if name == self.trouble_with else one
+                for name, one in zip(batch.camera_id, found, strict=True)
+            ]
+        if self.trouble == "answers short":
+            return found[:-1]
+        raise ValueError("what a picture")
+
+
+@pytest.mark.parametrize("trouble", ["refuses", "fails", "answers short"])
+def test_a_file_in_trouble_leaves_the_live_cameras_alone(bikes: Path, trouble: str) -> None:
+    async def scenario() -> None:
+        detector, rules = Picky(trouble), Rules()
+        film = CameraConfig(id="film", source=str(bikes), pace="fast", detect_fps=240)
+        async with running([film, street(bikes, detect_fps=25)], detector, rules) as group:
+            await until(lambda: by_id(group)["street"].frames_processed >= 50)
+            assert by_id(group)["film"].frames_processed == 0
+            assert by_id(group)["film"].dropped == {}
+            asked_for_film = sum(name == "film" for batch in detector.batches for name in batch)
+            assert asked_for_film < 50 + 24  # it holds back, while the other goes on
+            detector.trouble_with = None
+            await until(lambda: by_id(group)["film"].state is CameraState.ENDED)
+            assert by_id(group)["film"].frames_processed == 250
+
+    asyncio.run(scenario())
+
+
+def test_a_frame_that_is_never_answered_is_given_up_in_the_end(
+    bikes: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("storeguard.pipeline.again._GIVE_UP_S", 0.5)
+
+    async def scenario() -> None:
+        detector, rules = Detector(), Rules()
+        detector.refuses = True
+        film = CameraConfig(id="film", source=str(bikes), pace="fast", detect_fps=240)
+        async with running([film], detector, rules) as group:
+            await until(lambda: by_id(group)["film"].dropped.get("detector_full"))
+            detector.refuses = False
+            await until(lambda: by_id(group)["film"].state is CameraState.ENDED)
+            status = by_id(group)["film"]
+        assert sum(status.dropped.values()) + status.frames_processed == 250
+
+    asyncio.run(scenario())
+
+
+def test_a_frame_that_cannot_be_scaled_is_lost_alone(
+    bikes: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def choosy(frame: Frame, where: Fit, canvas: Any) -> None:
+        if frame.index in {100, 101, 120}:
+            raise ValueError("no such picture")
+        place(frame, where, canvas)
+
+    monkeypatch.setattr("storeguard.pipeline.group.place", choosy)
+
+    async def scenario() -> None:
+        film = CameraConfig(id="film", source=str(bikes), pace="fast", detect_fps=240)
+        async with running([film], Detector(), Rules()) as group:
+            await until(lambda: by_id(group)["film"].state is CameraState.ENDED)
+            status = by_id(group)["film"]
+        assert status.frames_processed == 247
+        assert status.dropped == {"undecodable": 3}
 
     asyncio.run(scenario())
 

@@ -465,6 +465,42 @@ def test_a_camera_that_dies_ends_its_recording(
     assert recording.close(timeout_s=PATIENCE_S)
 
 
+@pytest.mark.parametrize("wait_s", [0.2, 0.4])  # the ring's own, and one that lets packets gather
+def test_a_silent_camera_is_noticed_in_seconds(
+    packets: list[EncodedPacket],
+    clips: Clips,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    wait_s: float,
+):
+    clock, ring = FakeClock(START), fill(packets[:50])
+
+    def gathering(number: int, *, timeout_s: float) -> bool:
+        del timeout_s
+        clock.advance(wait_s)
+        return ring.next_number() > number
+
+    monkeypatch.setattr(ring, "wait", gathering)
+    monkeypatch.setattr("storeguard.video.recorder.time", clock)
+    recording = Recorder(
+        ring,
+        camera_id="till",
+        settings=RecordingSettings(),
+        folder=tmp_path,
+        on_clip=clips.on_clip,
+        clock=clock,
+    )
+    began_s = clock.monotonic()
+    recording.start(at(3), at(8))
+    assert clips.came.wait(PATIENCE_S)
+    noticed_s = clock.monotonic() - began_s
+    assert recording.close(timeout_s=PATIENCE_S)
+    assert not clips.files[0].complete
+    assert noticed_s == pytest.approx(
+        6.0, abs=0.9
+    )  # until what was asked for is over, and 3 s more
+
+
 def test_a_process_that_stood_still_is_no_silent_camera(
     packets: list[EncodedPacket],
     clips: Clips,
