@@ -36,6 +36,8 @@ from storeguard.video.packets import EncodedPacket
 _log = logging.getLogger(__name__)
 
 _STEP_S: Final = 1.0
+_CLOSE_S: Final = 30.0  # for the last packets on a slow disk
+_TAKE_OVER_S: Final = 60.0  # from a recorder that is still finishing
 _MAX_STILLS: Final = 32
 _KILLED: Final = "the camera's process ended before its video was written"
 
@@ -106,13 +108,17 @@ class CameraRecorder:
         prefix = key_prefix(place.store_id, camera.id, camera.recording.folder)
         try:
             self._spool = Spool(folder, prefix=prefix)
-            self._held.enter_context(self._spool.writing())
-            self._spool.recover(_KILLED)
+            taken = self._held.enter_context(self._spool.writing(within_s=_TAKE_OVER_S))
+            if taken:
+                self._spool.recover(_KILLED)
         except OSError as error:
             self._held.close()
             if isinstance(error, RecordingError):
                 raise
             raise RecordingError(f"camera {camera.id!r}: spool {folder}: {error}") from error
+        if not taken:
+            self._held.close()
+            raise RecordingError(f"camera {camera.id!r}: another recorder still writes in {folder}")
         self._writer = SpoolWriter(
             self._spool, camera_id=camera.id, min_free_bytes=place.min_free_bytes
         )
@@ -179,10 +185,18 @@ class CameraRecorder:
                     # Not more than there will ever be; and at least what is known to be part of it.
                     end = max(wanted.start, min(now or wanted.end, wanted.target(wanted.end)))
                     self._recordings.conclude(wanted, end, closed=now or wanted.end)
-        if self._recordings.close():
+        if self._recordings.close(timeout_s=_CLOSE_S):
             self._held.close()
-        else:  # or others would take for left behind what is still being written
-            _log.error("camera %r: a clip is not finished yet, its disk is slow", self._camera.id)
+            return
+        _log.error("camera %r: a clip is not finished yet, its disk is slow", self._camera.id)
+        # Until it is, nobody may take it for left behind.
+        threading.Thread(
+            target=self._finish_late, name=f"camera-{self._camera.id}-end", daemon=True
+        ).start()
+
+    def _finish_late(self) -> None:
+        self._recordings.close(timeout_s=None)
+        self._held.close()
 
     # ------------------------------------------------------------------ commands
 

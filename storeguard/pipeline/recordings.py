@@ -26,7 +26,6 @@ _log = logging.getLogger(__name__)
 _GATHER_S: Final = 0.4
 _REPLAN: Final = timedelta(seconds=10)  # an open event's recording is extended in such steps
 _TOLERANCE: Final = timedelta(milliseconds=5)
-_CLOSE_S: Final = 30.0  # for the last packets on a slow disk
 _COOL_OFF_S: Final = 5.0  # after a recording that could not be written
 _AHEAD: Final = timedelta(seconds=30)  # of the camera's present; no event is that early
 _MAX_SETTLED: Final = 256  # events remembered after all is told about them
@@ -109,13 +108,14 @@ class Recordings:
         """The recorder's counters."""
         return self._recorder.stats()
 
-    def close(self) -> bool:
+    def close(self, *, timeout_s: float | None) -> bool:
         """Finish what is being written, and tell of it; False if it is not finished in time."""
-        finished = self._recorder.close(timeout_s=_CLOSE_S)
+        if not self._recorder.close(timeout_s=timeout_s):
+            return False
         with self._lock:
             self.settle(closing=True)
             self._writer.write_out()
-        return finished
+        return True
 
     def promise(self, wanted: Wanted) -> None:
         """Tell the event that video of it is being recorded."""

@@ -15,6 +15,7 @@ import fcntl
 import logging
 import os
 import shutil
+import time
 from collections.abc import Iterable, Iterator
 from datetime import datetime
 from pathlib import Path
@@ -35,6 +36,7 @@ _READY: Final = ".ready.json"
 _EVENTS: Final = ".events.json"
 _TEMPORARY: Final = ".tmp"
 _CLIPS: Final = (".mp4", ".mkv")
+_LOOK_S: Final = 0.05
 _WRITER_LOCK: Final = ".writer.lock"
 _TAKER_LOCK: Final = ".taker.lock"
 # Told per event, or harmless.
@@ -254,25 +256,28 @@ class Spool:
         found = sum(1 for _ in self.folder.glob(f"*{_EVENTS}"))
         if not found:
             return 0
-        with self.writing(wait=False) as abandoned:
+        with self.writing() as abandoned:
             return found if abandoned else 0
 
     # ------------------------------------------------------------------ locks and crashes
 
     @contextlib.contextmanager
-    def writing(self, *, wait: bool = True) -> Iterator[bool]:
+    def writing(self, *, within_s: float = 0.0) -> Iterator[bool]:
         """Be the one who records into the folder, until the block or the process ends.
 
+        Args:
+            within_s: how long to wait for whoever still is.
+
         Yields:
-            Whether it was obtained; always True with `wait`.
+            Whether it was obtained.
         """
-        with _locked(self.folder / _WRITER_LOCK, wait=wait) as held:
+        with _locked(self.folder / _WRITER_LOCK, within_s=within_s) as held:
             yield held
 
     @contextlib.contextmanager
     def taking(self) -> Iterator[bool]:
         """Be the one who takes from the folder; yields False if somebody else is."""
-        with _locked(self.folder / _TAKER_LOCK, wait=False) as held:
+        with _locked(self.folder / _TAKER_LOCK) as held:
             yield held
 
     def recover(self, why: str) -> int:
@@ -431,14 +436,20 @@ def _write(path: Path, content: str | bytes) -> None:
 
 
 @contextlib.contextmanager
-def _locked(path: Path, *, wait: bool) -> Iterator[bool]:
+def _locked(path: Path, *, within_s: float = 0.0) -> Iterator[bool]:
     handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    until_s = time.monotonic() + within_s
     try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-        except BlockingIOError:
-            yield False
-        else:
-            yield True
+        while not (held := _lock(handle)) and time.monotonic() < until_s:
+            time.sleep(_LOOK_S)
+        yield held
     finally:
         os.close(handle)  # which unlocks
+
+
+def _lock(handle: int) -> bool:
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True

@@ -304,7 +304,7 @@ class Uploader:
         self._look_s = now_s
         for spool in self._spools():
             with ExitStack() as held:
-                if held.enter_context(spool.writing(wait=False)):
+                if held.enter_context(spool.writing()):
                     try:
                         spool.recover(_WHY)
                     except (OSError, RecordingError) as error:

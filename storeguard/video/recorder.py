@@ -172,8 +172,8 @@ class Recorder:
                 self._last_error,
             )
 
-    def close(self, *, timeout_s: float = 10.0) -> bool:
-        """Finish what is open and end the thread; True if it ended in time."""
+    def close(self, *, timeout_s: float | None = 10.0) -> bool:
+        """Finish what is open and end the thread; True if it ended in time (None: however long)."""
         self._stop.set()
         with self._lock:
             self._idle.notify_all()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
+import gc
 import subprocess
 import sys
 import threading
@@ -18,6 +18,7 @@ from storeguard.errors import RecordingError
 from storeguard.events.event import EventStatus
 from storeguard.pipeline.recording import CameraRecorder, RecordingPlace
 from storeguard.storage.spool import ClipItem, EventItem, Spool, WishItem
+from storeguard.testing import FakeClock
 from storeguard.testing_video import VideoSpec, make_video
 from storeguard.video.packets import EncodedPacket
 from storeguard.video.recording import Recording
@@ -25,6 +26,7 @@ from tests.pipeline.held_clock import PATIENCE_S
 from tests.pipeline.till import (
     ZONE,
     MakeTill,
+    Till,
     at,
     decoded,
     event,
@@ -146,9 +148,10 @@ def test_closing_finishes_what_is_open_and_tells_what_it_covers(till: MakeTill):
 
 
 def test_what_a_slow_disk_is_still_writing_at_the_end_is_not_taken_for_left_behind(
-    till: MakeTill, monkeypatch: pytest.MonkeyPatch
+    packets: list[EncodedPacket], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr("storeguard.pipeline.recordings._CLOSE_S", 0.05)
+    monkeypatch.setattr("storeguard.pipeline.recording._CLOSE_S", 0.05)
+    monkeypatch.setattr("storeguard.pipeline.recording._TAKE_OVER_S", 0.1)
     disk, begun, feed = threading.Event(), threading.Event(), Recording.feed
 
     def slowly(recording: Recording, packet: EncodedPacket) -> Any:
@@ -156,20 +159,32 @@ def test_what_a_slow_disk_is_still_writing_at_the_end_is_not_taken_for_left_behi
         disk.wait()
         return feed(recording, packet)
 
-    one = till(start_before_now_s=1)
+    camera = CameraConfig.model_validate(
+        {"id": "till", "source": "x", "recording": {"start_before_now_s": 1}}
+    )
+    spool = Spool(tmp_path / "till", prefix="shop/till")
+    place = RecordingPlace("shop", tmp_path, 0)
+    one = Till(CameraRecorder(camera, place, clock=FakeClock()), spool, packets)
     one.play(10)
     monkeypatch.setattr(Recording, "feed", slowly)
-    one.recorder.command(start())
+    answer = one.recorder.command(start())
     assert begun.wait(PATIENCE_S)
     try:
         one.recorder.close()
-        with (one.spool.folder / ".writer.lock").open() as lock, pytest.raises(BlockingIOError):
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        del one  # as of a camera that was removed: only its threads go on
+        gc.collect()
+        with spool.writing() as free:
+            assert not free
+        with pytest.raises(RecordingError, match="another recorder still writes"):
+            CameraRecorder(camera, place)
     finally:
         disk.set()
-    one.recorder.close()
-    with (one.spool.folder / ".writer.lock").open() as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    with spool.writing(within_s=PATIENCE_S) as free:
+        assert free
+        manifests = [item.manifest for item in spool.items()]
+    (clip,) = [item for item in manifests if isinstance(item, ClipItem) and item.upload]
+    assert {link.event_id for link in clip.links} == set(answer.event_ids)
+    assert decoded(spool.folder / clip.file) > 0
 
 
 CRASH = """

@@ -181,9 +181,9 @@ def test_unreadable_notes_do_not_stop_recovery(spool: Spool, packets: list[Encod
 
 def test_one_writes_and_one_takes(spool: Spool):
     other = Spool(spool.folder, prefix="shop/till")
-    with spool.writing(), other.taking() as takes, other.writing(wait=False) as writes:
+    with spool.writing(), other.taking() as takes, other.writing() as writes:
         assert (takes, writes) == (True, False)
-    with other.writing(wait=False) as writes:
+    with other.writing() as writes:
         assert writes
 
 
