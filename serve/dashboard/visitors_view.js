@@ -105,7 +105,7 @@ export class VisitorsView {
           "p",
           { className: "note" },
           "Each person is counted once for every camera that sees them, when it first sees them. " +
-            "Those of the last minute may be missing.",
+            "The newest are missing until the track log has been written, a minute or so.",
         ),
       ),
     );
@@ -130,12 +130,20 @@ export class VisitorsView {
       const answer = await get(pathOf("analytics", attribute ? "baskets" : "visitors"), question);
       if (turn !== this.turn) return;
       tell(this.fault, "");
+      this.shown = JSON.stringify(question);
       this.show(answer, days > 1 ? byDay(answer.buckets) : byHour(answer.buckets), attribute);
     } catch (error) {
       if (turn !== this.turn) return;
       tell(this.fault, `The visitors cannot be counted: ${error.message}.`);
+      if (this.shown !== JSON.stringify(question)) this.clear(); // that was another question
     }
     if (!document.hidden) this.timer = setTimeout(() => this.refresh(), REFRESH_MS);
+  }
+
+  clear() {
+    this.shown = null;
+    say(this.total, "");
+    for (const part of [this.legend, this.chart, this.table]) part.replaceChildren();
   }
 
   show(answer, columns, attribute) {

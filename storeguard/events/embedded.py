@@ -135,7 +135,7 @@ class EmbeddedValkey:
         self._process = self._keeper = None
 
     def ensure_running(self) -> bool:
-        """Start the server again if it has died; True if that was necessary.
+        """Start the server again, at the same address, if it has died; True if it had.
 
         Raises:
             StoreError: it did not come up.
@@ -143,6 +143,7 @@ class EmbeddedValkey:
         if self.pid is not None:
             return False
         _log.error("event store in %s died; the end of its log:\n%s", self.folder, self.log_tail())
+        self._wanted_port = self._port  # where everybody asks for it, so there or nowhere
         self.stop()  # lets the folder go, so that `start` can take it again
         self.start()
         return True

@@ -20,17 +20,22 @@ class Again:
     has half as many frames under way; with each success one more (as TCP halves its window).
 
     Args:
-        window: frames that may be under way in good times.
+        most: frames that may be under way in good times.
     """
 
-    def __init__(self, window: int) -> None:
-        self._most = window
-        self.window = window
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self.window = most
         """Frames that may be under way now."""
         self._waiting: list[Frame] = []
         self._failed_at_s: dict[int, float] = {}  # by frame, each not yet followed or lost
         self._pause_s = _PAUSE_S
         self._paused_until_s = 0.0
+
+    def limit(self, most: int) -> None:
+        """From now on so many frames may be under way in good times."""
+        self._most = most
+        self.window = min(self.window, most)
 
     def __len__(self) -> int:
         return len(self._waiting)

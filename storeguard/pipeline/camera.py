@@ -35,6 +35,7 @@ from storeguard.video.reader import ReaderStats
 
 _RATE_WINDOW_S = 5.0
 _MIN_OVERLAY_PX = 288
+_MOST_AHEAD_S = 6.0
 MAX_CALLS = 3
 """Detector calls that a group of cameras has under way at most."""
 FAST_FRAMES = 8
@@ -68,7 +69,7 @@ class CameraPipeline:
         self.camera = camera
         self.on_their_way = 0
         """Frames of this camera that are on their way through the detector."""
-        self.again = Again(MAX_CALLS * FAST_FRAMES)
+        self.again = Again(_most_under_way(camera))
         """Those that have to go there once more; only of files at full pace."""
         self.clips = PersonClips(camera)
         """What the clip classifier is given."""
@@ -106,6 +107,7 @@ class CameraPipeline:
         if camera.detect_fps != self.camera.detect_fps:
             self._sampler = Sampler(camera.detect_fps)
         self.camera = camera
+        self.again.limit(_most_under_way(camera))
         self.clips.reconfigure(camera)
 
     def offer(self, frame: Frame) -> None:
@@ -366,3 +368,11 @@ def scene_of(
 def short_label(person_id: str) -> str:
     """``#12`` for the person id ``table-19a0b1c2d3e-12``."""
     return f"#{person_id.rsplit('-', 1)[-1]}"
+
+
+def _most_under_way(camera: CameraConfig) -> int:
+    """Frames of a file at full pace in the detector at once. Where clips are judged it may not be
+    far ahead in time: the pictures that these are cut from are kept for seconds.
+    """
+    most = MAX_CALLS * FAST_FRAMES
+    return max(1, min(most, int(camera.detect_fps * _MOST_AHEAD_S))) if camera.classifies else most
