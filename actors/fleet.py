@@ -108,16 +108,10 @@ class Fleet:
             *(self._check_recorder(name, one) for name, one in self._recorders.items()),
         ]
         outcomes = await asyncio.gather(*checks, return_exceptions=True)
-        faults = [outcome for outcome in outcomes if outcome is not None]
-        if not self._stopping and self._lacking():
-            try:
-                self.reconcile()
-            except Exception as error:  # noqa: BLE001 - whatever it is, it is tried again
-                faults.append(error)
-        return faults
+        return [outcome for outcome in outcomes if outcome is not None]
 
-    def _lacking(self) -> bool:
-        """Whether a group that is wanted is neither there nor still leaving."""
+    def lacks_a_group(self) -> bool:
+        """Whether one that is wanted is neither there nor leaving, so that there is work to do."""
         wanted = self._roster.groups(self._config.placement.cameras_per_actor)
         return any(name not in self._groups and name not in self._leaving for name in wanted)
 

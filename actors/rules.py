@@ -23,6 +23,7 @@ from storeguard.rules.observation import Observation
 
 _TICK_S = 1.0
 _BUSY_S = 5.0
+_VOUCH_S = 1.0
 _UNHEARD = "no camera was there to record it"
 _MAX_UNSAID = 256  # closings a camera, kept until it asks again
 _log = logging.getLogger(__name__)
@@ -103,8 +104,8 @@ class RulesActor:
 
     def still_playing(self, camera_ids: Sequence[str]) -> None:
         """These files at full pace have not ended, however long nothing comes of them."""
-        # Busy rules have heard of something, and those that hang are not to be waited for here.
-        if self._lock.acquire(blocking=False):
+        # Those that hang are not to be waited for here: it is said again.
+        if self._lock.acquire(timeout=_VOUCH_S):
             try:
                 self._judge.still_playing(camera_ids)
             finally:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -312,6 +313,11 @@ class Supervisor:
         while True:
             # Nothing may end this: unwatched, all cameras would end with their leases.
             faults = [] if self._fleet is None else await self._fleet.check()
+            if self._fleet is not None and self._fleet.lacks_a_group():
+                try:
+                    await asyncio.wait_for(self._apply(), ANSWER_S)
+                except Exception as error:  # noqa: BLE001 - whatever it is, it is tried again
+                    faults.append(error)
             if self._valkey is not None:
                 try:
                     await asyncio.to_thread(self._valkey.ensure_running)
@@ -330,7 +336,9 @@ class Supervisor:
                 if camera.pace is Pace.FAST and self._status_of(camera).state is CameraState.PLAYING
             ]
             if files and self._rules is not None:
-                await settled([self._rules.still_playing.remote(files)])
+                # Whatever goes wrong, it is said again.
+                with contextlib.suppress(Exception):
+                    await asyncio.wait_for(self._rules.still_playing.remote(files), ANSWER_S)
             await asyncio.sleep(_CHECK_S)
 
     def _listen(self) -> None:

@@ -65,6 +65,7 @@ export class VisitorsView {
   }
 
   build() {
+    this.shown = null;
     const onChange = () => this.refresh();
     const choice = (...options) => element("select", { on: { change: onChange } }, options);
     this.span = choice(...[...SPANS].map(([value, { name }]) => element("option", { value }, name)));

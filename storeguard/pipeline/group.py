@@ -29,14 +29,15 @@ from storeguard.pipeline.status import CameraStatus
 from storeguard.pipeline.verdict import Verdict
 from storeguard.rules.observation import Observation
 from storeguard.video.frame import Frame
+from storeguard.video.packets import EncodedPacket
 from storeguard.video.reader import CameraReader
 
 _log = logging.getLogger(__name__)
 
 _LAST_VERDICTS_S = 1.0
 _AGAIN_S = 0.2
+_EQUIP_S = 10.0
 
-_Taken = tuple[CameraPipeline, Frame]
 DetectCall = Callable[[FrameBatch], Awaitable[Sequence[Found]]]
 
 
@@ -47,6 +48,8 @@ class _Member:
     recorder: CameraRecorder | None
     fault: str | None = None
     """Why there is no recorder though one is wanted."""
+    last_share: asyncio.Event | None = None
+    """Set once its frames in the latest detector call are through."""
 
     def finish_recording(self) -> None:
         """Finish what is being recorded."""
@@ -69,14 +72,51 @@ class _Member:
         )
 
 
+class _Share:
+    """Frames of one camera in a detector call.
+
+    Args:
+        pipeline: the camera's.
+        frames: in order.
+        before: set once its share in the call before is through.
+    """
+
+    def __init__(
+        self, pipeline: CameraPipeline, frames: list[Frame], *, before: asyncio.Event | None
+    ) -> None:
+        self.pipeline = pipeline
+        self.frames = frames
+        self.fits: list[Fit | None] = [None] * len(frames)
+        self.is_rendered = False
+        self.found: list[Found | None] = [None] * len(frames)
+        self.done = asyncio.Event()
+        self._before = before
+
+    @property
+    def is_next(self) -> bool:
+        """Whether all earlier frames of the camera are through."""
+        return self._before is None or self._before.is_set()
+
+    async def turn(self) -> None:
+        """Wait until they are."""
+        if self._before is not None:
+            await self._before.wait()
+
+    def end(self) -> None:
+        """These are through: the camera may send others."""
+        if not self.done.is_set():
+            self.done.set()
+            self.pipeline.on_their_way -= len(self.frames)
+
+
 class CameraGroup:
     """Runs cameras in one event loop: reads, samples, detects, follows, reports.
 
-    The group has at most `max_calls` detector calls under way, whose answers are taken in the order
-    of the calls, so each camera's frames stay in order. A live camera has at most one frame on its
-    way, so that the next is fresh; a file at full pace has some in each call, and whatever of it is
-    refused, fails or hangs goes again (see `Again`). What arrives meanwhile waits in the cameras'
-    latest-wins slots and goes out together.
+    The group has at most `max_calls` detector calls under way. Each camera's answers are taken in
+    the order of the calls, whatever becomes of the others', so its frames stay in order. A live
+    camera has at most one frame on its way, so that the next is fresh; a file at full pace has some
+    in each call, and whatever of it is refused, fails or hangs goes again (see `Again`). What
+    arrives meanwhile waits in the cameras' latest-wins slots and goes out together.
 
     Args:
         info: what pictures the detector wants.
@@ -124,7 +164,6 @@ class CameraGroup:
         self._outbox = Outbox(observe, self._on_verdict)
         self._max_calls = max_calls
         self._slots = asyncio.Semaphore(max_calls)
-        self._last_call: asyncio.Event | None = None
         self._wake = asyncio.Event()
         self._loop = asyncio.get_running_loop()
         self._pool = ThreadPoolExecutor(2, thread_name_prefix="pictures")
@@ -160,14 +199,36 @@ class CameraGroup:
             wake=self._wake_from_thread,
         )
         recorder, fault = await asyncio.to_thread(self._recorder_of, camera)
+        recorded = recorder is not None or fault is not None
+
+        def on_packet(packet: EncodedPacket) -> None:
+            if member.recorder is not None:
+                member.recorder.on_packet(packet)
+
         reader = CameraReader(
             camera,
             clock=self._clock,
             on_frame=pipeline.offer,
-            on_packet=None if recorder is None else recorder.on_packet,
+            on_packet=on_packet if recorded else None,
         )
-        self._members[camera.id] = _Member(pipeline, reader, recorder, fault)
+        member = self._members[camera.id] = _Member(pipeline, reader, recorder, fault)
         reader.start()
+        if fault is not None:
+            self._spawn(self._equip(member))
+
+    async def _equip(self, member: _Member) -> None:
+        """Try again for a recorder that could not be had, until the camera goes."""
+        camera = member.pipeline.camera
+        while member.recorder is None:
+            await asyncio.sleep(_EQUIP_S)
+            recorder, member.fault = await asyncio.to_thread(self._recorder_of, camera)
+            if self._members.get(camera.id) is not member:
+                if recorder is not None:
+                    await asyncio.to_thread(recorder.close)
+                return
+            if recorder is not None:
+                recorder.reconfigure(member.pipeline.camera)  # it may have changed meanwhile
+                member.recorder = recorder
 
     async def set_cameras(self, cameras: Iterable[CameraConfig]) -> None:
         """Run exactly these cameras: stop others, start new ones, change what has changed."""
@@ -278,12 +339,11 @@ class CameraGroup:
                 await asyncio.sleep(self._gather_s)
             await self._slots.acquire()
             self._wake.clear()
-            taken = self._take_newest()
-            if not taken:
+            shares = self._take_newest()
+            if not shares:
                 self._slots.release()
                 continue
-            before, self._last_call = self._last_call, asyncio.Event()
-            self._spawn(self._process(taken, before=before, done=self._last_call))
+            self._spawn(self._process(shares))
 
     def _more_may_come(self) -> bool:
         """Whether a camera could still send a frame along."""
@@ -307,73 +367,82 @@ class CameraGroup:
         most = min(self._max_calls * FAST_FRAMES, again.window)
         return pipeline.on_their_way < most and not again.paused(self._loop.time())
 
-    def _take_newest(self) -> list[_Taken]:
-        taken = []
+    def _take_newest(self) -> list[_Share]:
+        shares = []
         for member in self._members.values():
-            pipeline = member.pipeline
-            for _ in range(self._frames_a_call(member)):
-                if not self._has_room(pipeline) or (frame := pipeline.take()) is None:
+            pipeline, frames = member.pipeline, list[Frame]()
+            while len(frames) < self._frames_a_call(member) and self._has_room(pipeline):
+                if (frame := pipeline.take()) is None:
                     break
                 pipeline.on_their_way += 1
-                taken.append((pipeline, frame))
-        return taken
+                frames.append(frame)
+            if frames:
+                shares.append(_Share(pipeline, frames, before=member.last_share))
+                member.last_share = shares[-1].done
+        return shares
 
-    async def _process(
-        self,
-        taken: list[_Taken],
-        *,
-        before: asyncio.Event | None,
-        done: asyncio.Event,
-    ) -> None:
+    async def _process(self, shares: list[_Share]) -> None:
         try:
-            await self._detect_and_follow(taken, before)
+            try:
+                cause = await self._detect_all(shares)
+            finally:
+                self._slots.release()
+            # Nobody waits for the earlier frames of somebody else.
+            for share in sorted(shares, key=lambda one: not one.is_next):
+                await share.turn()
+                self._take_in(share, cause)
+                share.end()
         finally:
-            done.set()
-            for pipeline, _ in taken:
-                pipeline.on_their_way -= 1
-            self._slots.release()
-            if any(pipeline.waiting for pipeline, _ in taken):
+            for share in shares:
+                share.end()
+            if any(share.pipeline.waiting for share in shares):
                 self._wake.set()
 
-    async def _detect_and_follow(self, taken: list[_Taken], before: asyncio.Event | None) -> None:
-        taken, fits, images = await self._loop.run_in_executor(self._pool, self._render, taken)
-        if not taken:
-            return
-        answers, cause = await self._ask(taken, images)
-        if before is not None:
-            await before.wait()
-        failing, well = set[CameraPipeline](), set[CameraPipeline]()
-        for (pipeline, frame), where, found in zip(taken, fits, answers, strict=True):
-            (failing if found is None else well).add(pipeline)
+    async def _detect_all(self, shares: list[_Share]) -> str:
+        """Have the frames of a call detected; returns why those are lost that have no answer."""
+        try:
+            images = await self._loop.run_in_executor(self._pool, self._render, shares)
+            names = tuple(one.pipeline.camera.id for one in shares for fit in one.fits if fit)
+            if not names:
+                return "undecodable"
+            batch = FrameBatch(names, images)
+            found = await asyncio.wait_for(self._detect(batch), self._call_timeout_s)
+            if len(found) != len(names):
+                raise ValueError(f"{len(found)} answers to {len(names)} frames")  # noqa: TRY301
+        except TimeoutError:
+            return "detector_timeout"
+        except Exception as error:  # noqa: BLE001 - a replica's death has many names
+            cameras = ", ".join(share.pipeline.camera.id for share in shares)
+            _log.warning("a detector call failed for %s: %s", cameras, error)
+            await asyncio.sleep(_AGAIN_S)  # a dead detector is not hammered
+            return "detector_error"
+        answers = iter(found)
+        for share in shares:
+            share.found = [next(answers) if fit else None for fit in share.fits]
+        return "detector_full"
+
+    def _take_in(self, share: _Share, cause: str) -> None:
+        """Follow whom the detector has found in a camera's frames, in their order."""
+        pipeline, now_s = share.pipeline, self._loop.time()
+        num_failed = 0
+        for frame, where, answer in zip(share.frames, share.fits, share.found, strict=True):
+            if where is None and share.is_rendered:  # by its own fault
+                pipeline.lose(frame, "undecodable")
+                continue
+            found = None if answer is None or answer.detections is None else answer
+            num_failed += found is None
             if self._loses_nothing(pipeline) and (found is None or pipeline.again.is_behind(frame)):
-                if pipeline.again.put(frame, self._loop.time()):
+                if pipeline.again.put(frame, now_s):
                     continue
-                found = None  # noqa: PLW2901 - tried for minutes
-            if found is None:
+                found = None  # tried for minutes
+            if found is None or where is None:
                 pipeline.lose(frame, cause)
             else:
                 self._follow(pipeline, frame, where, found)
-        for pipeline in failing:
-            self._loop.call_later(pipeline.again.back_off(self._loop.time()), self._wake.set)
-        for pipeline in well - failing:
+        if num_failed:
+            self._loop.call_later(pipeline.again.back_off(now_s), self._wake.set)
+        else:
             pipeline.again.go_on()
-
-    async def _ask(
-        self, taken: list[_Taken], images: np.ndarray[tuple[int, ...], np.dtype[np.uint8]]
-    ) -> tuple[list[Found | None], str]:
-        """What the detector finds, a frame each; None where it gave no answer, and why."""
-        batch = FrameBatch(tuple(pipeline.camera.id for pipeline, _ in taken), images)
-        try:
-            found = await asyncio.wait_for(self._detect(batch), self._call_timeout_s)
-            if len(found) != len(taken):
-                raise ValueError(f"{len(found)} answers to {len(taken)} frames")  # noqa: TRY301
-        except TimeoutError:
-            return [None] * len(taken), "detector_timeout"
-        except Exception as error:  # noqa: BLE001 - a replica's death has many names
-            _log.warning("a detector call failed for %s: %s", _names(taken), error)
-            await asyncio.sleep(_AGAIN_S)  # a dead detector is not hammered
-            return [None] * len(taken), "detector_error"
-        return [None if one.detections is None else one for one in found], "detector_full"
 
     def _follow(self, pipeline: CameraPipeline, frame: Frame, where: Fit, found: Found) -> None:
         try:
@@ -397,26 +466,23 @@ class CameraGroup:
         if member is not None and member.recorder is not None:
             member.recorder.seen(frame, observation)
 
-    def _render(
-        self, taken: list[_Taken]
-    ) -> tuple[list[_Taken], list[Fit], np.ndarray[tuple[int, ...], np.dtype[np.uint8]]]:
-        """Frames at the detector's size; one that cannot be scaled is lost by itself."""
+    def _render(self, shares: list[_Share]) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
+        """Frames at the detector's size, without those that cannot be scaled."""
         width, height = self._info.input_wh
-        images = np.empty((len(taken), height, width, 3), dtype=np.uint8)
-        kept: list[_Taken] = []
-        fits: list[Fit] = []
-        for pipeline, frame in taken:
-            try:
-                where = self._info.fit(frame.wh)
-                place(frame, where, images[len(kept)])
-            except Exception:  # noqa: BLE001 - one frame's fault is not the others'
-                _log.exception("camera %r: a frame cannot be scaled", pipeline.camera.id)
-                self._loop.call_soon_threadsafe(pipeline.lose, frame, "undecodable")
-                continue
-            kept.append((pipeline, frame))
-            fits.append(where)
-        return kept, fits, images[: len(kept)]
-
-
-def _names(taken: list[_Taken]) -> str:
-    return ", ".join(dict.fromkeys(pipeline.camera.id for pipeline, _ in taken))
+        num_frames = sum(len(share.frames) for share in shares)
+        images = np.empty((num_frames, height, width, 3), dtype=np.uint8)
+        num_scaled = 0
+        for share in shares:
+            fits: list[Fit | None] = []
+            for frame in share.frames:
+                try:
+                    where = self._info.fit(frame.wh)
+                    place(frame, where, images[num_scaled])
+                except Exception:  # noqa: BLE001 - one frame's fault is not the others'
+                    _log.exception("camera %r: a frame cannot be scaled", frame.camera_id)
+                    fits.append(None)
+                else:
+                    fits.append(where)
+                    num_scaled += 1
+            share.fits, share.is_rendered = fits, True
+        return images[:num_scaled]

@@ -36,8 +36,8 @@ from storeguard.video.packets import EncodedPacket
 _log = logging.getLogger(__name__)
 
 _STEP_S: Final = 1.0
-_CLOSE_S: Final = 30.0  # for the last packets on a slow disk
-_TAKE_OVER_S: Final = 60.0  # from a recorder that is still finishing
+_CLOSE_S: Final = 40.0  # for the last packets on a slow disk
+_TAKE_OVER_S: Final = 5.0  # from a recorder that is still finishing
 _MAX_STILLS: Final = 32
 _KILLED: Final = "the camera's process ended before its video was written"
 
@@ -177,26 +177,29 @@ class CameraRecorder:
         with self._inbox:
             self._stopping = True
             self._inbox.notify_all()
-        self._thread.join(timeout=30.0)
-        with self._lock:
-            now = self._ring.newest()
-            for wanted in list(self._book.wanted.values()):
-                if not wanted.final or (now and wanted.end > now):
-                    # Not more than there will ever be; and at least what is known to be part of it.
-                    end = max(wanted.start, min(now or wanted.end, wanted.target(wanted.end)))
-                    self._recordings.conclude(wanted, end, closed=now or wanted.end)
-        if self._recordings.close(timeout_s=_CLOSE_S):
-            self._held.close()
-            return
-        _log.error("camera %r: a clip is not finished yet, its disk is slow", self._camera.id)
-        # Until it is, nobody may take it for left behind.
-        threading.Thread(
-            target=self._finish_late, name=f"camera-{self._camera.id}-end", daemon=True
-        ).start()
+        name = f"camera-{self._camera.id}-end"
+        ending = threading.Thread(target=self._finish, name=name, daemon=True)
+        ending.start()
+        ending.join(_CLOSE_S)
+        if ending.is_alive():
+            _log.error("camera %r: a clip is not finished yet, its disk is slow", self._camera.id)
 
-    def _finish_late(self) -> None:
-        self._recordings.close(timeout_s=None)
-        self._held.close()
+    def _finish(self) -> None:
+        """Until all is written, however long that takes, nobody may take it for left behind."""
+        try:
+            self._thread.join()
+            with self._lock:
+                now = self._ring.newest()
+                for wanted in list(self._book.wanted.values()):
+                    if not wanted.final or (now and wanted.end > now):
+                        # Not more than there will ever be; at least what is known to be part of it.
+                        end = max(wanted.start, min(now or wanted.end, wanted.target(wanted.end)))
+                        self._recordings.conclude(wanted, end, closed=now or wanted.end)
+            self._recordings.close()
+        except Exception:  # noqa: BLE001 - whatever it is, the folder is let go
+            _log.exception("camera %r: its recordings end badly", self._camera.id)
+        finally:
+            self._held.close()
 
     # ------------------------------------------------------------------ commands
 

@@ -108,14 +108,12 @@ class Recordings:
         """The recorder's counters."""
         return self._recorder.stats()
 
-    def close(self, *, timeout_s: float | None) -> bool:
-        """Finish what is being written, and tell of it; False if it is not finished in time."""
-        if not self._recorder.close(timeout_s=timeout_s):
-            return False
+    def close(self) -> None:
+        """Finish what is being written, however long it takes, and tell of it."""
+        self._recorder.close(timeout_s=None)
         with self._lock:
             self.settle(closing=True)
             self._writer.write_out()
-        return True
 
     def promise(self, wanted: Wanted) -> None:
         """Tell the event that video of it is being recorded."""

@@ -18,7 +18,6 @@ from storeguard.clock import SystemClock
 from storeguard.config import CameraConfig
 from storeguard.detection.detections import Detections
 from storeguard.detection.detector import DetectorInfo, DetectTiming
-from storeguard.detection.letterbox import Fit, place
 from storeguard.detection.service import Found, FrameBatch
 from storeguard.errors import NotFoundError
 from storeguard.model_config import LayoutName, Resize, TrackerSettings
@@ -27,7 +26,6 @@ from storeguard.pipeline.group import CameraGroup
 from storeguard.pipeline.status import CameraState, CameraStatus
 from storeguard.pipeline.verdict import Verdict
 from storeguard.rules.observation import Observation
-from storeguard.video.frame import Frame
 from storeguard.video.reader import read_frames
 from tests.pipeline.held_clock import NEVER_S, HeldClock, play_until, until
 
@@ -76,25 +74,6 @@ class Detector:
         """Answer the calls that wait for it now, and no later one."""
         self.answers.set()
         self.answers.clear()
-
-
-class Troubled(Detector):
-    """One of three of its first calls goes wrong, in one of three ways."""
-
-    def __init__(self, trouble: str) -> None:
-        super().__init__()
-        self.trouble = trouble
-
-    async def detect(self, batch: FrameBatch) -> Sequence[Found]:
-        found = await super().detect(batch)
-        call = len(self.batches)
-        if call > 12 or call % 3:
-            return found
-        if self.trouble == "hangs":
-            await asyncio.sleep(NEVER_S)
-        if self.trouble == "fails":
-            raise ConnectionError("the replica died")
-        return [Found(None, 0.0, None, 0) if i % 3 == 1 else one for i, one in enumerate(found)]
 
 
 class Rules:
@@ -288,131 +267,6 @@ def test_files_at_full_pace_lose_nothing(bikes: Path) -> None:
     assert status.dropped == {}
     assert len(rules.observations) == 250
     assert rules.observations[0].captured_at == datetime(1970, 1, 1, tzinfo=UTC)
-
-
-@pytest.mark.parametrize("trouble", ["fails", "hangs", "refuses"])
-def test_files_at_full_pace_wait_for_a_detector_in_trouble(bikes: Path, trouble: str) -> None:
-    async def scenario() -> None:
-        detector, rules = Troubled(trouble), Rules()
-        film = CameraConfig(id="film", source=str(bikes), pace="fast", detect_fps=240)
-        live = street(bikes, detect_fps=5)
-
-        def of_film() -> list[Observation]:
-            return [one for one in rules.observations if one.camera_id == "film"]
-
-        timeout_s = 0.5 if trouble == "hangs" else NEVER_S
-        async with running([film, live], detector, rules, call_timeout_s=timeout_s) as group:
-            await until(lambda: by_id(group)["film"].state is CameraState.ENDED)
-            statuses = by_id(group)
-            await until(lambda: len(of_film()) >= statuses["film"].frames_processed)
-        assert statuses["film"].dropped == {}
-        assert statuses["film"].frames_processed == len(of_film()) == 250
-        steps = {b.captured_at - a.captured_at for a, b in pairwise(of_film())}
-        assert steps == {timedelta(milliseconds=40)}
-        assert statuses["street"].state is CameraState.PLAYING
-
-    asyncio.run(scenario())
-
-
-class Picky(Detector):
-    """Will not have any frame of one camera, or answers wrongly; all is well with the others."""
-
-    def __init__(self, trouble: str) -> None:
-        super().__init__()
-        self.trouble = trouble
-        self.trouble_with: str | None = "film"
-
-    async def detect(self, batch: FrameBatch) -> Sequence[Found]:
-        found = await super().detect(batch)
-        await asyncio.sleep(0)
-        if self.trouble_with not in batch.camera_id:
-            return found
-        if self.trouble == "refuses":
-            refused = Found(None, 0.0, None, 0)
-            return [
-                refused if name == self.trouble_with else one
-                for name, one in zip(batch.camera_id, found, strict=True)
-            ]
-        if self.trouble == "answers short":
-            return found[:-1]
-        raise ValueError("what a picture")
-
-
-@pytest.mark.parametrize("trouble", ["refuses", "fails", "answers short"])
-def test_a_file_in_trouble_leaves_the_live_cameras_alone(bikes: Path, trouble: str) -> None:
-    async def scenario() -> None:
-        detector, rules = Picky(trouble), Rules()
-        film = CameraConfig(id="film", source=str(bikes), pace="fast", detect_fps=240)
-        async with running([film, street(bikes, detect_fps=25)], detector, rules) as group:
-            await until(lambda: by_id(group)["street"].frames_processed >= 50)
-            assert by_id(group)["film"].frames_processed == 0
-            assert by_id(group)["film"].dropped == {}
-            asked_for_film = sum(name == "film" for batch in detector.batches for name in batch)
-            assert asked_for_film < 50 + 24  # it holds back, while the other goes on
-            detector.trouble_with = None
-            await until(lambda: by_id(group)["film"].state is CameraState.ENDED)
-            assert by_id(group)["film"].frames_processed == 250
-
-    asyncio.run(scenario())
-
-
-def test_a_frame_that_is_never_answered_is_given_up_in_the_end(
-    bikes: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("storeguard.pipeline.again._GIVE_UP_S", 0.5)
-
-    async def scenario() -> None:
-        detector, rules = Detector(), Rules()
-        detector.refuses = True
-        film = CameraConfig(id="film", source=str(bikes), pace="fast", detect_fps=240)
-        async with running([film], detector, rules) as group:
-            await until(lambda: by_id(group)["film"].dropped.get("detector_full"))
-            detector.refuses = False
-            await until(lambda: by_id(group)["film"].state is CameraState.ENDED)
-            status = by_id(group)["film"]
-        assert sum(status.dropped.values()) + status.frames_processed == 250
-
-    asyncio.run(scenario())
-
-
-def test_a_frame_that_cannot_be_scaled_is_lost_alone(
-    bikes: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def choosy(frame: Frame, where: Fit, canvas: Any) -> None:
-        if frame.index in {100, 101, 120}:
-            raise ValueError("no such picture")
-        place(frame, where, canvas)
-
-    monkeypatch.setattr("storeguard.pipeline.group.place", choosy)
-
-    async def scenario() -> None:
-        film = CameraConfig(id="film", source=str(bikes), pace="fast", detect_fps=240)
-        async with running([film], Detector(), Rules()) as group:
-            await until(lambda: by_id(group)["film"].state is CameraState.ENDED)
-            status = by_id(group)["film"]
-        assert status.frames_processed == 247
-        assert status.dropped == {"undecodable": 3}
-
-    asyncio.run(scenario())
-
-
-@pytest.mark.parametrize("trouble", ["fails", "hangs"])
-def test_a_file_that_waits_for_the_detector_can_be_removed(bikes: Path, trouble: str) -> None:
-    async def scenario() -> None:
-        detector, rules = Detector(), Rules()
-        detector.fails = 10**9 if trouble == "fails" else 0
-        if trouble == "hangs":
-            detector.answers.clear()
-        film = CameraConfig(id="film", source=str(bikes), pace="fast", detect_fps=240)
-        async with running([film], detector, rules, call_timeout_s=0.3) as group:
-            await until(lambda: len(detector.batches) >= 3)
-            await group.set_cameras([street(bikes)])
-            detector.fails = 0
-            detector.answers.set()
-            await until(lambda: rules.observations)
-            assert {one.camera_id for one in rules.observations} == {"street"}
-
-    asyncio.run(scenario())
 
 
 def test_a_new_round_of_a_file_begins_with_new_people(bikes: Path) -> None:

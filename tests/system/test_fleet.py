@@ -108,6 +108,8 @@ def test_a_leaving_group_keeps_its_recorder_and_its_name_until_it_is_done(
             while not what():
                 assert time.monotonic() < end_s, "waited in vain"
                 assert await fleet.check() == []
+                if fleet.lacks_a_group():
+                    fleet.reconcile()
                 await asyncio.sleep(0.2)
 
         def state() -> CameraState:
