@@ -92,18 +92,13 @@ class _Share:
         self.done = asyncio.Event()
         self._before = before
 
-    @property
-    def is_next(self) -> bool:
-        """Whether all earlier frames of the camera are through."""
-        return self._before is None or self._before.is_set()
-
     async def turn(self) -> None:
-        """Wait until they are."""
+        """Wait until all earlier frames of the camera are through."""
         if self._before is not None:
             await self._before.wait()
 
     def end(self) -> None:
-        """These are through: the camera may send others."""
+        """These are through."""
         if not self.done.is_set():
             self.done.set()
             self.pipeline.on_their_way -= len(self.frames)
@@ -387,16 +382,24 @@ class CameraGroup:
                 cause = await self._detect_all(shares)
             finally:
                 self._slots.release()
-            # Nobody waits for the earlier frames of somebody else.
-            for share in sorted(shares, key=lambda one: not one.is_next):
-                await share.turn()
-                self._take_in(share, cause)
-                share.end()
+            # Each by itself: nobody waits for the earlier frames of somebody else.
+            await asyncio.gather(*(self._finish(share, cause) for share in shares))
         finally:
             for share in shares:
-                share.end()
-            if any(share.pipeline.waiting for share in shares):
-                self._wake.set()
+                self._end(share)
+
+    async def _finish(self, share: _Share, cause: str) -> None:
+        try:
+            await share.turn()
+            self._take_in(share, cause)
+        finally:
+            self._end(share)
+
+    def _end(self, share: _Share) -> None:
+        """Its camera may send others."""
+        share.end()
+        if share.pipeline.waiting:
+            self._wake.set()
 
     async def _detect_all(self, shares: list[_Share]) -> str:
         """Have the frames of a call detected; returns why those are lost that have no answer."""
@@ -426,8 +429,10 @@ class CameraGroup:
         pipeline, now_s = share.pipeline, self._loop.time()
         num_failed = 0
         for frame, where, answer in zip(share.frames, share.fits, share.found, strict=True):
-            if where is None and share.is_rendered:  # by its own fault
-                pipeline.lose(frame, "undecodable")
+            if where is None and share.is_rendered:  # by its own fault, but in its place
+                behind = self._loses_nothing(pipeline) and pipeline.again.is_behind(frame)
+                if not (behind and pipeline.again.put(frame, now_s)):
+                    pipeline.lose(frame, "undecodable")
                 continue
             found = None if answer is None or answer.detections is None else answer
             num_failed += found is None

@@ -187,6 +187,42 @@ def test_a_scene_cut_on_a_frame_that_cannot_be_scaled_falls_on_the_next(
     asyncio.run(scenario())
 
 
+def test_a_scene_cut_that_cannot_be_scaled_waits_for_those_before_it(
+    bikes: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As above, and the call with the last frames of the first round fails at first."""
+
+    def choosy(frame: Frame, where: Fit, canvas: Any) -> None:
+        if 250 <= frame.index < 262:
+            raise ValueError("no such picture")
+        place(frame, where, canvas)
+
+    monkeypatch.setattr("storeguard.pipeline.group.place", choosy)
+
+    class FailsLate(Detector):
+        failures, answered = 3, 0
+
+        async def detect(self, batch: FrameBatch) -> Sequence[Found]:
+            found = await super().detect(batch)
+            if self.answered > 225 and self.failures:
+                self.failures -= 1
+                raise ConnectionError("the replica died")
+            self.answered += len(found)
+            return found
+
+    async def scenario() -> None:
+        rules, detector = Rules(), FailsLate(delay_s=0.01)
+        film = street(bikes, pace="fast", detect_fps=240)
+        async with running([film], detector, rules):
+            await until(lambda: len(rules.observations) >= 300)
+        assert detector.failures == 0
+        names = [one.person_id for one in rules.observations]
+        assert len(set(names[2:250])) == 1
+        assert set(names[250:252]).isdisjoint(names[2:250])
+
+    asyncio.run(scenario())
+
+
 def test_a_call_that_fails_before_the_detector_is_tried_again(
     bikes: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
