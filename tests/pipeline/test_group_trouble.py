@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from datetime import timedelta
 from itertools import pairwise
 from pathlib import Path
@@ -135,16 +135,22 @@ def test_a_frame_that_is_never_answered_is_given_up_in_the_end(
     asyncio.run(scenario())
 
 
-@pytest.mark.parametrize("bad", [(100, 101, 120), tuple(range(40, 90))], ids=["some", "calls"])
-def test_frames_that_cannot_be_scaled_are_lost_alone(
-    bikes: Path, monkeypatch: pytest.MonkeyPatch, bad: tuple[int, ...]
-) -> None:
+def cannot_scale(monkeypatch: pytest.MonkeyPatch, bad: Container[int]) -> None:
+    """Frames of these numbers are of no use."""
+
     def choosy(frame: Frame, where: Fit, canvas: Any) -> None:
         if frame.index in bad:
             raise ValueError("no such picture")
         place(frame, where, canvas)
 
     monkeypatch.setattr("storeguard.pipeline.group.place", choosy)
+
+
+@pytest.mark.parametrize("bad", [(100, 101, 120), tuple(range(40, 90))], ids=["some", "calls"])
+def test_frames_that_cannot_be_scaled_are_lost_alone(
+    bikes: Path, monkeypatch: pytest.MonkeyPatch, bad: tuple[int, ...]
+) -> None:
+    cannot_scale(monkeypatch, bad)
 
     async def scenario() -> None:
         rules = Rules()
@@ -167,12 +173,7 @@ def test_a_scene_cut_on_a_frame_that_cannot_be_scaled_falls_on_the_next(
     """A looped film: its second round begins with frames that are lost, while others are away."""
     bad = range(250, 262)
 
-    def choosy(frame: Frame, where: Fit, canvas: Any) -> None:
-        if frame.index in bad:
-            raise ValueError("no such picture")
-        place(frame, where, canvas)
-
-    monkeypatch.setattr("storeguard.pipeline.group.place", choosy)
+    cannot_scale(monkeypatch, bad)
 
     async def scenario() -> None:
         rules = Rules()
@@ -192,12 +193,7 @@ def test_a_scene_cut_that_cannot_be_scaled_waits_for_those_before_it(
 ) -> None:
     """As above, and the call with the last frames of the first round fails at first."""
 
-    def choosy(frame: Frame, where: Fit, canvas: Any) -> None:
-        if 250 <= frame.index < 262:
-            raise ValueError("no such picture")
-        place(frame, where, canvas)
-
-    monkeypatch.setattr("storeguard.pipeline.group.place", choosy)
+    cannot_scale(monkeypatch, range(250, 262))
 
     class FailsLate(Detector):
         failures, answered = 3, 0

@@ -24,8 +24,8 @@ from storeguard.testing_video import number_of
 from storeguard.video.packets import EncodedPacket
 from storeguard.video.recorder import recover
 from storeguard.video.recording import ClipFile, Recording
+from tests.video.clips import at, read_packets
 from tests.video.conftest import MakeVideo
-from tests.video.test_recorder import at, read_packets
 
 FRAME = timedelta(seconds=0.1)
 PAGE = 4096
