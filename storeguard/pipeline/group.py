@@ -92,8 +92,13 @@ class _Share:
         self.done = asyncio.Event()
         self._before = before
 
+    @property
+    def is_next(self) -> bool:
+        """Whether all earlier frames of the camera are through."""
+        return self._before is None or self._before.is_set()
+
     async def turn(self) -> None:
-        """Wait until all earlier frames of the camera are through."""
+        """Wait until they are."""
         if self._before is not None:
             await self._before.wait()
 
@@ -380,10 +385,16 @@ class CameraGroup:
         try:
             try:
                 cause = await self._detect_all(shares)
+                # At one go, so that these cameras can send their next frames in one call too.
+                for share in shares:
+                    if share.is_next:
+                        self._take_in(share, cause)
+                        self._end(share)
             finally:
                 self._slots.release()
-            # Each by itself: nobody waits for the earlier frames of somebody else.
-            await asyncio.gather(*(self._finish(share, cause) for share in shares))
+            # The others each by itself: nobody waits for the earlier frames of somebody else.
+            late = [share for share in shares if not share.done.is_set()]
+            await asyncio.gather(*(self._finish(share, cause) for share in late))
         finally:
             for share in shares:
                 self._end(share)
