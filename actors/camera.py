@@ -12,20 +12,20 @@ from ray.actor import ActorHandle
 
 from actors.lease import Lease
 from actors.models import Models
-from storeguard.attributes.service import CropAnswer, CropBatch
-from storeguard.classification.service import ClipAnswer, ClipBatch
+from storeguard.camera.group import CameraGroup
+from storeguard.camera.status import CameraStatus
+from storeguard.classification.attributes.service import CropAnswer, CropBatch
+from storeguard.classification.clips.service import ClipAnswer, ClipBatch
 from storeguard.clock import Clock
-from storeguard.config import CameraConfig
+from storeguard.config.models import AttributeSettings, TrackerSettings
+from storeguard.config.store import CameraConfig
 from storeguard.detection.service import Found, FrameBatch
 from storeguard.errors import ModelError
 from storeguard.events.commands import RecordCommand
-from storeguard.model_config import AttributeSettings, TrackerSettings
-from storeguard.pipeline.asked import RecordingAnswer
-from storeguard.pipeline.group import CameraGroup
-from storeguard.pipeline.recording import RecordingPlace
-from storeguard.pipeline.status import CameraStatus
-from storeguard.pipeline.verdict import Verdict
+from storeguard.recording.camera_recorder import RecordingPlace
+from storeguard.recording.manual_recording import RecordingAnswer
 from storeguard.rules.observation import Observation
+from storeguard.rules.verdict import Verdict
 
 LEASE_S = 60.0
 

@@ -17,13 +17,13 @@ from actors.camera import CameraActor
 from actors.models import Models
 from actors.naming import NAMESPACE, actor_name, spawn
 from actors.recorder import RecorderActor, spool_root
-from storeguard.addresses import redact
+from storeguard.camera.status import CameraState, CameraStatus
 from storeguard.clock import Clock
-from storeguard.config import CameraConfig, StoreConfig
-from storeguard.pipeline.recording import RecordingPlace
-from storeguard.pipeline.roster import Roster
-from storeguard.pipeline.status import CameraState, CameraStatus
-from storeguard.storage.uploader import UploaderStats
+from storeguard.config.addresses import redact
+from storeguard.config.roster import Roster
+from storeguard.config.store import CameraConfig, StoreConfig
+from storeguard.recording.camera_recorder import RecordingPlace
+from storeguard.recording.uploader import UploaderStats
 
 ANSWER_S = 10.0
 _LEAVE_S = 60.0  # for the last verdicts, and clips finished on a slow disk

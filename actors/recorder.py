@@ -14,12 +14,12 @@ from ray.exceptions import RayTaskError
 
 from actors.lease import Lease
 from storeguard.clock import Clock
-from storeguard.config import StoreConfig
+from storeguard.config.store import StoreConfig
 from storeguard.errors import StoreguardError
 from storeguard.events.clip_link import StoredClip, Wish
 from storeguard.events.event import Event
+from storeguard.recording.uploader import Uploader, UploaderStats
 from storeguard.storage.objects import UploadRetries, object_store
-from storeguard.storage.uploader import Uploader, UploaderStats
 
 LEASE_S = 60.0
 SPOOL = "spool"

@@ -9,17 +9,17 @@ from dataclasses import replace
 
 from storeguard.analytics.track_log import track_log
 from storeguard.clock import Clock, SystemClock
-from storeguard.config import CameraConfig, Pace, StoreConfig
-from storeguard.events.amending import Amender
+from storeguard.config.store import CameraConfig, Pace, StoreConfig
+from storeguard.events.changes import Amender
 from storeguard.events.clip_link import OVERDUE, StoredClip, Wish
 from storeguard.events.event import Event, ModelRef
 from storeguard.events.journal import Journal, JournalDrops
 from storeguard.events.shipper import Shipper, ShipperSettings, ShipperStats
 from storeguard.events.store import EventStore
-from storeguard.pipeline.judge import Judge
-from storeguard.pipeline.reminders import Reminders, promise_of, wish_of
-from storeguard.pipeline.verdict import Verdict
+from storeguard.recording.reminders import Reminders, promise_of, wish_of
+from storeguard.rules.host import Judge
 from storeguard.rules.observation import Observation
+from storeguard.rules.verdict import Verdict
 
 _TICK_S = 1.0
 _BUSY_S = 5.0

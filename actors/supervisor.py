@@ -19,8 +19,10 @@ from actors.naming import actor_name, spawn
 from actors.rules import RulesActor
 from storeguard.analytics.track_log import tracks_folder
 from storeguard.analytics.visitors import VisitorBucket, VisitorQuery, count_visitors
+from storeguard.camera.status import CameraState, CameraStatus
 from storeguard.clock import Clock
-from storeguard.config import CameraConfig, Pace, StoreConfig
+from storeguard.config.roster import Roster
+from storeguard.config.store import CameraConfig, Pace, StoreConfig
 from storeguard.errors import ConfigError, RecordingError
 from storeguard.events.commands import CommandConsumer, CommandStats, RecordCommand
 from storeguard.events.embedded import EmbeddedValkey
@@ -28,12 +30,10 @@ from storeguard.events.event import Event, ModelRef
 from storeguard.events.journal import JournalDrops
 from storeguard.events.shipper import ShipperStats
 from storeguard.events.store import EventStore
-from storeguard.pipeline.asked import RecordingAnswer
-from storeguard.pipeline.roster import Roster
-from storeguard.pipeline.status import CameraState, CameraStatus
+from storeguard.recording.manual_recording import RecordingAnswer
+from storeguard.recording.uploader import UploaderStats
 from storeguard.storage.objects import object_store
 from storeguard.storage.retention import Retention, RetentionStats
-from storeguard.storage.uploader import UploaderStats
 
 LEASE_S = 60.0
 _CHECK_S = 2.0

@@ -32,14 +32,14 @@ import onnxruntime
 from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
-from storeguard.training.detector_data import LabelledImage, read_boxes
-from storeguard.training.detector_evaluate import Forward, evaluate, onnx_forward
-from storeguard.training.detector_splits import (
+from storeguard.training.detector.data import LabelledImage, read_boxes
+from storeguard.training.detector.evaluate import Forward, evaluate, onnx_forward
+from storeguard.training.detector.splits import (
     CCTV_VALIDATION_ROOM,
     cctv_validation_names,
     coco_validation_names,
 )
-from storeguard.training.detector_train import BUNDLED_DETECTOR
+from storeguard.training.detector.train import BUNDLED_DETECTOR
 
 ROOT = Path(__file__).resolve().parents[1]
 DATA = ROOT.parent / "shared" / "data"

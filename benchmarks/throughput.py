@@ -28,11 +28,11 @@ from rich.console import Console
 from rich.table import Table
 
 from serve.runner import RunningStore, free_port, running_store
-from storeguard.addresses import resolve_source
-from storeguard.config import CameraConfig, StoreConfig
+from storeguard.config.addresses import resolve_source
+from storeguard.config.models import DetectorSettings
+from storeguard.config.store import CameraConfig, StoreConfig
 from storeguard.detection.detector import Detector
 from storeguard.detection.letterbox import place
-from storeguard.model_config import DetectorSettings
 from storeguard.video.frame import Frame
 from storeguard.video.reader import read_frames
 

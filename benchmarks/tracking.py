@@ -29,7 +29,7 @@ from machine import machine
 from tracking_rivals import RIVALS, Rival, silence
 from tracking_sequences import Sequence, sequences
 
-from storeguard.model_config import TrackerSettings
+from storeguard.config.models import TrackerSettings
 from storeguard.tracking.metrics import evaluate
 from storeguard.tracking.tracks import Tracks
 

@@ -18,8 +18,8 @@ from typing import Any
 import numpy as np
 from tracking_sequences import Sequence
 
+from storeguard.config.models import TrackerSettings
 from storeguard.detection.detections import Detections
-from storeguard.model_config import TrackerSettings
 from storeguard.tracking.tracker import Tracker
 from storeguard.tracking.tracks import Tracks
 

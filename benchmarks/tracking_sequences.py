@@ -18,11 +18,11 @@ import av
 import numpy as np
 from numpy.typing import NDArray
 
+from storeguard.config.models import DetectorSettings
 from storeguard.detection.detections import Detections
 from storeguard.detection.detector import Detector, model_path
 from storeguard.detection.letterbox import place
 from storeguard.detection.nms import nms
-from storeguard.model_config import DetectorSettings
 from storeguard.tracking import mot
 from storeguard.tracking.metrics import iou
 from storeguard.tracking.tracks import Tracks

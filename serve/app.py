@@ -18,17 +18,17 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from actors.models import Models
 from actors.naming import NAMESPACE, actor_name
 from actors.supervisor import Supervisor
-from serve.api import create_api
-from serve.api_analytics import analytics_router
-from serve.api_marks import marks_router
-from serve.attribute import attribute_application
-from serve.classifier import classifier_application
+from serve.api.analytics import analytics_router
+from serve.api.marks import marks_router
+from serve.api.routes import create_api
 from serve.control import SupervisedAnalytics, SupervisedCameras, SystemHealth
-from serve.detector import detector_application
+from serve.models.attribute import attribute_application
+from serve.models.classifier import classifier_application
+from serve.models.detector import detector_application
 from storeguard.clock import Clock
-from storeguard.config import StoreConfig
+from storeguard.config.loading import resolve_paths
+from storeguard.config.store import StoreConfig
 from storeguard.events.store import EventReader
-from storeguard.loading import resolve_paths
 from storeguard.storage.objects import object_store
 
 APP_NAME = "storeguard"

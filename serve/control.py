@@ -14,16 +14,16 @@ from ray.serve.handle import DeploymentHandle
 
 from actors.models import Models
 from actors.supervisor import Health
-from serve.api_cameras import patched
-from serve.api_parts import HealthReport
+from serve.api.cameras import patched
+from serve.api.parts import HealthReport
 from storeguard.analytics.visitors import VisitorBucket, VisitorQuery
-from storeguard.config import ApiSettings, CameraConfig
-from storeguard.detection.batcher import BatcherStats
+from storeguard.camera.status import CameraStatus
+from storeguard.config.loading import resolve_camera
+from storeguard.config.store import ApiSettings, CameraConfig
 from storeguard.errors import StoreguardError
 from storeguard.events.commands import RecordCommand
 from storeguard.events.event import Event
-from storeguard.loading import resolve_camera
-from storeguard.pipeline.status import CameraStatus
+from storeguard.inference.batcher import BatcherStats
 
 _ANSWER_S = 15.0
 _STATS_S = 3.0

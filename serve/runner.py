@@ -20,9 +20,9 @@ from ray.exceptions import RayError
 
 from actors.naming import NAMESPACE, actor_name
 from serve.app import APP_NAME, build
+from storeguard.camera.status import CameraStatus
 from storeguard.clock import Clock
-from storeguard.config import StoreConfig
-from storeguard.pipeline.status import CameraStatus
+from storeguard.config.store import StoreConfig
 
 _ANSWER_S = 30.0
 _REACHABLE_S = 60.0

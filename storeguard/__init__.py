@@ -30,6 +30,6 @@ def app(args: AppArgs) -> Any:
         ConfigError: the configuration is wrong.
     """
     from serve.app import build  # noqa: PLC0415, TID251 - the one edge upwards
-    from storeguard.loading import load_config  # noqa: PLC0415
+    from storeguard.config.loading import load_config  # noqa: PLC0415
 
     return build(load_config(args.config))

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Callable
 from pathlib import Path
 
 import av
 import pytest
+
+from storeguard.testing.video import VideoSpec, make_video
 
 SHARED = Path(__file__).resolve().parent.parent.parent / "shared" / "data"
 
@@ -57,3 +60,21 @@ def long_visit(cabin: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
             out.mux(stream.encode(picture))
         out.mux(stream.encode(None))
     return path
+
+
+MakeVideo = Callable[..., Path]
+
+
+@pytest.fixture(scope="session")
+def video(tmp_path_factory: pytest.TempPathFactory) -> MakeVideo:
+    """`video(suffix, **spec)`: path of a test video; the same one for the same arguments."""
+    folder = tmp_path_factory.mktemp("videos")
+    made: dict[tuple[str, VideoSpec], Path] = {}
+
+    def make(suffix: str = "mp4", **spec: object) -> Path:
+        key = (suffix, VideoSpec(**spec))
+        if key not in made:
+            made[key] = make_video(folder / f"{len(made)}.{suffix}", key[1])
+        return made[key]
+
+    return make

@@ -18,7 +18,7 @@ import pyarrow as pa
 
 from storeguard.analytics.track_parts import TRACK_SCHEMA, TrackParts
 from storeguard.clock import Clock, SystemClock
-from storeguard.config import StoreConfig
+from storeguard.config.store import StoreConfig
 from storeguard.events.query import milliseconds
 from storeguard.rules.observation import Observation
 

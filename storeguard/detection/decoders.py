@@ -24,9 +24,9 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
+from storeguard.config.models import LayoutName
 from storeguard.detection.detections import Detections
 from storeguard.errors import ModelLayoutError
-from storeguard.model_config import LayoutName
 
 Outputs = Mapping[str, NDArray[np.float32]]
 Decoder = Callable[[Outputs, tuple[int, int], float], list[Detections]]

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from storeguard.config.models import Channels, DetectorSettings, LayoutName, Pixels, Resize
 from storeguard.detection.decoders import DECODERS, describe_shapes, recognise
 from storeguard.detection.detections import Detections
 from storeguard.detection.letterbox import PAD_VALUE, Fit, fit
@@ -18,7 +19,6 @@ from storeguard.detection.nms import nms
 from storeguard.errors import ModelError, ModelLayoutError
 from storeguard.inference.backend import EngineOptions, available_cores, open_backend, sha256_of
 from storeguard.inference.pixels import PixelFormat, chosen, is_channels_last, told
-from storeguard.model_config import Channels, DetectorSettings, LayoutName, Pixels, Resize
 
 BUNDLED_MODEL = "person_yolox_nano.onnx"
 DEFAULT_INPUT_SIZE = 320

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from storeguard.config.models import Resize
 from storeguard.detection.detections import Detections
-from storeguard.model_config import Resize
 from storeguard.video.frame import Frame
 
 PAD_VALUE = 114

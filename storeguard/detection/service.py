@@ -10,12 +10,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from storeguard.detection.batcher import Batched, Batcher, BatcherStats
+from storeguard.config.models import DetectorSettings
 from storeguard.detection.detections import Detections
 from storeguard.detection.detector import DetectFunction, Detector, DetectorInfo, DetectTiming
 from storeguard.detection.letterbox import PAD_VALUE
 from storeguard.errors import OverloadedError
-from storeguard.model_config import DetectorSettings
+from storeguard.inference.batcher import Batched, Batcher, BatcherStats
 
 Image = NDArray[np.uint8]
 

@@ -14,8 +14,8 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationErro
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from storeguard.addresses import redact
 from storeguard.clock import Clock, SystemClock
+from storeguard.config.addresses import redact
 from storeguard.errors import NotFoundError, StoreError, StoreguardError
 
 _log = logging.getLogger(__name__)

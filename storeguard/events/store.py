@@ -19,8 +19,8 @@ from redis.asyncio.retry import Retry as AsyncRetry
 from redis.backoff import ConstantBackoff, NoBackoff
 from redis.retry import Retry
 
-from storeguard.addresses import redact
-from storeguard.config import CameraConfig
+from storeguard.config.addresses import redact
+from storeguard.config.store import CameraConfig
 from storeguard.errors import StoreError
 from storeguard.events import keyspace
 from storeguard.events.event import Event

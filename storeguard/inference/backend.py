@@ -12,8 +12,8 @@ from typing import Any, Protocol, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from storeguard.config.models import BackendName, EngineSettings, Precision
 from storeguard.errors import ModelError
-from storeguard.model_config import BackendName, EngineSettings, Precision
 
 T = TypeVar("T")
 Array = NDArray[np.float32] | NDArray[np.uint8]
@@ -114,7 +114,7 @@ def open_backend(
             wanted and no engine was calibrated.
         BackendUnavailableError: the chosen backend cannot run here.
     """
-    from storeguard.inference.choice import choose  # noqa: PLC0415 - the backends import this module
+    from storeguard.engines.choice import choose  # noqa: PLC0415 - the backends import this module
 
     if not model.is_file():
         raise ModelError(f"{model}: there is no such model file")

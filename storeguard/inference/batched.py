@@ -8,8 +8,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-from storeguard.detection.batcher import Batcher, BatcherStats
 from storeguard.errors import OverloadedError
+from storeguard.inference.batcher import Batcher, BatcherStats
 
 T = TypeVar("T")
 R = TypeVar("R")

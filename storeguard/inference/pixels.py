@@ -9,9 +9,9 @@ from typing import Final, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from storeguard.config.models import Channels, LayoutName, Pixels, Resize
 from storeguard.errors import ModelError
 from storeguard.inference.backend import Array, ModelInput
-from storeguard.model_config import Channels, LayoutName, Pixels, Resize
 
 _IMAGENET_MEAN: Final = np.array([0.485, 0.456, 0.406], dtype=np.float32)
 _IMAGENET_STD: Final = np.array([0.229, 0.224, 0.225], dtype=np.float32)

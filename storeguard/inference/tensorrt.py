@@ -15,10 +15,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from storeguard.engines.cache import EngineCard, EngineTarget, read_card
 from storeguard.errors import BackendUnavailableError, ModelError
 from storeguard.inference.backend import Array, ModelInput
 from storeguard.inference.cuda import CudaBuffer, CudaDevice, call, cuda_device
-from storeguard.inference.engine_cache import EngineCard, EngineTarget, read_card
 
 # The metapackages' names, and those of the bindings where these are installed alone.
 _LIBRARIES = {

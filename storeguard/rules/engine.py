@@ -8,9 +8,11 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from storeguard.config import CameraConfig
+from storeguard.config.store import CameraConfig
+from storeguard.config.zones import PersonRule, ZoneConfig
 from storeguard.errors import CheckpointError
 from storeguard.events.event import Event, EventType, ModelRef, event_id_of
+from storeguard.geometry import Point, Zone, Zones
 from storeguard.rules.intrusion import IntrusionState
 from storeguard.rules.loitering import LoiteringState
 from storeguard.rules.observation import Observation
@@ -19,8 +21,6 @@ from storeguard.rules.scene import Scene
 from storeguard.rules.shoplifting import ShopliftingState
 from storeguard.rules.states import Key, RuleState, begin, key_of, reconfigure, rules_of, shape_of
 from storeguard.rules.visit import Change, Memory, VisitRuleState
-from storeguard.rules.zone import Point, Zone, Zones
-from storeguard.zone_config import PersonRule, ZoneConfig
 
 _MAX_OLD_EPOCHS = 64
 """Ended epochs whose late observations are still known for what they are."""

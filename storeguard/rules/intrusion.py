@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from storeguard.config.zones import IntrusionRule
 from storeguard.rules.scene import Scene, Sighting
 from storeguard.rules.visit import Visit, VisitRuleState, anchored_inside
-from storeguard.zone_config import IntrusionRule
 
 
 class IntrusionState(VisitRuleState[IntrusionRule]):

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta
 
+from storeguard.config.zones import Anchor, Direction, LineCrossingRule
 from storeguard.events.event import EventStatus
+from storeguard.geometry import Line, Point
 from storeguard.rules.cooldown import Cooldown
 from storeguard.rules.scene import Scene, Sighting
 from storeguard.rules.visit import Change, LastPlace, Memory, Visit
-from storeguard.rules.zone import Line, Point
-from storeguard.zone_config import Anchor, Direction, LineCrossingRule
 
 _FORGET_AFTER = timedelta(seconds=60)
 """Where somebody was is forgotten when others, but not they, have been seen for this long."""

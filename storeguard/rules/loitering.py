@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from datetime import timedelta
 
+from storeguard.config.zones import LoiteringRule
 from storeguard.rules.scene import Scene, Sighting
 from storeguard.rules.visit import Visit, VisitRuleState, anchored_inside
-from storeguard.zone_config import LoiteringRule
 
 
 class LoiteringState(VisitRuleState[LoiteringRule]):

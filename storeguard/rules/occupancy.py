@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from datetime import timedelta
 
+from storeguard.config.zones import OccupancyRule
 from storeguard.rules.scene import Scene, Sighting
 from storeguard.rules.visit import Visit, VisitRuleState, anchored_inside
-from storeguard.zone_config import OccupancyRule
 
 
 class OccupancyState(VisitRuleState[OccupancyRule]):

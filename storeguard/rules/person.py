@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from storeguard.config.zones import Anchor, PersonRule
 from storeguard.rules.scene import Scene, Sighting
 from storeguard.rules.visit import Visit, VisitRuleState
-from storeguard.zone_config import Anchor, PersonRule
 
 _MIN_HIT_RATIO = 0.10
 

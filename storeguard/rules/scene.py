@@ -9,9 +9,9 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
+from storeguard.config.zones import Anchor
+from storeguard.geometry import Float64, Zone, Zones, foot_points, head_points
 from storeguard.rules.observation import Observation
-from storeguard.rules.zone import Float64, Zone, Zones, foot_points, head_points
-from storeguard.zone_config import Anchor
 
 Box = tuple[float, float, float, float]
 

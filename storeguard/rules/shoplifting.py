@@ -7,12 +7,12 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any, Final
 
-from storeguard.classification.clip import CLIP_S
+from storeguard.classification.clips.clip import CLIP_S
+from storeguard.config.zones import ShopliftingRule
 from storeguard.events.event import EventStatus, ModelRef
 from storeguard.rules.observation import ClipScore
 from storeguard.rules.scene import Scene, Sighting
 from storeguard.rules.visit import Change, Visit, VisitRuleState, anchored_inside
-from storeguard.zone_config import ShopliftingRule
 
 _SCORES: Final = "clip_scores"
 

@@ -6,17 +6,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from datetime import timedelta
 from typing import Protocol
 
-from storeguard.config import CameraConfig
-from storeguard.rules.intrusion import IntrusionState
-from storeguard.rules.line import LineCrossingState
-from storeguard.rules.loitering import LoiteringState
-from storeguard.rules.occupancy import OccupancyState
-from storeguard.rules.person import PersonState
-from storeguard.rules.scene import Scene
-from storeguard.rules.shoplifting import ShopliftingState
-from storeguard.rules.visit import Change, Memory, Visit
-from storeguard.rules.zone import Line, Zone
-from storeguard.zone_config import (
+from storeguard.config.store import CameraConfig
+from storeguard.config.zones import (
     IntrusionRule,
     LineCrossingRule,
     LoiteringRule,
@@ -25,6 +16,15 @@ from storeguard.zone_config import (
     ShopliftingRule,
     ZoneConfig,
 )
+from storeguard.geometry import Line, Zone
+from storeguard.rules.intrusion import IntrusionState
+from storeguard.rules.line import LineCrossingState
+from storeguard.rules.loitering import LoiteringState
+from storeguard.rules.occupancy import OccupancyState
+from storeguard.rules.person import PersonState
+from storeguard.rules.scene import Scene
+from storeguard.rules.shoplifting import ShopliftingState
+from storeguard.rules.visit import Change, Memory, Visit
 
 Rule = (
     IntrusionRule | LoiteringRule | LineCrossingRule | OccupancyRule | PersonRule | ShopliftingRule

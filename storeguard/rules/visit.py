@@ -18,11 +18,7 @@ from typing import Any, Generic, TypeVar
 
 from pydantic import BaseModel, ConfigDict
 
-from storeguard.events.event import EventStatus, ModelRef
-from storeguard.rules.cooldown import Cooldown
-from storeguard.rules.scene import Box, Scene, Sighting
-from storeguard.rules.zone import Zone
-from storeguard.zone_config import (
+from storeguard.config.zones import (
     IntrusionRule,
     LoiteringRule,
     OccupancyRule,
@@ -30,6 +26,10 @@ from storeguard.zone_config import (
     ShopliftingRule,
     ZoneAnchorSettings,
 )
+from storeguard.events.event import EventStatus, ModelRef
+from storeguard.geometry import Zone
+from storeguard.rules.cooldown import Cooldown
+from storeguard.rules.scene import Box, Scene, Sighting
 
 R = TypeVar("R", bound=IntrusionRule | LoiteringRule | OccupancyRule | PersonRule | ShopliftingRule)
 

@@ -19,9 +19,9 @@ from urllib.parse import unquote, urlsplit
 from pyarrow import fs
 from pyarrow.lib import ArrowException
 
-from storeguard.addresses import redact
 from storeguard.clock import Clock, SystemClock
-from storeguard.config import StoreConfig
+from storeguard.config.addresses import redact
+from storeguard.config.store import StoreConfig
 from storeguard.errors import NotFoundError, StorageError
 
 _log = logging.getLogger(__name__)

@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Final, Protocol
 
 from storeguard.clock import Clock, SystemClock
-from storeguard.config import StorageSettings
+from storeguard.config.store import StorageSettings
 from storeguard.events.clip_link import files_of
 from storeguard.events.event import Event
 from storeguard.events.query import MAX_LIMIT, EventQuery, Page

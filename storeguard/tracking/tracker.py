@@ -26,10 +26,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 
+from storeguard.config.models import TrackerSettings
 from storeguard.detection.detections import Detections
 from storeguard.detection.nms import iou_matrix
 from storeguard.errors import CheckpointError
-from storeguard.model_config import TrackerSettings
 from storeguard.tracking.motion import (
     Float64,
     MotionModel,

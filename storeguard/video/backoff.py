@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 
-from storeguard.config import ReconnectSettings
+from storeguard.config.store import ReconnectSettings
 
 
 class Backoff:

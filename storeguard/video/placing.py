@@ -7,7 +7,7 @@ from itertools import takewhile
 
 from storeguard.video.packets import MICROSECOND, EncodedPacket, MediaKind
 from storeguard.video.source import RawPacket, Source
-from storeguard.video.timeline import Placed, Reanchor, Stamps, Timeline
+from storeguard.video.timing import Placed, Reanchor, Stamps, Timeline
 
 
 class Placer:

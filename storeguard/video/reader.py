@@ -15,9 +15,9 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Self
 
-from storeguard.addresses import redact
 from storeguard.clock import Clock, SystemClock
-from storeguard.config import CameraConfig, Pace
+from storeguard.config.addresses import redact
+from storeguard.config.store import CameraConfig, Pace
 from storeguard.errors import SourceError
 from storeguard.video.backoff import Backoff
 from storeguard.video.decode_queue import DecodeQueue, Mark
@@ -33,7 +33,7 @@ from storeguard.video.source import (
     kind_of,
     open_source,
 )
-from storeguard.video.timeline import FAST_START, Reanchor, Timeline
+from storeguard.video.timing import FAST_START, Reanchor, Timeline
 
 _log = logging.getLogger(__name__)
 
@@ -71,7 +71,7 @@ class ReaderStats:
         consumer_errors: times a callback raised.
         connects: times the source was opened.
         reconnects: times it was lost, or could not be opened, and tried again.
-        reanchors: faults of time by cause, see `storeguard.video.timeline.Reanchor`.
+        reanchors: faults of time by cause, see `storeguard.video.timing.Reanchor`.
         last_error: the latest error in words, without credentials; None if there was none.
         codec: None until connected.
         wh: of the newest frame, else as the source declares; None until known.

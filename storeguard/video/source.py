@@ -20,13 +20,13 @@ from urllib.parse import urlsplit
 
 import av
 
-from storeguard.addresses import redact
 from storeguard.clock import Clock
-from storeguard.config import CameraConfig
+from storeguard.config.addresses import redact
+from storeguard.config.store import CameraConfig
 from storeguard.errors import EmptySourceError, SourceError, SourceTimeoutError
 from storeguard.video.packets import MICROSECOND, MediaKind, Packet, StreamFormat
 from storeguard.video.parameters import AdtsStripper, ParameterWatch
-from storeguard.video.timeline import Stamps
+from storeguard.video.timing import Stamps
 
 _IMAGE_CODECS = {
     ".jpg": "mjpeg",

@@ -9,15 +9,15 @@ from types import SimpleNamespace
 from typing import Any
 
 from actors.camera import CameraActor
-from storeguard.config import CameraConfig
+from storeguard.config.models import TrackerSettings
+from storeguard.config.store import CameraConfig
 from storeguard.events.event import EventType
-from storeguard.model_config import TrackerSettings
-from storeguard.pipeline.recording import RecordingPlace
-from storeguard.pipeline.verdict import Verdict
+from storeguard.recording.camera_recorder import RecordingPlace
+from storeguard.recording.spool import ClipItem, Spool
 from storeguard.rules.observation import Observation
 from storeguard.rules.ongoing import OpenEvent
-from storeguard.storage.spool import ClipItem, Spool
-from tests.pipeline.test_group import INFO, Detector
+from storeguard.rules.verdict import Verdict
+from tests.camera.test_group import INFO, Detector
 from tests.waiting import EVERYWHERE
 
 

@@ -11,11 +11,11 @@ import pytest
 
 import actors.rules
 from actors.rules import RulesActor
-from storeguard.config import StoreConfig
+from storeguard.config.store import StoreConfig
 from storeguard.events.event import Event, EventStatus, ModelRef
 from storeguard.rules.observation import Observation
 from storeguard.testing import FakeClock
-from tests.events.making import START, event
+from tests.events.factories import START, event
 from tests.valkey import running_valkey
 from tests.waiting import wait_for
 

@@ -23,7 +23,7 @@ from hypothesis import strategies as st
 
 from storeguard.analytics.track_log import TrackLog, track_log
 from storeguard.analytics.track_parts import TRACK_SCHEMA, TrackParts
-from storeguard.config import StoreConfig, TrackLogSettings
+from storeguard.config.store import StoreConfig, TrackLogSettings
 from storeguard.rules.observation import Observation
 from storeguard.testing import FakeClock
 from tests.waiting import wait_for

@@ -11,7 +11,7 @@ import pytest
 from benchmarks.failover_audit import Audit, _doubled_stays, _kind, _unplayable
 from benchmarks.failover_system import Journalled, is_whole
 from storeguard.events.journal import Journal
-from tests.events.making import event
+from tests.events.factories import event
 
 T = [f"2026-01-01T00:00:{second:02d}.000Z" for second in range(60)]
 FILE = {"uri": "a", "start": T[8], "end": T[20]}

@@ -14,11 +14,11 @@ import onnxruntime
 import pytest
 from onnx import TensorProto
 
+from storeguard.config.models import DetectorSettings, LayoutName, Resize
 from storeguard.detection.detector import Detector
 from storeguard.detection.nms import iou_matrix
 from storeguard.errors import BackendUnavailableError, ModelError, ModelLayoutError
 from storeguard.inference.backend import Backend, open_backend
-from storeguard.model_config import DetectorSettings, LayoutName, Resize
 from tests.detection.pictures import people_in, plain_frame, video_frame
 from tests.detection.small_models import (
     Box,

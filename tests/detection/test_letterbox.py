@@ -10,9 +10,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from storeguard.config.models import Resize
 from storeguard.detection.detections import Detections
 from storeguard.detection.letterbox import PAD_VALUE, Fit, fit, place
-from storeguard.model_config import Resize
 from tests.detection.pictures import frame_of, plain_frame
 
 sides = st.integers(1, 5000)

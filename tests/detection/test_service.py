@@ -12,11 +12,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from storeguard.detection.batcher import Batcher
+from storeguard.config.models import DetectorSettings
 from storeguard.detection.detections import Detections
 from storeguard.detection.detector import Detector, DetectTiming
 from storeguard.detection.service import DetectorService, Found, FrameBatch
-from storeguard.model_config import DetectorSettings
+from storeguard.inference.batcher import Batcher
 from tests.detection.small_models import save_mirror
 
 SIDE = 64

@@ -18,7 +18,7 @@ from storeguard.events.clip_link import (
     without_file,
 )
 from storeguard.events.event import ClipRef, Event
-from tests.events.making import event as make_event
+from tests.events.factories import event as make_event
 
 START = datetime(2026, 5, 1, tzinfo=UTC)
 

@@ -13,7 +13,7 @@ import pytest
 from storeguard.errors import StoreError
 from storeguard.events.embedded import EmbeddedValkey
 from storeguard.events.store import EventStore
-from tests.events.making import event
+from tests.events.factories import event
 from tests.valkey import ValkeyProcess, free_port
 from tests.waiting import wait_for
 

@@ -18,7 +18,7 @@ from storeguard.events.event import ClipRef, Event, EventStatus, EventType, Late
 from storeguard.events.journal import Backlog, Journal
 from storeguard.events.merging import merged
 from storeguard.testing import FakeClock
-from tests.events.making import event
+from tests.events.factories import event
 
 MIB = 2**20
 
@@ -247,7 +247,7 @@ def test_reshipping(journal: Journal, clock: FakeClock) -> None:
 COMMITTER = """
 import sys
 from storeguard.events.journal import Journal
-from tests.events.making import event
+from tests.events.factories import event
 
 journal = Journal(sys.argv[1], max_bytes=2**24)
 for number in range(1_000_000):

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from storeguard.errors import QueryError
 from storeguard.events.event import EventType
 from storeguard.events.query import EventQuery, cursor_of, milliseconds, position_from, position_of
-from tests.events.making import START, event
+from tests.events.factories import START, event
 
 moments = st.datetimes(datetime(1971, 1, 1), datetime(9000, 1, 1), timezones=st.just(UTC))  # noqa: DTZ001
 names = st.text(st.characters(exclude_categories=["C"]), min_size=1, max_size=60)

@@ -21,7 +21,7 @@ from storeguard.events.query import EventQuery
 from storeguard.events.shipper import Shipper, ShipperSettings
 from storeguard.events.store import EventStore
 from storeguard.testing import FakeClock
-from tests.events.making import START, event
+from tests.events.factories import START, event
 from tests.valkey import ValkeyProcess, running_valkey
 
 MIB = 2**20

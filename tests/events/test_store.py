@@ -8,13 +8,13 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from storeguard.config import CameraConfig
+from storeguard.config.store import CameraConfig
 from storeguard.errors import StoreError
 from storeguard.events.event import Event, EventStatus, EventType
 from storeguard.events.keyspace import CHANGES, PREFIX, Change, Outcome
 from storeguard.events.query import EventQuery
 from storeguard.events.store import EventReader, EventStore
-from tests.events.making import START, event
+from tests.events.factories import START, event
 from tests.valkey import ValkeyProcess, refusing_port
 
 CREATED, UPDATED, UNCHANGED = Outcome.CREATED, Outcome.UPDATED, Outcome.UNCHANGED

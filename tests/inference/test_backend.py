@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 from onnx import TensorProto
 
+from storeguard.config.models import BackendName, DetectorSettings, EngineSettings, Precision
 from storeguard.detection.detector import Detector, model_path
+from storeguard.engines.calibration import read_pictures
 from storeguard.errors import BackendUnavailableError, ModelError
 from storeguard.inference.backend import EngineOptions, open_backend
-from storeguard.inference.calibration import read_pictures
-from storeguard.model_config import BackendName, DetectorSettings, EngineSettings, Precision
-from tests.inference.making import mean_model, pictures
+from tests.inference.factories import mean_model, pictures
 
 ON_CPU = (BackendName.ONNXRUNTIME_CPU, BackendName.OPENVINO)
 

@@ -10,17 +10,17 @@ import numpy as np
 import onnx
 import pytest
 
+from storeguard.config.models import BackendName, EngineSettings, Precision
 from storeguard.detection.detector import model_path
+from storeguard.engines.build import build_engine
+from storeguard.engines.cache import card_path, read_card
+from storeguard.engines.calibration import CalibrationBatches
 from storeguard.errors import BackendUnavailableError, ModelError
 from storeguard.inference.backend import EngineOptions, open_backend, sha256_of
-from storeguard.inference.calibration import CalibrationBatches
-from storeguard.inference.engine_build import build_engine
-from storeguard.inference.engine_cache import card_path, read_card
 from storeguard.inference.tensorrt import TensorRtBackend
-from storeguard.model_config import BackendName, EngineSettings, Precision
 from tests.inference.conftest import TENSORRT_MODULES
+from tests.inference.factories import mean_model
 from tests.inference.fake_tensorrt import FakeCuda, FakeTensorRt
-from tests.inference.making import mean_model
 
 try:
     import tensorrt_rtx_bindings as rtx

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from storeguard.config import CameraConfig
+from storeguard.config.store import CameraConfig
 from storeguard.events.event import Event
 from storeguard.rules.engine import CameraRules
 from storeguard.rules.observation import Observation

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from storeguard.config import CameraConfig
+from storeguard.config.store import CameraConfig
 from storeguard.events.event import Event, EventStatus
 from storeguard.rules.engine import CameraRules
 from storeguard.rules.observation import Observation

@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
+from storeguard.config.zones import ZoneConfig
 from storeguard.events.event import Event, ModelRef
 from storeguard.rules.engine import CameraRules
 from storeguard.rules.observation import ClipScore
-from storeguard.zone_config import ZoneConfig
 
 MODEL = ModelRef(name="classifier", sha256="ab" * 32)
 INTRUSION = {"type": "intrusion", "cooldown_s": 0}

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from storeguard.config import ApiSettings
+from storeguard.config.store import ApiSettings
 from tests.serve.browser import Browser, Tab, running_browser
 from tests.serve.dashboard_house import (
     House,

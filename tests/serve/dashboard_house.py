@@ -14,17 +14,17 @@ from typing import Any
 import uvicorn
 from PIL import Image
 
-from serve.api import create_api
-from serve.api_parts import HealthReport
-from storeguard.config import ApiSettings, CameraConfig
-from storeguard.detection.batcher import BatcherStats
+from serve.api.parts import HealthReport
+from serve.api.routes import create_api
+from storeguard.camera.status import CameraState, CameraStatus
+from storeguard.config.store import ApiSettings, CameraConfig
 from storeguard.errors import NotFoundError, StoreError
 from storeguard.events.event import Event, EventStatus, EventType
 from storeguard.events.journal import Backlog
 from storeguard.events.keyspace import Change
 from storeguard.events.query import EventQuery, Page, cursor_of, position_from, position_of
 from storeguard.events.shipper import ShipperStats
-from storeguard.pipeline.status import CameraState, CameraStatus
+from storeguard.inference.batcher import BatcherStats
 from tests.serve.browser import soon
 
 TOKEN = "0123456789abcdef-token"

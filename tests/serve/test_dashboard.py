@@ -8,10 +8,10 @@ from datetime import UTC, datetime, timedelta
 import httpx
 import pytest
 
-from storeguard.config import ApiSettings, CameraConfig
-from storeguard.detection.batcher import BatcherStats
+from storeguard.camera.status import CameraState
+from storeguard.config.store import ApiSettings, CameraConfig
 from storeguard.events.event import ClipRef, EventStatus, EventType, SnapshotRef
-from storeguard.pipeline.status import CameraState
+from storeguard.inference.batcher import BatcherStats
 from tests.serve.browser import Browser, Tab, soon
 from tests.serve.dashboard_house import (
     NASTY,

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 import httpx
 import pytest
 
-from serve.api_dashboard import FOLDER
-from storeguard.config import ApiSettings
+from serve.api.dashboard import FOLDER
+from storeguard.config.store import ApiSettings
 from tests.serve.dashboard_house import (
     TOKEN,
     House,

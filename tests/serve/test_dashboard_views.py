@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 from storeguard.events.event import ClipPart, ClipRef, EventStatus, EventType
-from storeguard.testing_video import VideoSpec, make_video
+from storeguard.testing.video import VideoSpec, make_video
 from tests.serve.browser import Tab, soon
 from tests.serve.dashboard_house import (
     House,

@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 
-from serve.api import create_api
-from serve.api_analytics import analytics_router
+from serve.api.analytics import analytics_router
+from serve.api.routes import create_api
 from storeguard.analytics.track_log import TrackLog
 from storeguard.analytics.visitors import VisitorBucket, VisitorQuery, count_visitors
 from storeguard.clock import SystemClock
-from storeguard.config import ApiSettings
+from storeguard.config.store import ApiSettings
 from storeguard.errors import StorageError
 from tests.analytics.test_track_log import seen
 from tests.analytics.test_visitors import told

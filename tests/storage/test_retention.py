@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from storeguard.config import StorageSettings
+from storeguard.config.store import StorageSettings
 from storeguard.errors import StoreError
 from storeguard.events.clip_link import without_file
 from storeguard.events.event import ClipPart, ClipRef, Event, EventStatus, EventType, SnapshotRef

@@ -11,8 +11,8 @@ import httpx
 import pytest
 
 from serve.runner import running_store
-from storeguard.config import StoreConfig
-from tests.attributes.models import save_colour_model
+from storeguard.config.store import StoreConfig
+from tests.classification.attributes.models import save_colour_model
 from tests.system.asking import START_S, camera, client, events, health, metric, port
 from tests.waiting import EVERYWHERE, wait_for
 

@@ -11,8 +11,8 @@ import httpx
 import pytest
 
 from serve.runner import running_store
-from storeguard.config import StoreConfig
-from tests.classification.clip_models import save_suspicious
+from storeguard.config.store import StoreConfig
+from tests.classification.clips.clip_models import save_suspicious
 from tests.clip_truth import moment
 from tests.system.asking import START_S, camera, client, events, health, metric, port
 from tests.waiting import EVERYWHERE, wait_for

@@ -16,11 +16,11 @@ import ray
 
 from actors.naming import NAMESPACE, actor_name
 from serve.runner import running_store
-from storeguard.config import StoreConfig
-from storeguard.loading import load_zones
-from storeguard.model_config import DetectorSettings
-from storeguard.pipeline.process import ProcessOptions, ProcessOutputs, VideoProcessor
-from storeguard.pipeline.status import CameraState
+from storeguard.camera.status import CameraState
+from storeguard.config.loading import load_zones
+from storeguard.config.models import DetectorSettings
+from storeguard.config.store import StoreConfig
+from storeguard.offline.process import ProcessOptions, ProcessOutputs, VideoProcessor
 from tests.system.asking import START_S, client, events, port
 from tests.waiting import wait_for
 

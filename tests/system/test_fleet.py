@@ -17,13 +17,13 @@ import actors.fleet
 from actors.fleet import Fleet
 from actors.recorder import spool_root
 from serve.runner import init_ray
-from storeguard.config import CameraConfig, StoreConfig
+from storeguard.camera.status import CameraState, CameraStatus
+from storeguard.config.roster import Roster
+from storeguard.config.store import CameraConfig, StoreConfig
 from storeguard.events.event import Event
-from storeguard.pipeline.recording import RecordingPlace
-from storeguard.pipeline.roster import Roster
-from storeguard.pipeline.status import CameraState, CameraStatus
-from storeguard.storage.spool import EventItem, Spool
-from tests.events.making import event
+from storeguard.recording.camera_recorder import RecordingPlace
+from storeguard.recording.spool import EventItem, Spool
+from tests.events.factories import event
 
 STORE = "fleet"
 SILENCE = "no-camera-actor-answers-while-this-is-there"

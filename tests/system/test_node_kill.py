@@ -16,7 +16,7 @@ from ray._private.node import Node
 from ray.cluster_utils import Cluster
 
 from serve.runner import running_store
-from storeguard.config import StoreConfig
+from storeguard.config.store import StoreConfig
 from tests.clip_truth import check_clips
 from tests.system.asking import START_S, client, events, port, remove_camera
 from tests.system.test_recording import second_fragment_written, unrest

@@ -18,7 +18,7 @@ import redis
 
 from actors.naming import NAMESPACE, actor_name
 from serve.runner import RunningStore, running_store
-from storeguard.config import StoreConfig
+from storeguard.config.store import StoreConfig
 from storeguard.events.commands import STREAM
 from tests.clip_truth import check_clips, frames_of, moment
 from tests.system.asking import (

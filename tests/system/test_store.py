@@ -12,7 +12,7 @@ import ray
 
 from actors.naming import NAMESPACE, actor_name
 from serve.runner import RunningStore, running_store
-from storeguard.config import StoreConfig
+from storeguard.config.store import StoreConfig
 from tests.system.asking import (
     PATIENT_TRACKER,
     START_S,

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from storeguard.config.models import TrackerSettings
 from storeguard.detection.detections import Detections
 from storeguard.errors import CheckpointError
-from storeguard.model_config import TrackerSettings
 from storeguard.tracking.metrics import evaluate
 from storeguard.tracking.tracker import Tracker
 from storeguard.tracking.tracks import Tracks

@@ -10,11 +10,11 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from storeguard.attributes.crop import person_crop
-from storeguard.config import CameraConfig, Pace
+from storeguard.classification.attributes.crop import person_crop
+from storeguard.config.models import DetectorSettings
+from storeguard.config.store import CameraConfig, Pace
 from storeguard.detection.detector import Detector
 from storeguard.detection.letterbox import place
-from storeguard.model_config import DetectorSettings
 from storeguard.video.reader import read_frames
 
 

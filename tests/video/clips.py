@@ -11,11 +11,11 @@ from pathlib import Path
 import av
 import pytest
 
-from storeguard.config import CameraConfig
-from storeguard.testing_video import number_of
+from storeguard.config.store import CameraConfig
+from storeguard.recording.recording import ClipFile, Recording
+from storeguard.testing.video import number_of
 from storeguard.video.packets import EncodedPacket, PacketRing
 from storeguard.video.reader import CameraReader
-from storeguard.video.recording import ClipFile, Recording
 
 START = datetime(2026, 5, 1, tzinfo=UTC)
 PATIENCE_S = 120.0  # a machine may stand still for a while

@@ -1,34 +1,15 @@
-"""Synthetic videos, made once a session."""
+"""Servers that cameras may meet."""
 
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Iterator
 
 import pytest
 
-from storeguard.testing_video import VideoSpec, make_video
 from tests.rtsp_server import rtsp_server
 
 __all__ = ["rtsp_server"]
-
-MakeVideo = Callable[..., Path]
-
-
-@pytest.fixture(scope="session")
-def video(tmp_path_factory: pytest.TempPathFactory) -> MakeVideo:
-    """`video(suffix, **spec)`: path of a test video; the same one for the same arguments."""
-    folder = tmp_path_factory.mktemp("videos")
-    made: dict[tuple[str, VideoSpec], Path] = {}
-
-    def make(suffix: str = "mp4", **spec: object) -> Path:
-        key = (suffix, VideoSpec(**spec))
-        if key not in made:
-            made[key] = make_video(folder / f"{len(made)}.{suffix}", key[1])
-        return made[key]
-
-    return make
 
 
 @pytest.fixture

@@ -17,13 +17,13 @@ from statistics import median
 import pytest
 from PIL import Image
 
-from storeguard.config import CameraConfig
-from storeguard.testing_video import number_of, picture
+from storeguard.config.store import CameraConfig
+from storeguard.testing.video import number_of, picture
 from storeguard.video.frame import Frame
 from storeguard.video.packets import EncodedPacket, MediaKind
 from storeguard.video.reader import CameraReader, ReaderState
+from tests.conftest import MakeVideo
 from tests.rtsp_server import RtspServer
-from tests.video.conftest import MakeVideo
 
 Serve = Callable[[Path], RtspServer]
 FRESH = timedelta(seconds=0.4)

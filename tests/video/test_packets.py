@@ -10,10 +10,10 @@ import av
 import pytest
 
 from storeguard.clock import SystemClock
-from storeguard.config import CameraConfig
+from storeguard.config.store import CameraConfig
 from storeguard.video.packets import EncodedPacket, MediaKind, PacketRing, StreamFormat
 from storeguard.video.source import open_source
-from tests.video.conftest import MakeVideo
+from tests.conftest import MakeVideo
 
 START = datetime(2026, 5, 1, tzinfo=UTC)
 VIDEO = StreamFormat(MediaKind.VIDEO, "h264")

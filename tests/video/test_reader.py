@@ -11,15 +11,15 @@ from pathlib import Path
 
 import pytest
 
-from storeguard.config import CameraConfig, ReconnectSettings
+from storeguard.config.store import CameraConfig, ReconnectSettings
 from storeguard.testing import FakeClock
-from storeguard.testing_video import number_of
+from storeguard.testing.video import number_of
 from storeguard.video.backoff import Backoff
 from storeguard.video.frame import Frame
 from storeguard.video.packets import EncodedPacket
 from storeguard.video.reader import CameraReader, ReaderState
-from storeguard.video.timeline import FAST_START
-from tests.video.conftest import MakeVideo
+from storeguard.video.timing import FAST_START
+from tests.conftest import MakeVideo
 
 START = datetime(2026, 5, 1, tzinfo=UTC)
 PATIENCE_S = 120.0  # a machine may stand still for a while

@@ -11,13 +11,13 @@ import pytest
 from PIL import Image
 
 from storeguard.clock import SystemClock
-from storeguard.config import CameraConfig
+from storeguard.config.store import CameraConfig
 from storeguard.errors import EmptySourceError, SourceError, SourceTimeoutError
-from storeguard.testing_video import make_audio, number_of, picture
+from storeguard.testing.video import make_audio, number_of, picture
 from storeguard.video.packets import MediaKind
 from storeguard.video.reader import read_frames
 from storeguard.video.source import open_source
-from tests.video.conftest import MakeVideo
+from tests.conftest import MakeVideo
 
 
 def camera(source: object, **settings: object) -> CameraConfig:

@@ -1,0 +1,216 @@
+"""Cameras over HTTP: their state and settings, pictures, and recording commands."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from http import HTTPStatus
+from typing import Annotated, Any, Final
+
+from fastapi import APIRouter, Body, Response
+from fastapi.responses import StreamingResponse
+from pydantic import BaseModel, ConfigDict
+
+from serve.api.media import Seats
+from serve.api.parts import CameraControl
+from serve.api.problems import ConflictError
+from storeguard.camera.status import CameraStatus
+from storeguard.config.addresses import redact
+from storeguard.config.loading import parse
+from storeguard.config.store import CameraConfig
+from storeguard.errors import ConfigError, NotFoundError, OverloadedError, QueryError
+from storeguard.events.commands import RecordCommand
+
+_MAX_VIEWERS: Final = 32
+_FIRST_PICTURE_S: Final = 10.0
+_BOUNDARY: Final = "frame"
+_HIDDEN: Final = "***"
+
+
+class Cameras(BaseModel):
+    """All cameras, in configured order."""
+
+    cameras: list[CameraStatus]
+
+
+class Camera(BaseModel):
+    """One camera: how it is doing, and its settings with credentials hidden."""
+
+    model_config = ConfigDict(frozen=True)
+
+    status: CameraStatus
+    settings: CameraConfig
+
+
+def patched(settings: CameraConfig, changes: dict[str, Any]) -> CameraConfig:
+    """Settings with changes merged in as RFC 7396 says: null takes a key back to its default.
+
+    A `source` that echoes the one shown, with its credentials hidden, changes nothing.
+
+    Raises:
+        ConfigError: the result is not valid; the message names key, value and expectation.
+    """
+    changes = dict(changes)
+    if changes.get("source") == redact(settings.source):
+        del changes["source"]
+    _forbid_hidden(changes.get("source"))
+    if changes.get("id", settings.id) != settings.id:
+        raise ConfigError(f"id: expected {settings.id!r}, which never changes")
+    merged = _merge_patch(settings.model_dump(mode="json", exclude_unset=True), changes)
+    return parse(CameraConfig, merged, where="request body")
+
+
+def hidden(settings: CameraConfig) -> CameraConfig:
+    """The settings as they may be shown."""
+    return settings.model_copy(update={"source": redact(settings.source)})
+
+
+def cameras_router(cameras: CameraControl) -> APIRouter:
+    """The routes under ``/cameras``."""
+    router = APIRouter(prefix="/cameras", tags=["cameras"])
+    _add_reading(router, cameras)
+    _add_changing(router, cameras)
+    _add_pictures(router, cameras)
+
+    @router.post("/{camera_id}/recordings", status_code=HTTPStatus.ACCEPTED)
+    async def record(camera_id: str, command: RecordCommand) -> dict[str, Any]:
+        """Start or stop recording; a manual start never waits for an automatic one's cooldown."""
+        if command.sensor is not None and command.sensor.id != camera_id:
+            raise QueryError(f"sensor.id: expected {camera_id!r}, found {command.sensor.id!r}")
+        await cameras.get(camera_id)
+        return await cameras.record(camera_id, command)
+
+    return router
+
+
+def _add_reading(router: APIRouter, cameras: CameraControl) -> None:
+    @router.get("")
+    async def list_cameras() -> Cameras:
+        """All cameras and how they are doing."""
+        return Cameras(cameras=[_hide(status) for status in await cameras.list()])
+
+    @router.get("/{camera_id}")
+    async def get_camera(camera_id: str) -> Camera:
+        """One camera: how it is doing, and its settings."""
+        return await _described(cameras, camera_id)
+
+
+def _add_changing(router: APIRouter, cameras: CameraControl) -> None:
+    @router.post("", status_code=HTTPStatus.CREATED)
+    async def add_camera(settings: CameraConfig, response: Response) -> Camera:
+        """Add a camera; the others go on undisturbed."""
+        _forbid_hidden(settings.source)
+        if settings.id in {status.id for status in await cameras.list()}:
+            raise ConflictError(f"id: camera {settings.id!r} exists already; PATCH changes it")
+        try:
+            await cameras.add(settings)
+        except ConfigError as error:  # somebody else was quicker
+            raise ConflictError(str(error)) from error
+        response.headers["Location"] = f"/api/v1/cameras/{settings.id}"
+        return await _described(cameras, settings.id)
+
+    @router.patch("/{camera_id}")
+    async def change_camera(camera_id: str, changes: Annotated[dict[str, Any], Body()]) -> Camera:
+        """Change some of a camera's settings: a JSON merge patch (RFC 7396) on `settings`."""
+        settings = await cameras.get(camera_id)
+        patched(settings, changes)  # a fault is the client's, and is found before anything moves
+        if changes.get("source") == redact(settings.source):
+            changes = {key: value for key, value in changes.items() if key != "source"}
+        await cameras.patch(camera_id, changes)
+        return await _described(cameras, camera_id)
+
+    @router.delete("/{camera_id}", status_code=HTTPStatus.NO_CONTENT)
+    async def remove_camera(camera_id: str) -> Response:
+        """Remove a camera; its events stay."""
+        await cameras.remove(camera_id)
+        return Response(status_code=HTTPStatus.NO_CONTENT)
+
+
+def _add_pictures(router: APIRouter, cameras: CameraControl) -> None:
+    seats = Seats(_MAX_VIEWERS, "watch")
+
+    @router.get(
+        "/{camera_id}/snapshot",
+        response_class=Response,
+        responses={HTTPStatus.OK: {"content": {"image/jpeg": {}}}},
+    )
+    async def get_snapshot(camera_id: str) -> Response:
+        """The camera's newest picture, with boxes and zones."""
+        jpeg = await cameras.snapshot(camera_id)
+        if jpeg is None:
+            raise OverloadedError(f"camera {camera_id!r}: there is no picture yet")
+        return Response(jpeg, media_type="image/jpeg")
+
+    @router.get("/{camera_id}/live", response_class=StreamingResponse)
+    async def watch_live(camera_id: str) -> StreamingResponse:
+        """The camera's pictures as they come (MJPEG), for an `<img>`."""
+        seats.require_free()
+        await cameras.get(camera_id)
+        frames = cameras.live(camera_id)
+        # The first picture is waited for here, so that what goes wrong gets a proper answer.
+        try:
+            first = await asyncio.wait_for(anext(frames), _FIRST_PICTURE_S)
+        except (TimeoutError, StopAsyncIteration):
+            await _close(frames)
+            raise OverloadedError(f"camera {camera_id!r}: no picture came") from None
+
+        async def parts() -> AsyncIterator[bytes]:
+            with seats.taken():
+                try:
+                    yield _part(first)
+                    async for jpeg in frames:
+                        yield _part(jpeg)
+                finally:
+                    await _close(frames)
+
+        return StreamingResponse(
+            parts(), media_type=f"multipart/x-mixed-replace; boundary={_BOUNDARY}"
+        )
+
+
+async def _described(cameras: CameraControl, camera_id: str) -> Camera:
+    settings = await cameras.get(camera_id)
+    return Camera(status=await _status(cameras, camera_id), settings=hidden(settings))
+
+
+async def _status(cameras: CameraControl, camera_id: str) -> CameraStatus:
+    for status in await cameras.list():
+        if status.id == camera_id:
+            return _hide(status)
+    raise NotFoundError(f"there is no camera {camera_id!r}")
+
+
+def _hide(status: CameraStatus) -> CameraStatus:
+    error = None if status.last_error is None else redact(status.last_error)
+    return status.model_copy(update={"source": redact(status.source), "last_error": error})
+
+
+def _forbid_hidden(source: object) -> None:
+    if isinstance(source, str) and f"{_HIDDEN}@" in source:
+        raise ConfigError(
+            f"source: expected an address with its credentials, found {source!r}, in which they "
+            "are hidden"
+        )
+
+
+def _merge_patch(target: Any, patch: Any) -> Any:
+    if not isinstance(patch, dict):
+        return patch
+    merged = dict(target) if isinstance(target, dict) else {}
+    for key, value in patch.items():
+        if value is None:
+            merged.pop(key, None)
+        else:
+            merged[key] = _merge_patch(merged.get(key), value)
+    return merged
+
+
+def _part(jpeg: bytes) -> bytes:
+    head = f"--{_BOUNDARY}\r\nContent-Type: image/jpeg\r\nContent-Length: {len(jpeg)}\r\n\r\n"
+    return head.encode() + jpeg + b"\r\n"
+
+
+async def _close(frames: AsyncIterator[bytes]) -> None:
+    close = getattr(frames, "aclose", None)
+    if close is not None:
+        await close()

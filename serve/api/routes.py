@@ -1,0 +1,80 @@
+"""The HTTP API as a plain FastAPI application. No Ray in here: it is given what it talks to."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from importlib.metadata import PackageNotFoundError, version
+from typing import Final
+
+from fastapi import APIRouter, FastAPI
+from fastapi.responses import HTMLResponse
+
+from serve.api import problems
+from serve.api.cameras import cameras_router
+from serve.api.dashboard import dashboard_router
+from serve.api.docs import docs_page
+from serve.api.events import events_router
+from serve.api.guard import Guard, session_router
+from serve.api.health import health_router
+from serve.api.parts import CameraControl, EventSource, HealthCheck, Objects
+from storeguard.config.store import ApiSettings
+
+PREFIX: Final = "/api/v1"
+DASHBOARD_PATHS: Final = frozenset({"/", "/dashboard/", "/favicon.ico"})
+
+
+def create_api(
+    *,
+    events: EventSource,
+    cameras: CameraControl,
+    objects: Objects,
+    settings: ApiSettings,
+    health: HealthCheck,
+    routers: Sequence[APIRouter] = (),
+    public: Collection[str] = DASHBOARD_PATHS,
+) -> FastAPI:
+    """Build the API.
+
+    Args:
+        events: where events are asked for.
+        cameras: the cameras as they run.
+        objects: where clips and snapshots are.
+        settings: token and bind address.
+        health: asks the other parts how they are.
+        routers: further routes under ``/api/v1``, such as analytics.
+        public: paths that need no token beside ``/healthz``: the dashboard's page, which asks
+            for one. A path that ends in ``/`` stands for all below it, but for ``/`` itself.
+    """
+    app = FastAPI(
+        title="Storeguard",
+        description="People, dwell, events and clips of a store's cameras.",
+        version=_version(),
+        docs_url=None,
+        redoc_url=None,
+    )
+    problems.install(app)
+    app.add_middleware(Guard, settings=settings, public={"/healthz", *public})
+    for router in (
+        events_router(events, objects),
+        cameras_router(cameras),
+        session_router(settings),
+        *routers,
+    ):
+        app.include_router(router, prefix=PREFIX)
+    app.include_router(
+        health_router(events=events, cameras=cameras, health=health, settings=settings)
+    )
+    app.include_router(dashboard_router())
+
+    @app.get("/docs", include_in_schema=False)
+    async def docs() -> HTMLResponse:
+        return HTMLResponse(docs_page(app.openapi()))
+
+    return app
+
+
+def _version() -> str:
+    try:
+        return version("storeguard")
+    except PackageNotFoundError:
+        return "0"

@@ -1,0 +1,86 @@
+"""The clip classifier as a service: batches many cameras' clips, free of serving frameworks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from storeguard.classification.clips.classifier import ClassifierInfo, ClipClassifier
+from storeguard.classification.clips.clip import CLIP_FRAMES, SIDE_PX, Clip
+from storeguard.config.models import ClassifierSettings
+from storeguard.inference.batched import BatchedModel, QueueLimits
+from storeguard.inference.batcher import BatcherStats
+
+
+@dataclass(frozen=True, slots=True)
+class ClipBatch:
+    """Clips of one camera, sent in one call.
+
+    Attributes:
+        camera_id: whose.
+        clips: (n, CLIP_FRAMES, SIDE_PX, SIDE_PX, 3) uint8 RGB, each of one person.
+    """
+
+    camera_id: str
+    clips: NDArray[np.uint8]
+
+    def __post_init__(self) -> None:
+        wanted = (CLIP_FRAMES, SIDE_PX, SIDE_PX, 3)
+        if self.clips.shape[1:] != wanted or self.clips.dtype != np.uint8:
+            raise ValueError(
+                f"camera {self.camera_id!r}: expected clips (n, {', '.join(map(str, wanted))}) "
+                f"uint8, got {self.clips.shape} {self.clips.dtype}"
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class ClipAnswer:
+    """What was said about a `ClipBatch`, and by whom.
+
+    Attributes:
+        by: the classifier, which may be another one tomorrow.
+        probability: 0..1, one a clip, in order; None for one refused because too many were waiting.
+    """
+
+    by: ClassifierInfo
+    probability: tuple[float | None, ...]
+
+
+class ClassifierService:
+    """One clip classifier behind a batcher. Lives in one event loop; the model runs in a thread."""
+
+    def __init__(self, settings: ClassifierSettings) -> None:
+        self._classifier = ClipClassifier(settings)
+        self._model: BatchedModel[Clip, float] = BatchedModel(
+            lambda clips: [float(score) for score in self._classifier.score(clips)],
+            limits=QueueLimits(settings.max_batch, settings.max_wait_ms, settings.max_queue),
+            name="classify",
+        )
+
+    @property
+    def info(self) -> ClassifierInfo:
+        """What the classifier is."""
+        return self._classifier.info
+
+    async def classify(self, batch: ClipBatch) -> ClipAnswer:
+        """Judge clips together with those of other cameras."""
+        return ClipAnswer(self.info, await self._model.ask(batch.camera_id, list(batch.clips)))
+
+    async def check(self, deadline_s: float = 20.0) -> None:
+        """Judge a blank clip.
+
+        Raises:
+            TimeoutError: no answer within the deadline.
+        """
+        blank = np.zeros((CLIP_FRAMES, SIDE_PX, SIDE_PX, 3), np.uint8)
+        await self._model.check(blank, deadline_s=deadline_s)
+
+    def stats(self) -> BatcherStats:
+        """The batcher's counts."""
+        return self._model.stats()
+
+    async def close(self) -> None:
+        """Refuse what waits and stop."""
+        await self._model.close()

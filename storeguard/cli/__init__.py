@@ -1,0 +1,5 @@
+"""The `storeguard` command, one file a group of commands."""
+
+from storeguard.cli.main import main
+
+__all__ = ["main"]

@@ -1,0 +1,66 @@
+"""`storeguard classify`: what the clip classifier makes of video files."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from storeguard.config.models import ClassifierSettings, DetectorSettings
+from storeguard.errors import SourceError
+
+
+def classify(
+    clips: Annotated[list[Path], typer.Argument(help="Video files.")],
+    model: Annotated[str, typer.Option(help="`bundled`, or an ONNX file.")] = "bundled",
+    threshold: Annotated[
+        float | None,
+        typer.Option(min=0, max=1, help="Label `shoplifting` from this score; else the model's."),
+    ] = None,
+    every: Annotated[
+        float, typer.Option(min=0.1, help="Judge each person this often, in seconds of video.")
+    ] = 1.0,
+) -> None:
+    """Judge everybody in videos; one JSON line each: video, score, label, clip_scores, people.
+
+    The score is that of the person who scores highest: the mean of their three highest clips. A
+    file that cannot be read is told of, the others are judged, and the exit code is 2.
+    """
+    from storeguard.classification.clips.classifier import ClipClassifier  # noqa: PLC0415 - slow to load
+    from storeguard.detection.detector import Detector  # noqa: PLC0415
+    from storeguard.offline.video_judgement import judge_video  # noqa: PLC0415
+
+    classifier = ClipClassifier(ClassifierSettings(model=model))
+    detector = Detector(DetectorSettings())
+    limit = classifier.info.threshold if threshold is None else threshold
+    failed = False
+    for video in clips:
+        try:
+            judged = judge_video(video, detector, classifier, every_s=every)
+        except SourceError as error:
+            failed = True
+            Console(stderr=True).print(f"[bold red]error:[/] {error}", highlight=False)
+            continue
+        best = max(judged.people, key=lambda one: one.score, default=None)
+        line = {
+            "video": str(video),
+            "score": None if judged.score is None else round(judged.score, 4),
+            "label": "shoplifting" if (judged.score or 0.0) >= limit else "normal",
+            "clip_scores": [round(score, 4) for score in best.scores] if best else [],
+            "people": [
+                {
+                    "person": one.person,
+                    "score": round(one.score, 4),
+                    "ends_s": one.ends_s,
+                    "clip_scores": [round(score, 4) for score in one.scores],
+                }
+                for one in judged.people
+            ],
+        }
+        print(json.dumps(line), flush=True)  # noqa: T201 - the command's output
+    if failed:
+        sys.exit(2)

@@ -1,0 +1,306 @@
+"""The `storeguard` command."""
+
+from __future__ import annotations
+
+import json
+import logging
+import signal
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.live import Live
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from storeguard.camera.status import CameraState, CameraStatus
+from storeguard.cli import bench, classify, clips, engine, events, models, train
+from storeguard.cli.api_client import ApiClient
+from storeguard.cli.events import event_table
+from storeguard.cli.live_table import live_table
+from storeguard.config.addresses import redact, resolve_source
+from storeguard.config.loading import load_config, load_zones, parse
+from storeguard.config.models import AttributeSettings, DetectorSettings
+from storeguard.config.store import StoreConfig
+from storeguard.errors import ConfigError, StoreguardError
+
+app = typer.Typer(
+    help="Watches the cameras of unmanned stores: people, dwell, events and clips.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+)
+console = Console(stderr=True, width=None if sys.stderr.isatty() else 120)
+for name, commands in (
+    ("events", events.app),
+    ("clips", clips.app),
+    ("models", models.app),
+    ("engine", engine.app),
+    ("train", train.app),
+):
+    app.add_typer(commands, name=name)
+app.command()(classify.classify)
+app.command(context_settings={"allow_extra_args": True, "allow_interspersed_args": False})(
+    bench.bench
+)
+_DEMO_CONFIG = Path(__file__).resolve().parents[2] / "configs" / "demo.yaml"
+_PLAIN_EVERY_S = 5.0
+
+Seconds = Annotated[
+    float | None, typer.Option(min=1, help="Stop by itself after so long; endless without.")
+]
+RayAddress = Annotated[
+    str | None, typer.Option(help="A running Ray cluster, e.g. auto; local Ray without.")
+]
+ModelOption = Annotated[str, typer.Option(help="`bundled`, or an ONNX file.")]
+InputSize = Annotated[
+    int | None, typer.Option(help="Side of the model's input in pixels, a multiple of 32.")
+]
+
+
+def main() -> None:
+    """Entry point: runs the command; a StoreguardError ends it with its message and code 2."""
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+    try:
+        app()
+    except StoreguardError as error:
+        told = escape(redact(str(error)))
+        console.print(f"[bold red]error:[/] {told}", highlight=False, soft_wrap=True)
+        sys.exit(2)
+
+
+# --------------------------------------------------------------------------- the system
+
+
+@app.command()
+def run(
+    config: Annotated[Path, typer.Argument(help="The store's YAML configuration.")],
+    seconds: Seconds = None,
+    ray_address: RayAddress = None,
+) -> None:
+    """Run a store: cameras, detector, rules, event store and HTTP API."""
+    _run_store(load_config(config), seconds=seconds, ray_address=ray_address)
+
+
+@app.command()
+def demo(
+    seconds: Seconds = None,
+    source: Annotated[
+        str | None,
+        typer.Option(help="A file, rtsp:// address or camera device in place of the demo's video."),
+    ] = None,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="HTTP port; 0 for any free.")] = 8080,
+) -> None:
+    """Run the demo store: two cameras with real video, everything embedded."""
+    config = load_config(_DEMO_CONFIG)
+    cameras = config.cameras
+    if source is not None:
+        loop = "://" not in source and not source.startswith("/dev/")
+        cameras = tuple(
+            camera.model_copy(update={"source": source, "loop": loop, "start_offset_s": 0.0})
+            for camera in cameras
+        )
+    api = config.api.model_copy(update={"port": port})
+    _run_store(
+        config.model_copy(update={"cameras": cameras, "api": api}), seconds=seconds, any_port=True
+    )
+
+
+def _run_store(
+    config: StoreConfig,
+    *,
+    seconds: float | None,
+    ray_address: str | None = None,
+    any_port: bool = False,
+) -> None:
+    from serve.runner import free_port, running_store  # noqa: PLC0415, TID251 - one edge upwards
+
+    if any_port:
+        port = free_port(config.api.host, config.api.port)
+        config = config.model_copy(update={"api": config.api.model_copy(update={"port": port})})
+    signal.signal(signal.SIGTERM, _interrupt)
+    began = datetime.now(UTC)
+    statuses: list[CameraStatus] = []
+    try:
+        with running_store(config, ray_address=ray_address, say=_say) as store:
+            console.print(
+                f"dashboard  {store.url}/\nAPI        {store.url}/docs   {store.url}/api/v1/events"
+            )
+            for camera in config.cameras:
+                console.print(f"live view  {store.url}/api/v1/cameras/{camera.id}/live")
+            statuses = _watch(store, config.store, seconds)
+            events = _recent_events(store.url, config, began)
+    except KeyboardInterrupt:
+        console.print("stopped")
+        return
+    _summarise(statuses, events)
+
+
+def _interrupt(*_: Any) -> None:
+    raise KeyboardInterrupt
+
+
+def _say(what: str) -> None:
+    console.print(f"[dim]{time.strftime('%H:%M:%S')}[/] {what}", highlight=False)
+
+
+def _watch(store: Any, store_id: str, seconds: float | None) -> list[CameraStatus]:
+    """Show the cameras until the time is over or all have ended; returns the last state."""
+    ends_at = None if seconds is None else time.monotonic() + seconds
+    statuses: list[CameraStatus] = []
+    with _table_display() as show:
+        while ends_at is None or time.monotonic() < ends_at:
+            statuses = store.cameras()
+            show(statuses, store_id)
+            if statuses and all(status.state is CameraState.ENDED for status in statuses):
+                break
+            time.sleep(1.0)
+    return statuses
+
+
+@contextmanager
+def _table_display() -> Iterator[Any]:
+    """A table that redraws itself on a terminal, and lines now and then elsewhere."""
+    if console.is_terminal:
+        with Live(console=console, refresh_per_second=2) as live:
+            yield lambda statuses, store: live.update(live_table(statuses, title=f"store {store}"))
+        return
+    last_at = 0.0
+
+    def show(statuses: Sequence[CameraStatus], store: str) -> None:
+        nonlocal last_at
+        if time.monotonic() - last_at >= _PLAIN_EVERY_S:
+            last_at = time.monotonic()
+            console.print(live_table(statuses, title=f"store {store}"))
+
+    yield show
+
+
+def _recent_events(url: str, config: StoreConfig, since: datetime) -> list[dict[str, Any]]:
+    try:
+        with ApiClient(url, token=config.api.token) as api:
+            return api.events(limit=20, start=since.isoformat())
+    except StoreguardError as error:
+        console.print(f"[red]the events could not be read: {error}[/]")
+        return []
+
+
+def _summarise(statuses: Sequence[CameraStatus], events: Sequence[dict[str, Any]]) -> None:
+    console.print(event_table(events, title="latest events, read back from the event store"))
+    for status in statuses:
+        dropped = sum(status.dropped.values())
+        console.print(
+            f"{status.id}: {status.frames_in} frames in, {status.frames_processed} processed, "
+            f"{dropped} dropped, {status.num_events} events",
+            highlight=False,
+        )
+
+
+# --------------------------------------------------------------------------- one file
+
+
+@app.command()
+def process(  # noqa: PLR0917 - Typer reads options off the signature
+    video: Annotated[Path, typer.Argument(help="The video file.")],
+    zones: Annotated[Path | None, typer.Option(help="YAML list of zones with rules.")] = None,
+    events: Annotated[Path | None, typer.Option(help="Write events as JSON lines.")] = None,
+    tracks: Annotated[Path | None, typer.Option(help="Write tracks, MOTChallenge text.")] = None,
+    overlay: Annotated[
+        Path | None, typer.Option("--video", help="Write the video with its overlay, mp4.")
+    ] = None,
+    metrics: Annotated[Path | None, typer.Option(help="Write the metrics file, JSON.")] = None,
+    model: ModelOption = "bundled",
+    input_size: InputSize = None,
+    every: Annotated[int, typer.Option(min=1, help="Process each n-th frame only.")] = 1,
+    start: Annotated[
+        datetime | None,
+        typer.Option(help="Capture time of the first frame, UTC; 1970-01-01 without."),
+    ] = None,
+    attribute: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="NAME=MODEL.onnx[=LABEL,LABEL...]: have an image classifier look at each person "
+            "once a second; may be given again."
+        ),
+    ] = None,
+) -> None:
+    """Run one video file through detection, tracking and rules; every frame, no Ray."""
+    from storeguard.offline.process import (  # noqa: PLC0415
+        FILE_START,
+        ProcessOptions,
+        ProcessOutputs,
+        VideoProcessor,
+    )
+
+    options = ProcessOptions(
+        zones=load_zones(zones) if zones else (),
+        every=every,
+        started_at=start.replace(tzinfo=UTC) if start else FILE_START,
+    )
+    outputs = ProcessOutputs(events=events, tracks=tracks, video=overlay, metrics=metrics)
+    path = Path(resolve_source(str(video)))
+    with _progress("frames") as step:
+        processor = VideoProcessor(
+            _detector_settings(model, input_size),
+            attributes=[_attribute(text) for text in attribute or ()],
+            progress=step,
+        )
+        report = processor.process(path, options, outputs)
+    print(json.dumps(report.document(), indent=2))  # noqa: T201 - the command's output
+
+
+@app.command()
+def detect(
+    images: Annotated[Path, typer.Argument(help="A folder of pictures (jpg, png, bmp, webp).")],
+    out: Annotated[Path, typer.Option(help="Write one JSON line a picture.")],
+    model: ModelOption = "bundled",
+    input_size: InputSize = None,
+    min_score: Annotated[float, typer.Option(min=0, max=1)] = 0.1,
+) -> None:
+    """Find people in a folder of pictures; one line each: image, boxes_xyxy (pixels), scores."""
+    from storeguard.offline.pictures import detect_folder  # noqa: PLC0415
+
+    settings = _detector_settings(model, input_size).model_copy(update={"min_score": min_score})
+    with _progress("pictures") as step:
+        counted = detect_folder(images, out, settings, progress=step)
+    console.print(f"{counted} pictures, boxes in {out}")
+
+
+def _attribute(text: str) -> AttributeSettings:
+    name, _, rest = text.partition("=")
+    model, _, labels = rest.partition("=")
+    document = {"name": name, "model": model, "labels": labels.split(",") if labels else None}
+    if not model:
+        raise ConfigError(f"--attribute: expected NAME=MODEL.onnx, found {text!r}")
+    return parse(AttributeSettings, document, where=f"--attribute {text}")
+
+
+def _detector_settings(model: str, input_size: int | None) -> DetectorSettings:
+    from storeguard.inference.backend import available_cores  # noqa: PLC0415
+
+    try:
+        return DetectorSettings(model=model, input_size=input_size, num_cpus=available_cores())
+    except ValueError as error:
+        raise ConfigError(f"--input-size {input_size}: {error}") from None
+
+
+@contextmanager
+def _progress(what: str) -> Iterator[Any]:
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+    )
+    with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
+        task = bar.add_task(what, total=None)
+        yield lambda done: bar.update(task, completed=done)
+
+
+if __name__ == "__main__":
+    main()

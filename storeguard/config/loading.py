@@ -1,0 +1,230 @@
+"""Reading settings: from YAML files, request bodies and, here alone, the environment."""
+
+from __future__ import annotations
+
+import difflib
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+
+from storeguard.config.addresses import redact, resolve_source
+from storeguard.config.models import AttributeSettings, ClassifierSettings, DetectorSettings
+from storeguard.config.store import ApiSettings, CameraConfig, StoreConfig
+from storeguard.config.zones import Settings, ZoneConfig, ZoneList
+from storeguard.errors import ConfigError
+
+TOKEN_VARIABLE = "STOREGUARD_API_TOKEN"  # noqa: S105 - the variable's name, not its value
+_SECRET_KEYS = frozenset({"token"})
+
+S = TypeVar("S", bound=Settings)
+
+
+def load_config(path: Path | str) -> StoreConfig:
+    """Read a YAML configuration.
+
+    Raises:
+        ConfigError: the file is missing, is no YAML, or a value in it is wrong; the message names
+            file, key, value and what was expected, and the camera or zone it belongs to.
+    """
+    document = _read_yaml(Path(path))
+    if not isinstance(document, Mapping):
+        raise ConfigError(
+            f"{path}: expected a mapping with keys such as 'store' and 'cameras', "
+            f"found {_kind_of(document)}"
+        )
+    return parse(StoreConfig, _with_environment(dict(document)), where=str(path))
+
+
+def load_zones(path: Path | str) -> tuple[ZoneConfig, ...]:
+    """Read the `zones:` list alone: a YAML list of zones, or a mapping with the key `zones`.
+
+    Raises:
+        ConfigError: as from `load_config`.
+    """
+    document = _read_yaml(Path(path))
+    if isinstance(document, Mapping) and set(document) == {"zones"}:
+        document = document["zones"]
+    if not isinstance(document, list):
+        raise ConfigError(
+            f"{path}: expected a list of zones, or a mapping with the key 'zones' alone, "
+            f"found {_kind_of(document)}"
+        )
+    return parse(ZoneList, {"zones": document}, where=str(path)).zones
+
+
+def parse(kind: type[S], document: Any, *, where: str) -> S:
+    """Validate a document against a settings class.
+
+    Args:
+        kind: the class.
+        document: parsed YAML or JSON.
+        where: what the document is, for the message (a file name, `request body`, ...).
+
+    Raises:
+        ConfigError: one line a fault, each naming key, value, expectation, camera and zone.
+    """
+    try:
+        return kind.model_validate(document)
+    except ValidationError as error:
+        faults = error.errors(include_url=False)
+        raise ConfigError("\n".join(_explain(fault, document, where) for fault in faults)) from None
+
+
+def resolve_camera(camera: CameraConfig) -> CameraConfig:
+    """The camera with its source resolved (see `resolve_source`)."""
+    try:
+        source = resolve_source(camera.source)
+    except ConfigError as error:
+        raise ConfigError(f"camera {camera.id!r}: {error}") from None
+    return camera.model_copy(update={"source": source})
+
+
+def resolve_paths(config: StoreConfig) -> StoreConfig:
+    """The configuration with all paths absolute, fit for processes that run elsewhere."""
+    uri = config.storage.uri
+    if uri != "embedded" and "://" not in uri:
+        uri = str(Path(uri).expanduser().absolute())
+    return config.model_copy(
+        update={
+            "data_dir": config.data_dir.expanduser().absolute(),
+            "detector": _with_whole_path(config.detector),
+            "classifier": _with_whole_path(config.classifier),
+            "attributes": tuple(map(_with_whole_path, config.attributes)),
+            "storage": config.storage.model_copy(update={"uri": uri}),
+            "cameras": tuple(resolve_camera(camera) for camera in config.cameras),
+        }
+    )
+
+
+_M = TypeVar("_M", DetectorSettings, ClassifierSettings, AttributeSettings)
+
+
+def _with_whole_path(settings: _M) -> _M:
+    if settings.model == "bundled":
+        return settings
+    return settings.model_copy(update={"model": str(Path(settings.model).expanduser().absolute())})
+
+
+# --------------------------------------------------------------------------- reading
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML that refuses a key given twice, where PyYAML would keep the last one silently."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: set[str] = set()
+        for key, _ in node.value:
+            if key.value in seen:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"the key {key.value!r} is given twice", key.start_mark
+                )
+            if isinstance(key, yaml.ScalarNode) and key.tag != "tag:yaml.org,2002:merge":
+                seen.add(key.value)
+        return super().construct_mapping(node, deep=deep)
+
+
+def _read_yaml(path: Path) -> Any:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: cannot read the configuration: {error}") from None
+    try:
+        return yaml.load(text, _Loader)  # noqa: S506 - a SafeLoader
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path}: not valid YAML: {_yaml_fault(error)}") from None
+
+
+def _yaml_fault(error: yaml.YAMLError) -> str:
+    """Where and what; without the line itself, which may hold a password."""
+    if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark is not None:
+        mark = error.problem_mark
+        what = ", ".join(part for part in (error.context, error.problem) if part)
+        return f"line {mark.line + 1}, column {mark.column + 1}: {what}"
+    return redact(" ".join(str(error).split()))
+
+
+def _with_environment(document: dict[str, Any]) -> dict[str, Any]:
+    """The document with the API's token from the environment, unless it has one of its own."""
+    api, token = document.get("api"), os.environ.get(TOKEN_VARIABLE)
+    if token and (api is None or isinstance(api, Mapping)) and not (api or {}).get("token"):
+        parse(ApiSettings, {"token": token}, where=f"environment variable {TOKEN_VARIABLE}")
+        document["api"] = {**(api or {}), "token": token}
+    return document
+
+
+# --------------------------------------------------------------------------- explaining
+
+
+def _explain(fault: ErrorDetails, document: Any, where: str) -> str:
+    location = fault["loc"]
+    key = ".".join(
+        f"[{part}]" if isinstance(part, int) else str(part) for part in location
+    ).replace(".[", "[")
+    owner = _owner(document, location)
+    return f"{where}: {key or 'top level'}{owner}: {_complaint(fault)}{_found(fault)}"
+
+
+def _complaint(fault: ErrorDetails) -> str:
+    if fault["type"] == "extra_forbidden":
+        known = {name for kind in _descendants(Settings) for name in kind.model_fields}
+        near = difflib.get_close_matches(str(fault["loc"][-1]), sorted(known), n=1)
+        return "there is no such key" + (f"; did you mean {near[0]!r}?" if near else "")
+    return fault["msg"].removeprefix("Value error, ")
+
+
+def _found(fault: ErrorDetails) -> str:
+    """` (found 7)`, or an empty string where the value is absent, secret or no single value."""
+    value = fault["input"]
+    if fault["type"] in {"missing", "extra_forbidden"} or isinstance(value, BaseModel):
+        return ""
+    if _SECRET_KEYS.intersection(map(str, fault["loc"])):
+        return f" (found {len(value)} characters)" if isinstance(value, str) else ""
+    if isinstance(value, Mapping | list | tuple):
+        # That a mapping or list has the wrong number of items is said already.
+        return f" (found {_kind_of(value)})" if fault["type"].endswith("_type") else ""
+    return f" (found {_shown(value)})"
+
+
+def _owner(document: Any, location: tuple[int | str, ...]) -> str:
+    """` in camera 'x', zone 'y'` for the place a fault belongs to, or an empty string."""
+    names: list[str] = []
+    here, kind = document, ""
+    if isinstance(document, Mapping) and "id" in document:
+        names.append(f"camera {_shown(document['id'])}")  # a request body
+    for part in location:
+        try:
+            here = here[part]
+        except (KeyError, IndexError, TypeError):
+            continue
+        if isinstance(part, str):
+            kind = {"cameras": "camera", "zones": "zone"}.get(part, "")
+        elif kind and isinstance(here, Mapping) and "id" in here:
+            names.append(f"{kind} {_shown(here['id'])}")
+    return f" in {', '.join(names)}" if names else ""
+
+
+def _descendants(kind: type[Settings]) -> Iterator[type[Settings]]:
+    for child in kind.__subclasses__():
+        yield child
+        yield from _descendants(child)
+
+
+def _kind_of(value: Any) -> str:
+    match value:
+        case None:
+            return "nothing"
+        case Mapping():
+            return "a mapping"
+        case list() | tuple():
+            return "a list"
+        case _:
+            return _shown(value)
+
+
+def _shown(value: Any) -> str:
+    return redact(repr(value))

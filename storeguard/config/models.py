@@ -1,0 +1,231 @@
+"""Settings of the models: what finds, follows and judges people, and what runs it."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated, Self
+
+from pydantic import Field, field_validator, model_validator
+
+from storeguard.config.zones import Fraction, Id, Settings
+
+
+class BackendName(StrEnum):
+    """What runs the model."""
+
+    AUTO = "auto"
+    ONNXRUNTIME_CPU = "onnxruntime-cpu"
+    ONNXRUNTIME_CUDA = "onnxruntime-cuda"
+    OPENVINO = "openvino"
+    TENSORRT = "tensorrt"
+
+
+class Precision(StrEnum):
+    """What a model computes in. INT8 needs an engine built with pictures to calibrate on."""
+
+    FP32 = "fp32"
+    FP16 = "fp16"
+    INT8 = "int8"
+
+
+class EngineSettings(Settings):
+    """Engines: models compiled for one GPU, or converted to one precision, and kept in a folder."""
+
+    dir: str = "~/.cache/storeguard/engines"
+    build: bool = False
+    """Whether backend `auto` may build a missing or stale engine while it loads, for minutes."""
+
+
+class LayoutName(StrEnum):
+    """How a detector's outputs are laid out; `auto` recognises it from their shapes."""
+
+    AUTO = "auto"
+    YOLOX = "yolox"
+    YOLOV8 = "yolov8"
+    DETR = "detr"
+    DETECTNET_V2 = "detectnet_v2"
+    SSD = "ssd"
+
+
+class Pixels(StrEnum):
+    """How a model wants its pixels; `auto` takes what the layout usually has."""
+
+    AUTO = "auto"
+    BYTES = "bytes"
+    """0..255"""
+    UNIT = "unit"
+    """0..1"""
+    IMAGENET = "imagenet"
+    """0..1, less ImageNet's mean, over its standard deviation."""
+
+
+class Channels(StrEnum):
+    """The colour order a model wants; `auto` takes what the layout usually has."""
+
+    AUTO = "auto"
+    RGB = "rgb"
+    BGR = "bgr"
+
+
+class Resize(StrEnum):
+    """Letterbox keeps the picture's proportions and pads; stretch does not."""
+
+    LETTERBOX = "letterbox"
+    STRETCH = "stretch"
+
+
+_Side = Annotated[int, Field(ge=32, le=4096, multiple_of=32)]
+InputSize = _Side | tuple[_Side, _Side] | None
+
+
+class DetectorSettings(Settings):
+    """The person detector and how it is served.
+
+    `min_score` is the lowest confidence handed to the tracker, whose second association uses
+    weak boxes; what counts as a sure detection is `tracker.high_score`.
+    """
+
+    model: str = "bundled"
+    """`bundled`, or the path of an ONNX file, or of a TensorRT engine with its sidecar."""
+    backend: BackendName = BackendName.AUTO
+    precision: Precision | None = None
+    """None takes fp16 with TensorRT, and the model as it is with every other backend."""
+    engines: EngineSettings = EngineSettings()
+    layout: LayoutName = LayoutName.AUTO
+    resize: Resize = Resize.LETTERBOX
+    pixels: Pixels = Pixels.AUTO
+    channels: Channels = Channels.AUTO
+    input_size: InputSize = None
+    """Side, or (width, height), in pixels; None takes the model's own, or 320."""
+    person_class: int | None = Field(default=None, ge=0)
+    """Index of the class person; None takes the layout's usual one (0; 1 for SSD and RF-DETR)."""
+    min_score: Fraction = 0.10
+    nms_iou: Fraction = 0.60
+    replicas: int = Field(default=1, ge=1, le=256)
+    num_cpus: float = Field(default=1.0, ge=0, le=128)
+    num_gpus: float = Field(default=0.0, ge=0, le=8)
+    threads: int = Field(default=0, ge=0, le=256)
+    """Threads of one replica's inference on the CPU; 0 takes up to four of the machine's cores, and
+    more only with a higher `num_cpus`. Idle ones sleep, they do not spin."""
+    max_batch: int = Field(default=8, ge=1, le=256)
+    max_wait_ms: float = Field(default=0.0, ge=0, le=1000)
+    """How long a free detector waits for a fuller batch; at 0 batches form while it is busy."""
+    max_queue: int = Field(default=64, ge=1, le=65_536)
+    """Frames a replica holds; past it the oldest waiting frame of the fullest camera is refused."""
+
+
+class ClassifierSettings(Settings):
+    """The clip classifier and how it is served; only `shoplifting_suspected` rules use it."""
+
+    enabled: bool | None = None
+    """None starts it if a camera's rules use it; True also where cameras may come to later."""
+    model: str = "bundled"
+    """`bundled`, or the path of an ONNX file."""
+    backend: BackendName = BackendName.AUTO
+    precision: Precision | None = None
+    """None takes fp16 with TensorRT, and the model as it is with every other backend."""
+    engines: EngineSettings = EngineSettings()
+    replicas: int = Field(default=1, ge=1, le=256)
+    num_cpus: float = Field(default=0.5, ge=0, le=128)
+    num_gpus: float = Field(default=0.0, ge=0, le=8)
+    threads: int = Field(default=1, ge=0, le=256)
+    max_batch: int = Field(default=4, ge=1, le=64)
+    max_wait_ms: float = Field(default=0.0, ge=0, le=1000)
+    max_queue: int = Field(default=16, ge=1, le=4096)
+    """Clips a replica holds; past it the oldest waiting clip of the fullest camera is refused."""
+
+
+RESERVED_ATTRIBUTES = frozenset(
+    {"clips", "decision", "direction", "peak_people", "people", "score", "shoplifting", "threshold"}
+)
+"""What rules themselves write into an event's attributes."""
+
+
+class AttributeSettings(Settings):
+    """An attribute of people, such as whether they carry a basket: an image classifier that looks
+    at each person's crop now and then, and a majority vote a person.
+    """
+
+    name: Id
+    """Under which it stands in events' `attributes` and in analytics."""
+    model: str
+    """The path of an ONNX file, or of a TensorRT engine with its sidecar: pictures in, a score for
+    each label out (logits or probabilities; one logit decides between two labels)."""
+    labels: tuple[Id, ...] | None = Field(default=None, min_length=2, max_length=1000)
+    """In the order of the model's scores; None takes them from its metadata."""
+    cameras: tuple[Id, ...] | None = None
+    """Whose people are looked at; None looks at all."""
+    every_s: float = Field(default=1.0, gt=0, le=3600)
+    """Seconds of capture time between two looks at a person."""
+    min_score: Fraction = 0.5
+    """A look whose best label is less probable than this is no vote."""
+    min_height_px: int = Field(default=48, ge=1, le=4096)
+    """People smaller than this in the frame are not looked at."""
+    min_votes: int = Field(default=3, ge=1, le=1000)
+    """Votes from which on a person is said to have a label."""
+    max_votes: int = Field(default=15, ge=1, le=1000)
+    """Only a person's latest votes count: somebody may take a basket, or put it down."""
+    resize: Resize | None = None
+    """None takes what the model's metadata says, or `letterbox`."""
+    pixels: Pixels = Pixels.AUTO
+    """`auto` takes what the model's metadata says, or `imagenet`."""
+    channels: Channels = Channels.AUTO
+    """`auto` takes what the model's metadata says, or `rgb`."""
+    backend: BackendName = BackendName.AUTO
+    precision: Precision | None = None
+    """None takes fp16 with TensorRT, and the model as it is with every other backend."""
+    engines: EngineSettings = EngineSettings()
+    replicas: int = Field(default=1, ge=1, le=256)
+    num_cpus: float = Field(default=0.25, ge=0, le=128)
+    num_gpus: float = Field(default=0.0, ge=0, le=8)
+    threads: int = Field(default=1, ge=0, le=256)
+    max_batch: int = Field(default=8, ge=1, le=256)
+    max_wait_ms: float = Field(default=0.0, ge=0, le=1000)
+    max_queue: int = Field(default=64, ge=1, le=4096)
+    """Crops a replica holds; past it the oldest waiting crop of the fullest camera is refused."""
+
+    @field_validator("name")
+    @classmethod
+    def _not_reserved(cls, name: str) -> str:
+        if name in RESERVED_ATTRIBUTES:
+            raise ValueError(f"expected a name that rules do not use themselves, found {name!r}")
+        return name
+
+    @model_validator(mode="after")
+    def _votes_fit(self) -> Self:
+        if self.max_votes < self.min_votes:
+            raise ValueError(
+                f"max_votes: expected at least min_votes ({self.min_votes}), found {self.max_votes}"
+            )
+        if self.labels is not None and len(set(self.labels)) < len(self.labels):
+            raise ValueError(f"labels: expected each once, found {list(self.labels)}")
+        return self
+
+    def looks_at(self, camera_id: str) -> bool:
+        """Whether a camera's people are looked at."""
+        return self.cameras is None or camera_id in self.cameras
+
+
+class TrackerSettings(Settings):
+    """Following people from frame to frame, in capture time. See storeguard.tracking.tracker."""
+
+    high_score: Fraction = 0.40
+    """Detections at or above this start tracks and are matched first."""
+    low_score: Fraction = 0.10
+    """Detections between this and `high_score` may only continue a track."""
+    max_lost_s: float = Field(default=3.0, gt=0, le=600)
+    """A track unseen for longer than this ends; sooner, it may be re-linked. With the default
+    `gate` a re-link reaches about 3 s: to bridge longer absences raise both."""
+    confirm_s: float = Field(default=0.3, ge=0, le=60)
+    """A new track is reported once seen twice; the second look must come within `confirm_s`, or in
+    the very next frame. People in a scene's first frame are reported at once."""
+    speed: float = Field(default=0.7, gt=0, le=20)
+    """Standard deviation of people's velocity, in box sizes (sqrt(width * height)) a second."""
+    memory_s: float = Field(default=2.5, gt=0, le=60)
+    """How long a velocity carries on while nobody is seen, before it fades (by 1/e), in seconds."""
+    gate: float = Field(default=1.5, ge=-10, le=50)
+    """How unlikely a match may be: minus twice its log-likelihood, lengths in box sizes."""
+    shape_limit: float = Field(default=8.0, gt=0, le=100)
+    """The most that a change of width and height counts against a match, in the unit of `gate`."""
+    duplicate_iou: Fraction = 0.7
+    """A detection that overlaps a matched one by this much starts no track of its own."""

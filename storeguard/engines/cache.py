@@ -1,0 +1,190 @@
+"""Where engines are kept, what each is good for, and when one is stale.
+
+An engine is a model compiled for one GPU (TensorRT), or converted to one precision for a backend
+that compiles while it loads (an ONNX file). Beside each lies its sidecar, `<engine>.json`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tempfile
+from datetime import datetime
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from storeguard.config.models import Precision
+from storeguard.errors import ModelError, StorageError
+from storeguard.inference.backend import sha256_of
+
+ENGINE_ENDINGS = frozenset({".engine", ".plan"})
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class EngineTarget(_Record):
+    """The library and device that an engine runs with, and with no other.
+
+    Attributes:
+        library: tensorrt, tensorrt_rtx, or onnx for a converted model.
+        version: the library's.
+        device: the GPU's name; "any" where the compute capability or nothing decides.
+        compute_capability: the GPU's, such as "8.9"; "any" without a GPU.
+    """
+
+    library: str
+    version: str
+    device: str
+    compute_capability: str
+
+
+class InputProfile(_Record):
+    """The shapes an engine takes: least, most usual and greatest. The first number is the batch."""
+
+    smallest: tuple[int, ...]
+    usual: tuple[int, ...]
+    greatest: tuple[int, ...]
+
+
+class EngineKey(_Record):
+    """Everything that decides whether an engine may be used; any difference makes it stale."""
+
+    model_sha256: str
+    target: EngineTarget
+    precision: Precision
+    profile: InputProfile
+
+    def path(self, folder: Path) -> Path:
+        """Its file in a folder of engines."""
+        digest = hashlib.sha256(self.model_dump_json().encode()).hexdigest()[:16]
+        ending = ".onnx" if self.target.library == "onnx" else ".engine"
+        return folder / f"{self.model_sha256[:12]}-{self.precision}-{digest}{ending}"
+
+
+class Calibration(_Record):
+    """What an INT8 engine was calibrated on."""
+
+    method: str
+    num_pictures: int = Field(ge=1)
+
+
+class EngineCard(_Record):
+    """An engine's sidecar.
+
+    Attributes:
+        key: what it is good for.
+        engine_sha256: hash of the engine file, hex.
+        model: the model file's name.
+        metadata: the ONNX model's own, which engines do not carry.
+        build_s: seconds that the build took.
+        calibration: None unless it is INT8.
+    """
+
+    key: EngineKey
+    engine_sha256: str
+    model: str
+    metadata: dict[str, str]
+    built_at: datetime
+    build_s: float
+    calibration: Calibration | None = None
+
+
+def card_path(engine: Path) -> Path:
+    """An engine's sidecar."""
+    return engine.with_name(engine.name + ".json")
+
+
+def read_card(engine: Path) -> EngineCard:
+    """The sidecar of an engine, checked against the engine file.
+
+    Raises:
+        ModelError: there is none, it cannot be read, or it belongs to another file.
+    """
+    path = card_path(engine)
+    try:
+        card = EngineCard.model_validate_json(path.read_bytes())
+    except OSError as error:
+        raise ModelError(
+            f"{engine}: an engine needs its sidecar {path.name} beside it: {error.strerror}; "
+            "build it with `storeguard engine build`"
+        ) from None
+    except ValidationError as error:
+        raise ModelError(f"{path}: not an engine's sidecar: {error}") from None
+    try:
+        found = sha256_of(engine)
+    except OSError as error:
+        raise ModelError(f"{engine}: cannot be read: {error.strerror}") from None
+    if found != card.engine_sha256:
+        raise ModelError(
+            f"{engine}: its sidecar names sha256 {card.engine_sha256}, the file has {found}: "
+            "build it again"
+        )
+    return card
+
+
+def fresh_engine(folder: Path, key: EngineKey) -> Path | None:
+    """The engine for this key, or None if there is none or what is there is stale or damaged."""
+    path = key.path(folder)
+    if not path.is_file():
+        return None
+    try:
+        return path if read_card(path).key == key else None
+    except ModelError:
+        return None
+
+
+def keep_engine(folder: Path, engine: bytes, card: EngineCard) -> Path:
+    """Write an engine and its sidecar, and drop those that it makes stale.
+
+    The sidecar goes last: an engine without one is never used.
+
+    Raises:
+        StorageError: the folder cannot be written.
+    """
+    path = card.key.path(folder)
+    card_path(path).unlink(missing_ok=True)
+    write_whole(path, engine)
+    write_whole(card_path(path), card.model_dump_json(indent=2).encode())
+    _drop_superseded(folder, card.key)
+    return path
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Write a file so that others see the old one or the whole new one.
+
+    Raises:
+        StorageError: it cannot be written.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        part = Path(name)
+        try:
+            with os.fdopen(handle, "wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            part.chmod(0o644)
+            part.replace(path)
+        except BaseException:
+            part.unlink(missing_ok=True)
+            raise
+    except OSError as error:
+        raise StorageError(f"{path}: cannot be written: {error.strerror}") from error
+
+
+def _drop_superseded(folder: Path, key: EngineKey) -> None:
+    """Remove engines that differ from this one in the library's version alone."""
+    for sidecar in folder.glob(f"{key.model_sha256[:12]}-{key.precision}-*.json"):
+        engine = sidecar.with_suffix("")
+        try:
+            old = EngineCard.model_validate_json(sidecar.read_bytes()).key
+        except (OSError, ValidationError):
+            continue
+        same_version = old.target.model_copy(update={"version": key.target.version})
+        if old != key and old.model_copy(update={"target": same_version}) == key:
+            sidecar.unlink(missing_ok=True)
+            engine.unlink(missing_ok=True)

@@ -1,0 +1,133 @@
+"""One video file, judged: everybody in it, followed, two seconds at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+
+from storeguard.camera.person_clips import ClipRequest, PersonClips
+from storeguard.camera.pipeline import observe
+from storeguard.classification.clips.classifier import ClipClassifier, top_mean
+from storeguard.config.models import TrackerSettings
+from storeguard.config.store import CameraConfig, Pace
+from storeguard.config.zones import ZoneConfig
+from storeguard.detection.detector import Detector
+from storeguard.detection.letterbox import place
+from storeguard.errors import EmptySourceError
+from storeguard.events.event import EventType
+from storeguard.offline.process import FILE_START
+from storeguard.rules.ongoing import OpenEvent
+from storeguard.rules.verdict import Verdict
+from storeguard.tracking.tracker import Tracker
+from storeguard.video.reader import read_frames
+
+_EVERYWHERE: Final = ((0.0, 0.0), (1.0, 0.0), (1.0, 1.0), (0.0, 1.0))
+_ZONE: Final = "picture"
+
+
+@dataclass(frozen=True, slots=True)
+class PersonScores:
+    """One person's clips.
+
+    Attributes:
+        person: the track's number.
+        ends_s: stream seconds at which the clips end.
+        scores: their probabilities.
+    """
+
+    person: int
+    ends_s: tuple[float, ...]
+    scores: tuple[float, ...]
+
+    @property
+    def score(self) -> float:
+        """The mean of the top clips."""
+        return top_mean(self.scores) or 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class VideoJudgement:
+    """What the classifier makes of a video.
+
+    Attributes:
+        score: of the person that scores highest; None where nobody stayed for a clip.
+        people: everybody who was judged.
+    """
+
+    score: float | None
+    people: tuple[PersonScores, ...]
+
+
+def judge_video(
+    video: Path,
+    detector: Detector,
+    classifier: ClipClassifier,
+    *,
+    every_s: float = 1.0,
+) -> VideoJudgement:
+    """Judge everybody in a video, a clip each `every_s` seconds of it.
+
+    The people are found, followed and cut out by the classes that do it for cameras.
+
+    Raises:
+        SourceError: the file cannot be read, or holds no video.
+    """
+    found: dict[str, list[tuple[float, float]]] = {}
+    for request, end_s in _requests(video, detector, every_s):
+        (score,) = classifier.score([request.cut()])
+        found.setdefault(request.person_id, []).append((end_s, float(score)))
+    people = tuple(
+        PersonScores(
+            int(person_id.rsplit("-", 1)[-1]),
+            tuple(round(end_s, 3) for end_s, _ in clips),
+            tuple(score for _, score in clips),
+        )
+        for person_id, clips in found.items()
+    )
+    return VideoJudgement(max((one.score for one in people), default=None), people)
+
+
+def _requests(
+    video: Path, detector: Detector, every_s: float
+) -> Iterator[tuple[ClipRequest, float]]:
+    rules = [
+        {"type": "intrusion"},
+        {"type": "shoplifting_suspected", "cls_every_s": every_s},
+    ]
+    zone = ZoneConfig.model_validate({"id": _ZONE, "polygon": _EVERYWHERE, "rules": rules})
+    camera = CameraConfig(
+        id="video", source=str(video), pace=Pace.FAST, detect_fps=240, zones=(zone,)
+    )
+    clips, tracker, info = PersonClips(camera), Tracker(TrackerSettings()), detector.info
+    canvas = np.empty((1, info.input_wh[1], info.input_wh[0], 3), np.uint8)
+    seq, last_s = 0, 0.0
+    for frame in read_frames(camera, start=FILE_START):
+        clips.offer(frame)
+        where = info.fit(frame.wh)
+        place(frame, where, canvas[0])
+        people, _ = detector.detect(canvas)
+        tracks = tracker.step(where.to_source(people[0]), frame.time_s)
+        observation = observe(
+            tracks, frame, camera_id="video", epoch="0", seq=seq, step_s=frame.time_s - last_s
+        )
+        seq, last_s = seq + 1, frame.time_s
+        clips.seen(frame, observation)
+        clips.judged(_everybody(observation.person_id))
+        for request in clips.due():
+            yield request, frame.time_s
+    if not seq:
+        raise EmptySourceError(f"{video}: no frame of it could be decoded")
+
+
+def _everybody(person_ids: tuple[str, ...]) -> Verdict:
+    """As if everybody had an open event: here the gate is open."""
+    return Verdict(
+        "video",
+        open_events=tuple(
+            OpenEvent(person_id, EventType.INTRUSION, _ZONE, person_id) for person_id in person_ids
+        ),
+    )

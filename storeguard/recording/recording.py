@@ -1,0 +1,299 @@
+"""One recording: from packets to clip files, as a state machine without threads.
+
+A recording starts at the last keyframe at or before the moment asked for, and ends when decoding
+time reaches the end asked for, so that no clip is shorter than asked. What was asked and what the
+file really covers are both told.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+import uuid
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from storeguard.config.store import Container, RecordingSettings
+from storeguard.errors import RecordingError
+from storeguard.recording.muxer import ClipWriter
+from storeguard.video.packets import EncodedPacket, MediaKind, StreamFormat
+
+_MAX_GAP = timedelta(seconds=60)  # a longer gap in the stream begins a new file
+_TOLERANCE = timedelta(milliseconds=2)  # of time stamps, when spans are compared
+
+
+@dataclass(frozen=True, slots=True)
+class ClipFile:
+    """One finished file of a recording.
+
+    Attributes:
+        camera_id: whose video it is.
+        recording_id: what `Recorder.start` returned; a long recording has several files.
+        part: 0, 1, 2, ... within the recording.
+        path: the file.
+        container: mp4 or mkv.
+        codec: of its video.
+        start, end: capture time of its first picture, and the end of its last.
+        requested_start, requested_end: the span asked of this file.
+        num_frames: pictures in it.
+        sha256, size_bytes: of the file.
+        complete: whether it covers the requested span and no packet in between was lost.
+        note: what is not as asked, in words; empty if all is.
+    """
+
+    camera_id: str
+    recording_id: str
+    part: int
+    path: Path
+    container: Container
+    codec: str
+    start: datetime
+    end: datetime
+    requested_start: datetime
+    requested_end: datetime
+    num_frames: int
+    sha256: str
+    size_bytes: int
+    complete: bool
+    note: str
+
+
+@dataclass(slots=True)
+class _OpenFile:
+    writer: ClipWriter
+    part: int
+    requested_start: datetime
+    start: datetime
+    end: datetime
+    notes: list[str]
+    complete: bool
+
+
+class Recording:
+    """One recording, as a state machine without threads: fed with packets, it gives files.
+
+    `feed`, `lost`, `close` and `abort` belong to one thread; `extend` and `stop` to any.
+
+    Args:
+        camera_id: for names and messages.
+        settings: container, prefix, default and longest duration.
+        folder: where its files go.
+        requested_start: the moment it shall begin.
+        requested_end: the moment it shall end; None ends it `default_duration_s` after `now`.
+        now: the camera's own present, the end of its newest picture.
+        recording_id: names it; None makes one up.
+    """
+
+    def __init__(
+        self,
+        *,
+        camera_id: str,
+        settings: RecordingSettings,
+        folder: Path,
+        requested_start: datetime,
+        requested_end: datetime | None,
+        now: datetime,
+        recording_id: str | None = None,
+    ) -> None:
+        self.recording_id = recording_id or uuid.uuid4().hex
+        self.requested_start = requested_start
+        self.requested_end = requested_end or now + timedelta(seconds=settings.default_duration_s)
+        if self.requested_end < requested_start:
+            raise RecordingError(
+                f"camera {camera_id!r}: a recording cannot end ({self.requested_end}) before it "
+                f"starts ({requested_start})"
+            )
+        self.done = False
+        self.started_at: datetime | None = None
+        self._lock = threading.Lock()  # guards requested_end and done
+        self._camera_id = camera_id
+        self._settings = settings
+        self._folder = folder
+        self._max = timedelta(seconds=settings.max_duration_s)
+        self._file: _OpenFile | None = None
+        self._num_parts = 0
+        self._waiting = True  # for a keyframe
+        self._segment: int | None = None
+        self._video: StreamFormat | None = None
+        self._audio: StreamFormat | None = None
+        self._audio_known = False
+        self._pending_notes: list[str] = []
+
+    def extend(self, to: datetime) -> bool:
+        """Record until `to`, if that is later than planned; False if it is over already."""
+        with self._lock:
+            if not self.done:
+                self.requested_end = max(self.requested_end, to)
+            return not self.done
+
+    def stop(self, at: datetime) -> None:
+        """End at `at`, if that is earlier than planned. May be in the past."""
+        with self._lock:
+            self.requested_end = max(min(self.requested_end, at), self.requested_start)
+
+    def expect_audio(self, audio: StreamFormat | None) -> None:
+        """Tell the format of the audio to come; must be known before the first picture."""
+        self._audio = audio
+
+    def lost(self, num_packets: int) -> None:
+        """Packets were dropped before they could be fed: wait for a keyframe, and say so."""
+        note = f"{num_packets} packets lost, the disk is too slow"
+        if self._file is not None:
+            self._file.notes.append(note)
+            self._file.complete = False
+        else:
+            self._pending_notes.append(note)
+        self._waiting = True
+
+    def feed(self, packet: EncodedPacket) -> list[ClipFile]:
+        """Take the next packet; returns the files it completes.
+
+        Raises:
+            RecordingError: it cannot be written. The recording is over, its open file removed.
+        """
+        if self.done:
+            return []
+        try:
+            if packet.kind is MediaKind.AUDIO:
+                wanted = packet.format == self._audio and packet.captured_at < self.requested_end
+                if self._file is not None and wanted:
+                    self._file.writer.write(packet)
+                return []
+            return self._feed_video(packet)
+        except RecordingError:
+            with self._lock:
+                self.done = True
+            self._file = None
+            raise
+
+    def close(self, reason: str = "") -> list[ClipFile]:
+        """End now with what there is; `reason` says why it ends early."""
+        with self._lock:
+            self.done = True
+        return self._finish_file(reason)
+
+    def abort(self) -> None:
+        """End now and remove the open file."""
+        with self._lock:
+            self.done = True
+        if self._file is not None:
+            self._file.writer.abort()
+            self._file = None
+
+    def _feed_video(self, packet: EncodedPacket) -> list[ClipFile]:
+        if self._ends_before(packet):
+            self._reach_the_end(packet)
+            return self._finish_file("")
+        finished: list[ClipFile] = []
+        if packet.segment != self._segment:
+            self._segment = packet.segment
+            self._waiting = True
+        if packet.is_keyframe:
+            self._waiting = False
+            if self._file is not None and self._needs_new_file(packet, self._file):
+                finished = self._finish_file("")
+            if self._file is None:
+                self._file = self._begin_file(packet)
+        elif self._video is not None and packet.format != self._video:
+            self._waiting = True
+        if self._waiting or self._file is None:
+            return finished
+        if self._file.writer.write(packet):
+            self._file.end = max(self._file.end, packet.ends_at)
+        return finished
+
+    def _reach_the_end(self, packet: EncodedPacket) -> None:
+        """Where packets are missing before the end, the first behind it closes the span."""
+        file = self._file
+        same = packet.segment == self._segment and packet.format == self._video
+        if file is None or file.end >= self.requested_end or not same or self._waiting:
+            return
+        if file.writer.write(packet):
+            file.end = max(file.end, packet.ends_at)
+
+    def _ends_before(self, packet: EncodedPacket) -> bool:
+        # By decoding time: pictures that belong before the end may still come after one behind it.
+        early = timedelta(microseconds=packet.time_us - packet.decode_us)
+        with self._lock:
+            if self._file is not None and packet.captured_at - early >= self.requested_end:
+                self.done = True
+            return self.done
+
+    def _needs_new_file(self, packet: EncodedPacket, file: _OpenFile) -> bool:
+        return (
+            packet.format != self._video
+            or packet.captured_at - file.start >= self._max
+            or packet.captured_at - file.end > _MAX_GAP
+        )
+
+    def _begin_file(self, packet: EncodedPacket) -> _OpenFile:
+        start = packet.captured_at
+        part, self._num_parts = self._num_parts, self._num_parts + 1
+        asked = self.requested_start if part == 0 else start
+        self._video = packet.format
+        writer = ClipWriter(
+            self._path(start, part),
+            container=self._settings.container,
+            video=packet.format,
+            audio=self._audio,
+            comment=json.dumps(
+                {
+                    "camera_id": self._camera_id,
+                    "recording_id": self.recording_id,
+                    "part": part,
+                    "start": start.isoformat(),
+                    "requested_start": asked.isoformat(),
+                    "requested_end": self.requested_end.isoformat(),
+                }
+            ),
+        )
+        self.started_at = self.started_at or start
+        notes, self._pending_notes = self._pending_notes, []
+        return _OpenFile(writer, part, asked, start, start, notes, complete=not notes)
+
+    def _path(self, start: datetime, part: int) -> Path:
+        prefix = self._settings.file_prefix or f"{self._camera_id}_"
+        stamp = f"{start.astimezone(UTC):%Y%m%dT%H%M%S}.{start.microsecond // 1000:03d}Z"
+        name = f"{prefix}{stamp}_{self.recording_id[:8]}_{part}.{self._settings.container}"
+        return self._folder / name
+
+    def _finish_file(self, reason: str) -> list[ClipFile]:
+        file, self._file = self._file, None
+        if file is None:
+            return []
+        written = file.writer.finish()
+        if written.cut_at_s is not None:
+            file.end = min(file.end, file.start + timedelta(seconds=written.cut_at_s))
+            file.complete = False
+        asked_end = self.requested_end if self.done else min(self.requested_end, file.end)
+        asked_end = max(asked_end, file.requested_start)
+        notes = [*file.notes, reason, written.note]
+        covers = True
+        if file.start > file.requested_start + _TOLERANCE:
+            covers = False
+            short_s = (file.start - file.requested_start).total_seconds()
+            notes.append(f"starts {short_s:.2f} s later than asked: nothing older was kept")
+        if file.end < asked_end - _TOLERANCE:
+            covers = False
+            short_s = (asked_end - file.end).total_seconds()
+            notes.append(f"ends {short_s:.2f} s earlier than asked")
+        return [
+            ClipFile(
+                camera_id=self._camera_id,
+                recording_id=self.recording_id,
+                part=file.part,
+                path=written.path,
+                container=self._settings.container,
+                codec=written.codec,
+                start=file.start,
+                end=file.end,
+                requested_start=file.requested_start,
+                requested_end=asked_end,
+                num_frames=written.num_frames,
+                sha256=written.sha256,
+                size_bytes=written.size_bytes,
+                complete=file.complete and covers,
+                note="; ".join(note for note in notes if note),
+            )
+        ]

@@ -1,0 +1,318 @@
+"""Labelled videos for the clip classifier: the list, splits by group, people followed, and a cache.
+
+The list is a `videos.csv` (or `labels.csv`) with the columns `file`, `label` (`normal` or another
+word, which is then the positive class) and `group` or `actor`: whoever or whatever must not be on
+both sides of a split. Pictures are decoded once and kept as arrays that are mapped into memory.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from storeguard.classification.clips.clip import (
+    CLIP_S,
+    Clip,
+    Jitter,
+    boxes_at,
+    clip_times,
+    nearest_frames,
+    person_clip,
+)
+from storeguard.config.models import DetectorSettings, TrackerSettings
+from storeguard.config.store import CameraConfig, Pace
+from storeguard.detection.detector import Detector
+from storeguard.detection.letterbox import place
+from storeguard.errors import SourceError, StoreguardError
+from storeguard.tracking.tracker import Tracker
+from storeguard.video.reader import read_frames
+
+NORMAL: Final = "normal"
+LISTS: Final = ("videos.csv", "labels.csv")
+VALIDATION_CLIPS: Final = 8
+_MAX_SIDE_PX: Final = 960
+_FORMAT: Final = 1
+
+
+class ClipDatasetError(StoreguardError, ValueError):
+    """The list or its videos cannot be trained on; names the file and the line."""
+
+
+@dataclass(frozen=True, slots=True)
+class ClipVideo:
+    """One labelled video.
+
+    Attributes:
+        name: as the list has it.
+        path: the file.
+        positive: whether goods are concealed in it.
+        group: who is on both sides of no split; several names joined by "+" are several.
+    """
+
+    name: str
+    path: Path
+    positive: bool
+    group: str
+
+    @property
+    def groups(self) -> frozenset[str]:
+        """The names in `group`."""
+        return frozenset(self.group.split("+"))
+
+
+def read_list(folder: Path) -> list[ClipVideo]:
+    """The videos that a folder's list names.
+
+    Raises:
+        ClipDatasetError: no list, a missing column or file, or an empty or one-class list.
+    """
+    lists = [folder / name for name in LISTS if (folder / name).is_file()]
+    if not lists:
+        raise ClipDatasetError(f"{folder}: expected a list named {' or '.join(LISTS)}")
+    with lists[0].open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    videos = [_video(lists[0], number, row) for number, row in enumerate(rows, start=2)]
+    classes = Counter(video.positive for video in videos)
+    if not classes[True] or not classes[False]:
+        raise ClipDatasetError(
+            f"{lists[0]}: expected videos labelled {NORMAL!r} and others, got {classes[False]} and "
+            f"{classes[True]}"
+        )
+    return videos
+
+
+def _video(listed_in: Path, number: int, row: dict[str, str | None]) -> ClipVideo:
+    where = f"{listed_in}, line {number}"
+    group = row.get("group") or row.get("actor")
+    name, label = row.get("file"), row.get("label")
+    if not name or not label or not group:
+        raise ClipDatasetError(f"{where}: expected file, label and group (or actor), got {row}")
+    path = listed_in.parent / name
+    if not path.is_file():
+        raise ClipDatasetError(f"{where}: there is no file {path}")
+    return ClipVideo(name, path, label != NORMAL, group)
+
+
+# ---------------------------------------------------------------------- splits
+
+
+@dataclass(frozen=True, slots=True)
+class Fold:
+    """A split into what is trained on and what is tested on."""
+
+    name: str
+    train: tuple[ClipVideo, ...]
+    test: tuple[ClipVideo, ...]
+
+
+def leave_one_group_out(videos: Sequence[ClipVideo]) -> list[Fold]:
+    """One fold a group: tested on its videos, trained on those without anybody in it."""
+    folds = []
+    for group in sorted({video.group for video in videos}):
+        test = tuple(video for video in videos if video.group == group)
+        out = frozenset(group.split("+"))
+        train = tuple(video for video in videos if not video.groups & out)
+        fold = Fold(group, train, test)
+        check_leakage(fold)
+        folds.append(fold)
+    return folds
+
+
+def random_folds(videos: Sequence[ClipVideo], *, num_folds: int, seed: int) -> list[Fold]:
+    """Folds that know nothing of groups. Only to show what that does: they flatter.
+
+    Each class is dealt out evenly.
+    """
+    rng = np.random.default_rng(seed)
+    fold_of: dict[str, int] = {}
+    for positive in (False, True):
+        names = [video.name for video in videos if video.positive == positive]
+        for i, name in enumerate(rng.permutation(names)):
+            fold_of[str(name)] = i % num_folds
+    return [
+        Fold(
+            f"random {number}",
+            tuple(video for video in videos if fold_of[video.name] != number),
+            tuple(video for video in videos if fold_of[video.name] == number),
+        )
+        for number in range(num_folds)
+    ]
+
+
+def check_leakage(fold: Fold) -> None:
+    """See that nobody is on both sides.
+
+    Raises:
+        ClipDatasetError: somebody is; names who and two of the videos.
+    """
+    for test in fold.test:
+        for train in fold.train:
+            if shared := test.groups & train.groups:
+                raise ClipDatasetError(
+                    f"fold {fold.name!r}: {', '.join(sorted(shared))} is trained on in "
+                    f"{train.name} and tested on in {test.name}"
+                )
+
+
+# ---------------------------------------------------------------------- people, followed
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class FollowedVideo:
+    """A decoded video and its main person: whose box, times how long, is the largest.
+
+    Attributes:
+        video: what it is.
+        pictures: (n, height, width, 3) uint8 RGB, mapped into memory.
+        frame_s: (n,) stream seconds of the pictures.
+        seen_s: (m,) stream seconds at which the person was seen; empty if nobody was.
+        xyxy: (m, 4) their boxes then, in pixels of the pictures.
+    """
+
+    video: ClipVideo
+    pictures: NDArray[np.uint8]
+    frame_s: NDArray[np.float64]
+    seen_s: NDArray[np.float64]
+    xyxy: NDArray[np.float32]
+
+    @property
+    def has_person(self) -> bool:
+        """Whether somebody was there for the length of a clip."""
+        return len(self.seen_s) > 1 and bool(self.seen_s[-1] - self.seen_s[0] >= CLIP_S)
+
+    def uniform_ends(self, count: int = VALIDATION_CLIPS) -> list[float]:
+        """Clip ends spread evenly over the person's stay."""
+        first, last = self._range()
+        return [float(end) for end in np.linspace(first, last, count)]
+
+    def random_ends(self, count: int, rng: np.random.Generator) -> list[float]:
+        """Clip ends anywhere in the person's stay."""
+        return [float(end) for end in rng.uniform(*self._range(), size=count)]
+
+    def clip(self, end_s: float, jitter: Jitter | None = None) -> Clip:
+        """The clip of the person that ends at a moment of the stay.
+
+        Raises:
+            ClipDatasetError: pictures are missing around it.
+        """
+        wanted_s = clip_times(end_s)
+        chosen = nearest_frames(self.frame_s, wanted_s)
+        if chosen is None:
+            raise ClipDatasetError(f"{self.video.name}: has a gap before {end_s:.2f} s")
+        boxes = boxes_at(self.seen_s, self.xyxy, self.frame_s[chosen])
+        return person_clip([self.pictures[i] for i in chosen], boxes, jitter)
+
+    def _range(self) -> tuple[float, float]:
+        first = max(self.seen_s[0], self.frame_s[0]) + clip_times(0.0)[0] * -1
+        return float(first), float(max(first, self.seen_s[-1]))
+
+
+class VideoCache:
+    """Decodes videos and follows the people in them, once; what was done is kept in a folder.
+
+    Args:
+        folder: where to; made if it is not there.
+        detector: finds the people.
+        tracker: follows them.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        detector: DetectorSettings | None = None,
+        tracker: TrackerSettings | None = None,
+    ) -> None:
+        self._folder = folder
+        self._detector = Detector(detector or DetectorSettings())
+        self._tracker = tracker or TrackerSettings()
+        folder.mkdir(parents=True, exist_ok=True)
+
+    def open(
+        self, videos: Iterable[ClipVideo], *, progress: Callable[[str], None] = lambda _: None
+    ) -> list[FollowedVideo]:
+        """Each video, decoded and followed.
+
+        Raises:
+            ClipDatasetError: a video cannot be read.
+        """
+        followed = []
+        for video in videos:
+            followed.append(self._open(video))
+            progress(video.name)
+        return followed
+
+    def _open(self, video: ClipVideo) -> FollowedVideo:
+        path = self._folder / f"{video.path.stem}-{self._key(video)}"
+        if not (path / "done").exists():
+            self._fill(path, video)
+        return FollowedVideo(
+            video,
+            np.load(path / "pictures.npy", mmap_mode="r"),
+            np.load(path / "frame_s.npy"),
+            np.load(path / "seen_s.npy"),
+            np.load(path / "xyxy.npy"),
+        )
+
+    def _key(self, video: ClipVideo) -> str:
+        """Changes with the video's content and with who finds and follows people in it."""
+        with video.path.open("rb") as file:
+            content = hashlib.file_digest(file, "sha256").hexdigest()
+        rest = [_FORMAT, self._detector.info.sha256, self._detector.info.input_wh]
+        told = json.dumps([content, *rest, self._tracker.model_dump(mode="json")])
+        return hashlib.sha256(told.encode()).hexdigest()[:12]
+
+    def _fill(self, path: Path, video: ClipVideo) -> None:
+        pictures: list[NDArray[np.uint8]] = []
+        frame_s: list[float] = []
+        trails: dict[int, list[tuple[float, NDArray[np.float32]]]] = {}
+        tracker, info = Tracker(self._tracker), self._detector.info
+        canvas = np.empty((1, info.input_wh[1], info.input_wh[0], 3), np.uint8)
+        camera = CameraConfig(id="video", source=str(video.path), pace=Pace.FAST, detect_fps=240)
+        try:
+            for frame in read_frames(camera):
+                where = info.fit(frame.wh)
+                place(frame, where, canvas[0])
+                found, _ = self._detector.detect(canvas)
+                tracks = tracker.step(where.to_source(found[0]), frame.time_s)
+                shrink = min(1.0, _MAX_SIDE_PX / max(frame.wh))
+                wh = (round(frame.wh[0] * shrink), round(frame.wh[1] * shrink))
+                pictures.append(frame.rgb(wh))
+                frame_s.append(frame.time_s)
+                for person, box in zip(tracks.track_id, tracks.xyxy, strict=True):
+                    trails.setdefault(int(person), []).append((frame.time_s, box * shrink))
+        except SourceError as error:
+            raise ClipDatasetError(f"{video.path}: cannot be read: {error}") from None
+        if not pictures:
+            raise ClipDatasetError(f"{video.path}: no frame of it could be decoded")
+        seen_s, xyxy = _main_person(trails)
+        path.mkdir(parents=True, exist_ok=True)
+        np.save(path / "pictures.npy", np.stack(pictures))
+        np.save(path / "frame_s.npy", np.array(frame_s))
+        np.save(path / "seen_s.npy", seen_s)
+        np.save(path / "xyxy.npy", xyxy)
+        (path / "done").touch()  # a half-filled folder is filled again
+
+
+def _main_person(
+    trails: dict[int, list[tuple[float, NDArray[np.float32]]]],
+) -> tuple[NDArray[np.float64], NDArray[np.float32]]:
+    best, best_size = None, 0.0
+    for trail in trails.values():
+        if trail[-1][0] - trail[0][0] < CLIP_S:
+            continue
+        boxes = np.stack([box for _, box in trail])
+        size = float(np.median(np.prod(boxes[:, 2:] - boxes[:, :2], axis=1)) * len(trail))
+        if size > best_size:
+            best, best_size = trail, size
+    if best is None:
+        return np.zeros(0), np.zeros((0, 4), np.float32)
+    return np.array([at for at, _ in best]), np.stack([box for _, box in best])

@@ -1,0 +1,190 @@
+"""The clip classifier behind its batcher, with a real (small) model."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Callable, Iterator
+from functools import partialmethod
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from storeguard.classification.clips.classifier import ClipClassifier
+from storeguard.classification.clips.clip import CLIP_FRAMES, SIDE_PX
+from storeguard.classification.clips.service import ClassifierService, ClipBatch
+from storeguard.config.models import ClassifierSettings
+from storeguard.errors import ModelError
+from storeguard.inference.batcher import Batcher
+from tests.classification.clips.clip_models import save_clip_model
+
+PATIENCE_S = 120.0  # a machine may stand still for a while
+
+
+def batch(camera_id: str, *reds: int) -> ClipBatch:
+    clips = np.zeros((len(reds), CLIP_FRAMES, SIDE_PX, SIDE_PX, 3), np.uint8)
+    clips[..., 0] = np.array(reds).reshape(-1, 1, 1, 1)
+    return ClipBatch(camera_id, clips)
+
+
+def red_of(probability: float | None) -> int | None:
+    """The red that the model saw."""
+    if probability is None:
+        return None
+    logit = np.log(probability / (1 - probability))
+    return round((logit * 0.229 + 0.485) * 255)
+
+
+async def until(true: Callable[[], object]) -> None:
+    """Let the service go on until something holds."""
+    until_s = time.monotonic() + PATIENCE_S
+    while not true():
+        assert time.monotonic() < until_s, "it never came to that"
+        await asyncio.sleep(0.001)
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_clip_model(tmp_path_factory.mktemp("models") / "red.onnx")
+
+
+@pytest.fixture
+def settings(model: Path) -> ClassifierSettings:
+    return ClassifierSettings(model=str(model), max_batch=4, max_wait_ms=1, max_queue=3)
+
+
+@pytest.fixture(autouse=True)
+def patient_close(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What has begun is waited for as long as it takes."""
+    monkeypatch.setattr(Batcher, "close", partialmethod(Batcher.close, PATIENCE_S))
+
+
+@pytest.fixture
+def hold(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
+    """While cleared, every classifier hangs; sizes of what they were given lie in `sizes`."""
+    gate = threading.Event()
+    gate.set()
+    real = ClipClassifier.score
+
+    def score(self: ClipClassifier, clips: Any) -> Any:
+        gate.wait()
+        return real(self, clips)
+
+    monkeypatch.setattr(ClipClassifier, "score", score)
+    yield gate
+    gate.set()
+
+
+async def busy(service: ClassifierService, hold: threading.Event) -> asyncio.Task[Any]:
+    """A call that is under way and hangs."""
+    hold.clear()
+    task = asyncio.create_task(service.classify(batch("z", 9)))
+    await until(lambda: service.stats().submitted and not service.stats().waiting)
+    return task
+
+
+def test_clips_of_several_cameras_are_judged_together(
+    settings: ClassifierSettings, hold: threading.Event
+) -> None:
+    async def main() -> None:
+        service = ClassifierService(settings)
+        first = await busy(service, hold)
+        one = asyncio.create_task(service.classify(batch("a", 10, 20)))
+        other = asyncio.create_task(service.classify(batch("b", 30)))
+        await until(lambda: service.stats().waiting == 3)
+        hold.set()
+        answers = await asyncio.gather(first, one, other)
+        await service.close()
+
+        reds = [[red_of(one) for one in answer.probability] for answer in answers]
+        assert reds == [[9], [10, 20], [30]]
+        assert {answer.by for answer in answers} == {service.info}
+        assert service.info.name == "red"
+        assert service.stats().batches == 2  # one alone, the three others together
+        assert service.stats().answered == 4
+
+    asyncio.run(main())
+
+
+def test_clips_that_had_to_give_way_are_told_from_the_rest(
+    settings: ClassifierSettings, hold: threading.Event
+) -> None:
+    async def main() -> None:
+        service = ClassifierService(settings)
+        first = await busy(service, hold)
+        late = asyncio.create_task(service.classify(batch("a", 10, 20, 30, 40, 50)))
+        await until(lambda: service.stats().refused == 2)
+        hold.set()
+        answer = await late
+        await first
+        await service.close()
+        # the oldest give way: they are about what is longest ago
+        assert [red_of(one) for one in answer.probability] == [None, None, 30, 40, 50]
+
+    asyncio.run(main())
+
+
+def test_close_answers_those_who_wait(settings: ClassifierSettings, hold: threading.Event) -> None:
+    async def main() -> None:
+        service = ClassifierService(settings)
+        first = await busy(service, hold)
+        late = asyncio.create_task(service.classify(batch("a", 10, 20)))
+        await until(lambda: service.stats().waiting == 2)
+        closing = asyncio.create_task(service.close())
+        assert (await late).probability == (None, None)
+        hold.set()
+        await closing
+        assert [red_of(one) for one in (await first).probability] == [9]
+        assert (await service.classify(batch("a", 1))).probability == (None,)
+
+    asyncio.run(main())
+
+
+def test_a_model_that_fails_fails_the_call_and_not_the_service(
+    settings: ClassifierSettings, tmp_path: Path
+) -> None:
+    async def main() -> None:
+        odd = save_clip_model(tmp_path / "odd.onnx", gain=1.56e38)
+        service = ClassifierService(settings.model_copy(update={"model": str(odd)}))
+        for _ in range(2):
+            with pytest.raises(ModelError, match="one finite logit"):
+                await service.classify(batch("a", 255))
+        await service.close()
+        assert service.stats().failed == 2
+
+    asyncio.run(main())
+
+
+def test_the_health_check_judges_and_has_a_deadline(
+    settings: ClassifierSettings, hold: threading.Event
+) -> None:
+    async def main() -> None:
+        service = ClassifierService(settings)
+        await service.check(deadline_s=PATIENCE_S)
+        assert service.stats().submitted == 0
+        hold.clear()
+        with pytest.raises(TimeoutError):
+            await service.check(deadline_s=0.05)
+        hold.set()
+        await service.check(deadline_s=PATIENCE_S)  # it recovers with the model
+        await service.close()
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        np.zeros((1, 8, SIDE_PX, SIDE_PX, 3), np.uint8),
+        np.zeros((1, CLIP_FRAMES, 3, SIDE_PX, SIDE_PX), np.uint8),
+        np.zeros((1, CLIP_FRAMES, SIDE_PX, SIDE_PX, 3), np.float32),
+        np.zeros((CLIP_FRAMES, SIDE_PX, SIDE_PX, 3), np.uint8),
+    ],
+    ids=["too short", "channels first", "floats", "no batch"],
+)
+def test_clips_of_another_shape_are_refused(odd: np.ndarray) -> None:
+    with pytest.raises(ValueError, match=r"camera 'a': expected clips \(n, 16, 224, 224, 3\)"):
+        ClipBatch("a", odd)

@@ -1,0 +1,162 @@
+"""What is recorded on command."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from storeguard.errors import QueryError, RecordingError
+from storeguard.events.clip_link import StoredClip, Wish
+from storeguard.events.commands import RecordCommand
+from storeguard.events.event import Event, EventStatus, EventType
+from storeguard.recording.spool import ClipItem, EventItem, WishItem
+from storeguard.recording.uploader import Uploader
+from storeguard.rules.verdict import Verdict
+from storeguard.storage.objects import ObjectStore
+from tests.recording.recorder_harness import (
+    STOP,
+    MakeTill,
+    at,
+    event,
+    start,
+)
+
+
+@pytest.mark.parametrize(
+    ("command", "asked"),
+    [
+        ({}, (15, 40)),  # start_before_now_s 5, default_duration_s 20
+        ({"duration_s": 3}, (15, 23)),
+        ({"start": at(12), "end": at(17)}, (12, 17)),  # all past
+        ({"start": at(18), "end": at(23)}, (18, 23)),
+        ({"end": at(21)}, (15, 21)),
+    ],
+)
+def test_a_command_saves_start_before_now_plus_duration(
+    till: MakeTill, command: dict[str, Any], asked: tuple[float, float]
+):
+    one = till(smart_record="commands", start_before_now_s=5)
+    one.play(20)
+    answer = one.recorder.command(start(**command))
+    assert (answer.start, answer.end) == (at(asked[0]), at(asked[1]))
+    one.play(60)
+    (clip,) = one.clips()
+    assert clip.start <= at(asked[0])
+    assert clip.end >= at(asked[1])
+    one.idle()
+    opened, closed = (item.event for item in one.manifests(EventItem))
+    assert opened.type is closed.type is EventType.MANUAL
+    assert (opened.status, closed.status) == (EventStatus.OPEN, EventStatus.CLOSED)
+    assert (opened.person_id, opened.zone_id) == (None, None)
+    assert closed.version == opened.version + 1
+    assert closed.ended_at == at(asked[1])
+    final = [
+        link
+        for item in one.manifests(ClipItem) + one.manifests(WishItem)
+        for link in item.links
+        if link.final
+    ]
+    assert (final[-1].start, final[-1].end) == (at(asked[0]), at(asked[1]))
+
+
+def test_who_sees_a_recording_closed_sees_the_whole_span_that_was_asked(
+    till: MakeTill, tmp_path: Path
+):
+    one = till(smart_record="commands", start_before_now_s=5)
+    one.play(20)
+    one.recorder.command(start(duration_s=3))
+    one.play(60)
+    one.idle()
+    desk = Desk()
+    uploader = Uploader(
+        one.spool.folder.parent,
+        ObjectStore(str(tmp_path / "objects")),
+        desk,
+        store_id="shop",
+    )
+    while uploader.step():
+        pass
+    assert desk.span_when_closed == [(at(15), at(23))]
+
+
+class Desk:
+    """Takes what the uploader hands on; notes which span was told of an event as it closed."""
+
+    def __init__(self) -> None:
+        self.spans: dict[str, tuple[datetime, datetime]] = {}
+        self.span_when_closed: list[tuple[datetime, datetime]] = []
+
+    def journal(self, event: Event) -> None:
+        if event.status is EventStatus.CLOSED:
+            self.span_when_closed.append(self.spans[event.event_id])
+
+    def link_wishes(self, wishes: Sequence[Wish], error: str | None) -> int:
+        del error
+        for one in wishes:
+            start, end = self.spans.get(one.event_id, (one.start, one.end))
+            self.spans[one.event_id] = (min(start, one.start), max(end, one.end))
+        return len(wishes)
+
+    def link_clip(self, stored: StoredClip, wishes: Sequence[Wish]) -> int:
+        assert stored.uri
+        return self.link_wishes(wishes, None)
+
+    def link_snapshot(self, event_id: str, uri: str) -> bool:
+        assert uri
+        return event_id in self.spans
+
+
+def test_stop_ends_what_was_asked_for_now_and_nothing_else(till: MakeTill):
+    one = till(start_before_now_s=2)
+    one.play(20)
+    one.say(event(start_s=19))
+    answer = one.recorder.command(start())
+    one.play(25)
+    stopped = one.recorder.command(STOP)
+    assert stopped.event_ids == answer.event_ids
+    assert stopped.end == at(25)
+    one.play(30)
+    one.say(event(start_s=19, end_s=29))
+    one.play(60)
+    (clip,) = one.clips()  # the automatic recording went on
+    spans = {link.event_id: (link.start, link.end) for link in clip.links}
+    assert spans == {answer.event_ids[0]: (at(18), at(25)), "e1": (at(17), at(32))} or (
+        len(spans) == 2 and clip.end >= at(32)
+    )
+
+
+@pytest.mark.parametrize(
+    ("command", "error", "says"),
+    [
+        (STOP, RecordingError, "nothing to stop"),
+        (start(start=at(500)), QueryError, "a minute ahead"),
+        (start(start=at(2), end=at(2.5)), QueryError, "expected after"),  # nothing so old is kept
+        (RecordCommand(command="stop-recording", duration_s=3), QueryError, "at most 'end'"),
+    ],
+)
+def test_impossible_commands_are_answered(
+    till: MakeTill, command: RecordCommand, error: type[Exception], says: str
+):
+    one = till(cache_s=5)
+    one.play(60)
+    with pytest.raises(error, match=says):
+        one.recorder.command(command)
+
+
+def test_a_command_before_the_first_picture_is_answered(till: MakeTill):
+    with pytest.raises(RecordingError, match="no keyframe has come yet"):
+        till().recorder.command(start())
+
+
+def test_events_do_not_record_where_only_commands_do(till: MakeTill):
+    one = till(smart_record="commands")
+    one.play(10)
+    one.recorder.judged(Verdict("till", changes=(event(start_s=9),)))
+    time.sleep(0.1)
+    one.settle()
+    assert not one.recorder.state().recording
