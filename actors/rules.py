@@ -17,7 +17,7 @@ from storeguard.events.journal import Journal, JournalDrops
 from storeguard.events.shipper import Shipper, ShipperSettings, ShipperStats
 from storeguard.events.store import EventStore
 from storeguard.recording.reminders import Reminders, promise_of, wish_of
-from storeguard.rules.host import Judge
+from storeguard.rules.host import RulesHost
 from storeguard.rules.observation import Observation
 from storeguard.rules.verdict import Verdict
 
@@ -54,7 +54,7 @@ class RulesActor:
         self._journal = Journal.recover(
             path, max_bytes=config.events.journal_max_bytes, clock=clock
         )
-        self._judge = Judge(config.store, self._journal, clock=clock, model=model)
+        self._judge = RulesHost(config.store, self._journal, clock=clock, model=model)
         self._lock = threading.Lock()
         self._reminders = Reminders(self._journal, clock=clock)
         self._unsaid: dict[str, dict[str, Event]] = {}

@@ -24,7 +24,7 @@ _CAMERAS_KEY = "judge:cameras"
 
 
 @dataclass(slots=True)
-class _Bench:
+class _HostedCamera:
     """One camera's rules and what the judge keeps beside them."""
 
     camera: CameraConfig
@@ -35,7 +35,7 @@ class _Bench:
     heard_at_s: float = 0.0
 
 
-class Judge:
+class RulesHost:
     """Applies each camera's rules and journals what they say, with their checkpoint, as one.
 
     An observation is acknowledged (its verdict returned) only after its events and the rules'
@@ -56,7 +56,7 @@ class Judge:
         self._journal = journal
         self._clock = clock
         self._model = model
-        self._benches: dict[str, _Bench] = {}
+        self._benches: dict[str, _HostedCamera] = {}
         self._unsaved: list[Event] = []
         # After a restart observations may come before the settings do: go on with the last ones.
         remembered = journal.checkpoint(_CAMERAS_KEY)
@@ -87,7 +87,7 @@ class Judge:
             that are not configured (any more) are passed over.
         """
         events: list[Event] = []
-        heard: dict[str, _Bench] = {}
+        heard: dict[str, _HostedCamera] = {}
         changes: dict[str, list[Event]] = {}
         for observation in observations:
             bench = self._benches.get(observation.camera_id)
@@ -122,7 +122,7 @@ class Judge:
     def tick(self) -> list[Event]:
         """Close what cameras that have gone silent left open; call about once a second."""
         events: list[Event] = []
-        touched: dict[str, _Bench] = {}
+        touched: dict[str, _HostedCamera] = {}
         now_s = self._clock.monotonic()
         for camera_id, bench in self._benches.items():
             if bench.last_captured_at is None or not bench.open_events:
@@ -145,14 +145,14 @@ class Judge:
             bench.camera = camera
             events = bench.rules.reconfigure(camera)
         else:
-            bench = _Bench(camera, CameraRules(self._store_id, camera, self._model))
+            bench = _HostedCamera(camera, CameraRules(self._store_id, camera, self._model))
             self._benches[camera.id] = bench
             events = self._resume(bench)
         self._note(bench, events)
         self._commit(events, {camera.id: bench})
         return events
 
-    def _resume(self, bench: _Bench) -> list[Event]:
+    def _resume(self, bench: _HostedCamera) -> list[Event]:
         blob = self._journal.checkpoint(_key(bench.camera.id))
         if blob is None:
             return []
@@ -173,7 +173,7 @@ class Judge:
         self._commit(events, {camera_id: bench})
         return events
 
-    def _note(self, bench: _Bench, events: Sequence[Event]) -> None:
+    def _note(self, bench: _HostedCamera, events: Sequence[Event]) -> None:
         for event in events:
             if event.version == 1:
                 bench.num_events += 1
@@ -184,7 +184,7 @@ class Judge:
             else:
                 bench.open_events.pop(event.event_id, None)
 
-    def _commit(self, events: Sequence[Event], benches: dict[str, _Bench]) -> None:
+    def _commit(self, events: Sequence[Event], benches: dict[str, _HostedCamera]) -> None:
         # The rules have stepped and will not say this again: what cannot be written now (a full
         # disk) is kept for the next commit, and nobody gets an answer before.
         self._unsaved += events
@@ -194,7 +194,7 @@ class Judge:
         )
         self._unsaved = []
 
-    def _verdict(self, camera_id: str, bench: _Bench, changes: Sequence[Event]) -> Verdict:
+    def _verdict(self, camera_id: str, bench: _HostedCamera, changes: Sequence[Event]) -> Verdict:
         return Verdict(
             camera_id=camera_id,
             dwell=tuple(bench.rules.dwell()),
