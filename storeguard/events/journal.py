@@ -26,6 +26,7 @@ from pydantic import ValidationError
 from storeguard.clock import Clock, SystemClock
 from storeguard.errors import JournalError, NotFoundError
 from storeguard.events.clip_link import is_unmet
+from storeguard.events.cursor import Cursor
 from storeguard.events.event import Event, EventStatus
 from storeguard.events.journal_file import JournalFile
 from storeguard.events.merging import merged
@@ -66,6 +67,33 @@ class Entry:
     event: Event
     opening: bool
     latency_ms: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class EventChange:
+    """The newest state of an event that changed.
+
+    Attributes:
+        seq: sequence number of its last change (with `by_rules`, of its last change by the rules).
+        event: the event as it is now, its annotations included.
+    """
+
+    seq: int
+    event: Event
+
+
+@dataclass(frozen=True, slots=True)
+class ChangeBatch:
+    """Events that changed after a cursor, each once, in order of `seq`.
+
+    Attributes:
+        journal_id: the journal they are from.
+        last_seq: request what comes after this one next time.
+    """
+
+    journal_id: str
+    changes: tuple[EventChange, ...]
+    last_seq: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -288,6 +316,31 @@ class Journal:
                 continue
             entries.append(Entry(seq, event, role == _Role.OPENING, latency))
         return entries
+
+    @property
+    def journal_id(self) -> str:
+        """Made with the file: a fresh journal has another one."""
+        raise NotImplementedError
+
+    def changes_after(
+        self,
+        cursor: Cursor | None,
+        *,
+        camera_id: str | None = None,
+        limit: int = 256,
+        by_rules: bool = False,
+    ) -> ChangeBatch:
+        """Events that changed after a cursor. Reading marks nothing: the same is returned again.
+
+        Args:
+            cursor: the reader's position; None, or one of another journal, begins with the oldest
+                event that the journal still holds.
+            camera_id: only this camera's events; None takes all.
+            limit: at most this many.
+            by_rules: only what rules or commands changed (opened, grew, closed), not annotations
+                such as clip files.
+        """
+        raise NotImplementedError
 
     def latest(self, event_id: str) -> Event | None:
         """The newest journalled version of an event; None when the journal holds none."""
