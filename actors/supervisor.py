@@ -125,14 +125,13 @@ class Supervisor:
             self._lease.renew()  # a detector may take its time to load, and nobody renews meanwhile
             self._watches = [
                 asyncio.create_task(self._watch()),
-                asyncio.create_task(self._vouch()),
                 asyncio.create_task(self._lease.watch()),
                 asyncio.create_task(self._tidy()),
             ]
             self._listen()
 
     async def stop(self) -> None:
-        """Stop cameras, then recorders, rules and the embedded store, in the order in which each
+        """Stop cameras, then uploaders, rules and the embedded store, in the order in which each
         hands on to the next; nothing acknowledged is lost.
         """
         for task in self._watches:
@@ -249,7 +248,7 @@ class Supervisor:
         """
         if self._rules is None:
             raise ConnectionError("the rules are not running")
-        event: Event = await self._rules.set_keep.remote(event_id, keep=keep)
+        event: Event = await self._rules.keep.remote(event_id, keep=keep)
         return event
 
     async def visitors(self, wanted: VisitorQuery) -> list[VisitorBucket]:
@@ -325,20 +324,6 @@ class Supervisor:
                     faults.append(error)
             for fault in faults:
                 _log.error("while watching: %r", fault, exc_info=fault)
-            await asyncio.sleep(_CHECK_S)
-
-    async def _vouch(self) -> None:
-        """Tell the rules which files at full pace have not ended, however slow the detector is."""
-        while True:
-            files = [
-                camera.id
-                for camera in self._roster.cameras
-                if camera.pace is Pace.FAST and self._status_of(camera).state is CameraState.PLAYING
-            ]
-            if files and self._rules is not None:
-                # Whatever goes wrong, it is said again.
-                with contextlib.suppress(Exception):
-                    await asyncio.wait_for(self._rules.still_playing.remote(files), ANSWER_S)
             await asyncio.sleep(_CHECK_S)
 
     def _listen(self) -> None:

@@ -102,13 +102,7 @@ class EventReported:
 
 
 Change = (
-    ClipRequested
-    | ClipStored
-    | ClipFailed
-    | SnapshotStored
-    | KeepSet
-    | FileDropped
-    | EventReported
+    ClipRequested | ClipStored | ClipFailed | SnapshotStored | KeepSet | FileDropped | EventReported
 )
 
 
