@@ -259,17 +259,17 @@ class Crossing:
     rightward: bool
 
 
+@dataclass(frozen=True, slots=True)
 class Line:
-    """A straight line from one point to another, looked along from the first to the second.
+    """A straight line from one point to another, seen from the first towards the second.
 
     With x to the right and y down, left and right are as a person sees them who stands on the
     picture at the first point and looks at the second: of a line from the bottom of the picture
     to its top, the right-hand side is the picture's right.
     """
 
-    def __init__(self, first: Point, second: Point) -> None:
-        self.first = first
-        self.second = second
+    first: Point
+    second: Point
 
     def side(self, points: ArrayLike) -> Float64:
         """Signed side of (n, 2) points: (n,), positive on the right, negative on the left, 0 on it.

@@ -7,7 +7,7 @@ from typing import Annotated, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from storeguard.config.zones import Fraction, Id, Settings
+from storeguard.config.zones import RULE_TYPES, Fraction, Id, Settings
 
 
 class BackendName(StrEnum):
@@ -135,10 +135,10 @@ class ClassifierSettings(Settings):
     """Clips a replica holds; past it the oldest waiting clip of the fullest camera is refused."""
 
 
-RESERVED_ATTRIBUTES = frozenset(
-    {"clips", "decision", "direction", "peak_people", "people", "score", "shoplifting", "threshold"}
+RESERVED_ATTRIBUTES: frozenset[str] = frozenset().union(
+    *(rule.event_attributes for rule in RULE_TYPES)
 )
-"""What rules themselves write into an event's attributes."""
+"""Names in an event's attributes that rules write themselves."""
 
 
 class AttributeSettings(Settings):

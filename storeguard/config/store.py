@@ -6,6 +6,7 @@ Loaded once (see storeguard.config.loading), frozen, and handed down typed.
 from __future__ import annotations
 
 import ipaddress
+from collections.abc import Iterator
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Literal, Self
@@ -18,7 +19,15 @@ from storeguard.config.models import (
     DetectorSettings,
     TrackerSettings,
 )
-from storeguard.config.zones import Fraction, Id, PersonRule, Settings, ZoneConfig, require_unique
+from storeguard.config.zones import (
+    Fraction,
+    Id,
+    PersonRule,
+    Rule,
+    Settings,
+    ZoneConfig,
+    require_unique,
+)
 
 # --------------------------------------------------------------------------- cameras
 
@@ -106,6 +115,14 @@ class CameraConfig(Settings):
     def _unique_zones(cls, zones: tuple[ZoneConfig, ...]) -> tuple[ZoneConfig, ...]:
         require_unique("zone", (zone.id for zone in zones))
         return zones
+
+    def rules(self) -> Iterator[tuple[ZoneConfig | None, Rule]]:
+        """Every rule with its zone, the camera-wide rule (zone None) first."""
+        if self.person is not None:
+            yield None, self.person
+        for zone in self.zones:
+            for rule in zone.rules:
+                yield zone, rule
 
     @property
     def classifies(self) -> bool:

@@ -7,9 +7,8 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
-from storeguard.classification.clips.clip import CLIP_S
 from storeguard.config.store import CameraConfig
-from storeguard.config.zones import LoiteringRule, OccupancyRule, RecordSettings, ShopliftingRule
+from storeguard.config.zones import RecordSettings
 from storeguard.events.clip_link import Wish
 from storeguard.events.event import Event, EventStatus
 from storeguard.rules.ongoing import OpenEvent
@@ -157,15 +156,5 @@ def needed_cache_s(camera: CameraConfig) -> float:
     A rule fires some time after its event began (`loiter_s`, `for_s`): the pre-roll comes on top.
     """
     needs = [camera.recording.start_before_now_s]
-    rules: list[Any] = [rule for zone in camera.zones for rule in zone.rules]
-    for rule in [*rules, *filter(None, [camera.person])]:
-        match rule:
-            case LoiteringRule(loiter_s=delay_s) | OccupancyRule(for_s=delay_s):
-                pass
-            case ShopliftingRule(window_s=window_s):
-                delay_s = window_s + CLIP_S
-            case _:
-                delay_s = 0.0
-        if rule.record:
-            needs.append(rule.pre_roll_s + delay_s)
+    needs += [rule.pre_roll_s + rule.longest_delay_s for _, rule in camera.rules() if rule.record]
     return max(camera.recording.cache_s, max(needs) + _SLACK_S)

@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 
+from storeguard.classification.attributes.prediction import AttributePrediction
 from storeguard.events.event import Event, EventStatus, ModelRef
 from storeguard.rules.engine import CameraRules
-from storeguard.rules.observation import Attribute, Observation
+from storeguard.rules.observation import Observation
 
 IN, OUT = 0.5, 0.1
 INTRUSION = {"type": "intrusion", "anchor": "foot"}
@@ -18,12 +19,12 @@ OCCUPANCY = {"type": "occupancy", "max_people": 0, "for_s": 0}
 BY = ModelRef(name="m", sha256="1" * 64)
 
 
-def told(label: str, share: float = 1.0, name: str = "basket") -> Attribute:
-    return Attribute(name=name, label=label, share=share, num_votes=3, model=BY)
+def told(label: str, share: float = 1.0, name: str = "basket") -> AttributePrediction:
+    return AttributePrediction(name=name, label=label, share=share, num_votes=3, model=BY)
 
 
 def seeing(
-    show: Any, at_s: float, people: dict[str, float], **attributes: Attribute
+    show: Any, at_s: float, people: dict[str, float], **attributes: AttributePrediction
 ) -> Observation:
     observation: Observation = show.observation(at_s, people)
     return replace(observation, attributes={name: (one,) for name, one in attributes.items()})

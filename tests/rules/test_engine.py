@@ -85,7 +85,7 @@ def test_the_overlay_shows_the_longer_of_two_rules_dwells(stage: type[Any]) -> N
 def test_another_cameras_observation_is_refused(stage: type[Any]) -> None:
     show = stage(INTRUSION)
 
-    with pytest.raises(ValueError, match="camera 'cam', got one of 'door'"):
+    with pytest.raises(ValueError, match="camera 'cam', found one of 'door'"):
         show.rules.step(replace(show.observation(0, {}), camera_id="door"))
 
 
@@ -262,7 +262,7 @@ def test_a_moved_polygon_keeps_who_is_in_both_and_lets_the_others_leave(stage: t
 def test_a_camera_cannot_become_another(stage: type[Any]) -> None:
     show = stage(INTRUSION)
 
-    with pytest.raises(ValueError, match="camera 'cam', got 'door'"):
+    with pytest.raises(ValueError, match="camera 'cam', found 'door'"):
         show.rules.reconfigure(show.camera.model_copy(update={"id": "door"}))
 
 

@@ -360,9 +360,9 @@ def test_a_rule_that_is_gone_closes_its_event(stage: Any) -> None:
 @pytest.mark.parametrize(
     ("rules", "message"),
     [
-        ([RULE], "needs a rule beside it whose events it goes by: intrusion or loitering"),
-        ([RULE, {"type": "occupancy", "max_people": 1}], "needs a rule beside it"),
-        ([RULE | {"during": ["loitering"]}, INTRUSION], "goes by: loitering"),
+        ([RULE], "needs one of these rules in the same zone: intrusion or loitering"),
+        ([RULE, {"type": "occupancy", "max_people": 1}], "needs one of these rules"),
+        ([RULE | {"during": ["loitering"]}, INTRUSION], "same zone: loitering"),
         ([RULE | {"during": []}, INTRUSION], "during"),
         ([RULE | {"during": ["person"]}, INTRUSION], "during"),
         ([RULE | {"threshold": 0}, INTRUSION], "threshold"),
