@@ -67,7 +67,7 @@ class PersonAttributes:
         self._attributes = {
             one.name: _Attribute(one, Votes(one), {})
             for one in attributes
-            if one.looks_at(camera_id)
+            if one.applies_to(camera_id)
         }
         self._forget_s = max(forget_s, _STALE_S)
         self._seen_s: dict[str, float] = {}

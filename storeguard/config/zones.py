@@ -63,7 +63,7 @@ class VisitSettings(RuleSettings):
     reconnected). A person who is inside before and right after such a gap is taken to have stayed
     if the gap was at most this long; after a longer gap the visit ends where it was last seen."""
     grace_s: float = Field(default=1.0, ge=0, le=600)
-    """A visit goes on when the person is out of the zone, or unseen, for at most this long."""
+    """A visit continues when the person is out of the zone, or unseen, for at most this long."""
 
 
 class ZoneVisitSettings(VisitSettings):

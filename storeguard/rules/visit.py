@@ -4,8 +4,8 @@ A visit begins with the first observation that shows the person inside, and its 
 last one that does. Where the spacing of frames is known, half of it is added at either end, because
 people come and go between frames. A visit ends at its last moment inside, once an observation more
 than `grace_s` later does not show the person inside. Time that the camera did not observe proves
-nothing: if the next observation shows the person inside again, the visit has gone on, provided the
-camera was silent for at most `max_gap_s`. Frames are never counted.
+nothing: if the next observation shows the person inside again, the visit has continued, provided
+the camera was silent for at most `max_gap_s`. Frames are never counted.
 """
 
 from __future__ import annotations
