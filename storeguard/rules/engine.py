@@ -32,7 +32,7 @@ _CLIP_PREDICTION = "shoplifting"
 
 
 class _SavedRule(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", validate_by_name=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
 
     zone_id: str | None
     type: EventType
@@ -45,7 +45,7 @@ class _Checkpoint(BaseModel):
     An alias is the key under which format 1 has always saved the field.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", validate_by_name=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
 
     format: Literal[1] = 1
     store_id: str
