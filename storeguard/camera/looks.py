@@ -6,9 +6,10 @@ from collections.abc import Mapping, Sequence
 
 from storeguard.camera.person_attributes import PersonAttributes
 from storeguard.classification.attributes.classifier import AttributeClassifier
+from storeguard.classification.attributes.prediction import AttributePrediction
 from storeguard.classification.attributes.service import CropAnswer
 from storeguard.config.models import AttributeSettings
-from storeguard.rules.observation import Attribute, Observation
+from storeguard.rules.observation import Observation
 from storeguard.video.frame import Frame
 
 
@@ -41,6 +42,6 @@ class Looks:
             labels = tuple(classifier.label(request.cut()))
             self._people.looked(request, CropAnswer(classifier.info, labels))
 
-    def known(self) -> Mapping[str, tuple[Attribute, ...]]:
+    def known(self) -> Mapping[str, tuple[AttributePrediction, ...]]:
         """What is said of everybody who may still be there."""
         return self._people.known()

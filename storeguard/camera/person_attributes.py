@@ -10,10 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from storeguard.classification.attributes.crop import Crop, person_crop
+from storeguard.classification.attributes.prediction import AttributePrediction
 from storeguard.classification.attributes.service import CropAnswer
 from storeguard.classification.attributes.votes import Look, Votes
 from storeguard.config.models import AttributeSettings
-from storeguard.rules.observation import Attribute, Observation
+from storeguard.rules.observation import Observation
 from storeguard.video.frame import Frame
 
 _ROUNDING_S: Final = 1e-3  # a person's look is due at every_s, not one frame later
@@ -66,7 +67,7 @@ class PersonAttributes:
         self._attributes = {
             one.name: _Attribute(one, Votes(one), {})
             for one in attributes
-            if one.looks_at(camera_id)
+            if one.applies_to(camera_id)
         }
         self._forget_s = max(forget_s, _STALE_S)
         self._seen_s: dict[str, float] = {}
@@ -125,7 +126,7 @@ class PersonAttributes:
         one.votes.take(looks)
         self.num_looks += len(looks)
 
-    def said(self, person_ids: Iterable[str]) -> Mapping[str, tuple[Attribute, ...]]:
+    def said(self, person_ids: Iterable[str]) -> Mapping[str, tuple[AttributePrediction, ...]]:
         """What is said of these people so far; without those of whom nothing is."""
         if not self._attributes:
             return {}
@@ -140,7 +141,7 @@ class PersonAttributes:
                 found[person_id] = known
         return found
 
-    def known(self) -> Mapping[str, tuple[Attribute, ...]]:
+    def known(self) -> Mapping[str, tuple[AttributePrediction, ...]]:
         """What is said of everybody who may still be there."""
         return self.said(self._seen_s)
 

@@ -20,7 +20,6 @@ from storeguard.camera.slot import Sampler
 from storeguard.classification.clips.classifier import ClassifierInfo
 from storeguard.classification.clips.clip import (
     CLIP_FPS,
-    CLIP_S,
     Clip,
     boxes_at,
     clip_times,
@@ -28,6 +27,7 @@ from storeguard.classification.clips.clip import (
     person_clip,
 )
 from storeguard.config.store import CameraConfig, Pace
+from storeguard.config.zones import CLIP_S
 from storeguard.events.event import ModelRef
 from storeguard.rules.observation import ClipScore, Observation
 from storeguard.rules.verdict import Verdict

@@ -17,6 +17,7 @@ from storeguard.camera.person_attributes import PersonAttributes
 from storeguard.camera.person_clips import PersonClips
 from storeguard.camera.slot import LatestSlot, Sampler
 from storeguard.camera.status import CameraState, CameraStatus
+from storeguard.classification.attributes.prediction import AttributePrediction
 from storeguard.clock import Clock
 from storeguard.config.addresses import redact
 from storeguard.config.models import AttributeSettings, TrackerSettings
@@ -26,7 +27,7 @@ from storeguard.detection.letterbox import Fit
 from storeguard.detection.service import Found
 from storeguard.events.event import rfc3339
 from storeguard.recording.clip_requests import needed_cache_s
-from storeguard.rules.observation import Attribute, ClipScore, Observation
+from storeguard.rules.observation import ClipScore, Observation
 from storeguard.rules.verdict import Verdict
 from storeguard.tracking.tracker import Tracker
 from storeguard.tracking.tracks import Tracks
@@ -284,7 +285,7 @@ def observe(
     seq: int,
     step_s: float,
     clip_scores: Iterable[ClipScore] = (),
-    attributes: Mapping[str, tuple[Attribute, ...]] | None = None,
+    attributes: Mapping[str, tuple[AttributePrediction, ...]] | None = None,
 ) -> Observation:
     """A tracker's answer for one frame as an observation: ids made unique, boxes as fractions.
 

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from datetime import datetime, timedelta
-from typing import Any, Final
+from typing import Final
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict
 
-from storeguard.classification.clips.clip import CLIP_S
 from storeguard.config.store import CameraConfig
-from storeguard.config.zones import LoiteringRule, OccupancyRule, RecordSettings, ShopliftingRule
-from storeguard.events.clip import ClipSpan
-from storeguard.events.event import Event, EventStatus, EventType
-from storeguard.events.faults import Fault
+from pydantic import AwareDatetime, BaseModel, ConfigDict
+
+from storeguard.config.store import CameraConfig
+from storeguard.config.zones import RecordSettings
 
 TOLERANCE: Final = timedelta(milliseconds=5)
 _HOLD: Final = timedelta(
@@ -133,15 +132,5 @@ def needed_cache_s(camera: CameraConfig) -> float:
     A rule fires some time after its event began (`loiter_s`, `for_s`): the pre-roll comes on top.
     """
     needs = [camera.recording.start_before_now_s]
-    rules: list[Any] = [rule for zone in camera.zones for rule in zone.rules]
-    for rule in [*rules, *filter(None, [camera.person])]:
-        match rule:
-            case LoiteringRule(loiter_s=delay_s) | OccupancyRule(for_s=delay_s):
-                pass
-            case ShopliftingRule(window_s=window_s):
-                delay_s = window_s + CLIP_S
-            case _:
-                delay_s = 0.0
-        if rule.record:
-            needs.append(rule.pre_roll_s + delay_s)
+    needs += [rule.pre_roll_s + rule.longest_delay_s for _, rule in camera.rules() if rule.record]
     return max(camera.recording.cache_s, max(needs) + _SLACK_S)
