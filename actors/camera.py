@@ -22,8 +22,8 @@ from storeguard.config.store import CameraConfig
 from storeguard.detection.service import Found, FrameBatch
 from storeguard.errors import ModelError
 from storeguard.events.commands import RecordCommand
-from storeguard.recording.recorder import RecordingPlace
 from storeguard.recording.manual_recording import RecordingAnswer
+from storeguard.recording.recorder import RecordingPlace
 from storeguard.rules.observation import Observation
 from storeguard.rules.verdict import Heartbeat, Verdict
 

@@ -22,8 +22,7 @@ from storeguard.clock import Clock
 from storeguard.config.addresses import redact
 from storeguard.config.roster import Roster
 from storeguard.config.store import CameraConfig, StoreConfig
-from storeguard.recording.uploader import RecordingPlace
-from storeguard.recording.uploader import UploaderStats
+from storeguard.recording.uploader import RecordingPlace, UploaderStats
 
 ANSWER_S = 10.0
 _LEAVE_S = 60.0  # for the last verdicts, and clips finished on a slow disk

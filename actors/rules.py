@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from storeguard.analytics.track_log import track_log
 from storeguard.clock import Clock, SystemClock
 from storeguard.config.store import CameraConfig, Pace, StoreConfig
-from storeguard.events.changes import Change, EventChanges, Outcome
+from storeguard.errors import NotFoundError
+from storeguard.events.changes import Change, EventChanges, KeepSet, Outcome
 from storeguard.events.event import Event, ModelRef
 from storeguard.events.journal import Journal, JournalDrops
 from storeguard.events.shipper import Shipper, ShipperSettings, ShipperStats
@@ -105,6 +106,18 @@ class RulesActor:
             JournalError, StoreError: nothing was written.
         """
         return self._changes.apply(changes)
+
+    def keep(self, event_id: str, *, keep: bool) -> Event:
+        """Mark an event to be kept by retention, or not.
+
+        Raises:
+            NotFoundError: there is no such event.
+        """
+        (outcome,) = self.apply([KeepSet(event_id, keep)])
+        event = self._journal.latest(event_id)
+        if outcome is Outcome.NO_EVENT or event is None:
+            raise NotFoundError(f"there is no event {event_id!r}")
+        return event
 
     def event(self, event_id: str) -> Event | None:
         """The newest journalled version of an event; None if the journal holds none."""

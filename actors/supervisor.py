@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,10 +18,10 @@ from actors.naming import actor_name, spawn
 from actors.rules import RulesActor
 from storeguard.analytics.track_log import tracks_folder
 from storeguard.analytics.visitors import VisitorBucket, VisitorQuery, count_visitors
-from storeguard.camera.status import CameraState, CameraStatus
+from storeguard.camera.status import CameraStatus
 from storeguard.clock import Clock
 from storeguard.config.roster import Roster
-from storeguard.config.store import CameraConfig, Pace, StoreConfig
+from storeguard.config.store import CameraConfig, StoreConfig
 from storeguard.errors import ConfigError, RecordingError
 from storeguard.events.commands import CommandConsumer, CommandStats, RecordCommand
 from storeguard.events.embedded import EmbeddedValkey

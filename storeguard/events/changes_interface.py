@@ -10,7 +10,6 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import assert_never, Protocol
 
 from storeguard.events.clip import ClipSpan, StoredClip
 from storeguard.events.event import Event

@@ -8,15 +8,13 @@ from typing import Final
 from pydantic import AwareDatetime, BaseModel, ConfigDict
 
 from storeguard.config.store import CameraConfig
-from pydantic import AwareDatetime, BaseModel, ConfigDict
-
-from storeguard.config.store import CameraConfig
 from storeguard.config.zones import RecordSettings
+from storeguard.events.clip import ClipSpan
+from storeguard.events.event import Event, EventStatus, EventType
+from storeguard.events.faults import Fault
 
 TOLERANCE: Final = timedelta(milliseconds=5)
-_HOLD: Final = timedelta(
-    seconds=20
-)  # recorded ahead of an open event, should the rules fall silent
+_HOLD: Final = timedelta(seconds=20)  # recorded ahead of an open event, while the rules are silent
 _SLACK_S: Final = 5.0  # between a moment and the verdict about it
 
 

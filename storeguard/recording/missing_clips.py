@@ -1,7 +1,7 @@
 """Closed events whose video never came: the one scan that finds them.
 
-A recorder reads the journal by its own cursor, so nothing has to be repeated to it. But there may be
-no recorder: the camera was removed, or never ran again. And requested video may never come: the
+A recorder reads the journal by its own cursor, so nothing has to be repeated to it. But there may
+be no recorder: the camera was removed, or never ran again. And requested video may never come: the
 node was lost with its disk. The journal knows which events those are.
 """
 

@@ -244,7 +244,9 @@ def test_rules_that_hang_are_asked_again_in_order() -> None:
         rules, verdicts = Rules(), list[Verdict]()
         calls: set[asyncio.Future[list[Verdict]]] = set()
 
-        def observe(batch: Sequence[Observation], _: Sequence[Heartbeat]) -> Awaitable[list[Verdict]]:
+        def observe(
+            batch: Sequence[Observation], _: Sequence[Heartbeat]
+        ) -> Awaitable[list[Verdict]]:
             call = asyncio.ensure_future(rules.observe(batch))
             calls.add(call)
             return asyncio.shield(call)

@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from storeguard.recording.reminders import Due, Reminders, promise_of, wish_of
 
 from storeguard.config.store import CameraConfig
 from storeguard.events.clip_link import OVERDUE, StoredClip, with_clip, with_failure, with_wish
 from storeguard.events.event import ClipRef, Event, EventStatus
 from storeguard.events.journal import Journal
-from storeguard.recording.reminders import Due, Reminders, promise_of, wish_of
 from storeguard.testing import FakeClock
 from tests.events.factories import START, event
 
