@@ -16,8 +16,7 @@ from actors.lease import Lease
 from storeguard.clock import Clock
 from storeguard.config.store import StoreConfig
 from storeguard.errors import StoreguardError
-from storeguard.events.clip_link import StoredClip, Wish
-from storeguard.events.event import Event
+from storeguard.events.changes import Change, Outcome
 from storeguard.recording.uploader import Uploader, UploaderStats
 from storeguard.storage.objects import UploadRetries, object_store
 
@@ -41,21 +40,9 @@ class RulesDesk:
     def __init__(self, rules: ActorHandle[Any]) -> None:
         self._rules = rules
 
-    def journal(self, event: Event) -> None:
-        """Take in an event."""
-        _answer(self._rules.journal.remote(event))
-
-    def link_clip(self, stored: StoredClip, wishes: Sequence[Wish]) -> int:
-        """Link a stored clip to events; returns how many of them there are."""
-        return cast("int", _answer(self._rules.link_clip.remote(stored, wishes)))
-
-    def link_wishes(self, wishes: Sequence[Wish], error: str | None) -> int:
-        """Tell events what is being recorded for them, or why nothing is."""
-        return cast("int", _answer(self._rules.link_wishes.remote(wishes, error)))
-
-    def link_snapshot(self, event_id: str, uri: str) -> bool:
-        """Link a stored picture; False if there is no such event."""
-        return cast("bool", _answer(self._rules.link_snapshot.remote(event_id, uri)))
+    def apply(self, changes: Sequence[Change]) -> Sequence[Outcome]:
+        """Apply changes to events, all or none; returns one outcome a change."""
+        return cast("list[Outcome]", _answer(self._rules.apply.remote(list(changes))))
 
 
 class RecorderActor:

@@ -10,9 +10,10 @@ from dataclasses import replace
 from storeguard.analytics.track_log import track_log
 from storeguard.clock import Clock, SystemClock
 from storeguard.config.store import CameraConfig, Pace, StoreConfig
-from storeguard.events.changes import Amender
-from storeguard.events.clip_link import OVERDUE, StoredClip, Wish
+from storeguard.errors import NotFoundError
+from storeguard.events.changes import Change, ClipFailed, EventChanges, KeepSet, Outcome
 from storeguard.events.event import Event, ModelRef
+from storeguard.events.faults import Fault, FaultCode
 from storeguard.events.journal import Journal, JournalDrops
 from storeguard.events.shipper import Shipper, ShipperSettings, ShipperStats
 from storeguard.events.store import EventStore
@@ -24,7 +25,8 @@ from storeguard.rules.verdict import Verdict
 _TICK_S = 1.0
 _BUSY_S = 5.0
 _VOUCH_S = 1.0
-_UNHEARD = "no camera was there to record it"
+_NO_RECORDER = Fault(code=FaultCode.NO_RECORDER)
+_OVERDUE = Fault(code=FaultCode.OVERDUE)
 _MAX_UNSAID = 256  # closings a camera, kept until it asks again
 _log = logging.getLogger(__name__)
 
@@ -58,7 +60,8 @@ class RulesActor:
         self._lock = threading.Lock()
         self._reminders = Reminders(self._journal, clock=clock)
         self._unsaid: dict[str, dict[str, Event]] = {}
-        self._amender = Amender(self._journal, EventStore(store_url))
+        self._store = EventStore(store_url)
+        self._changes = EventChanges(self._journal, self._store)
         self._fast: frozenset[str] = frozenset()
         self._shipper = Shipper(
             self._journal,
@@ -113,25 +116,9 @@ class RulesActor:
 
     # ------------------------------------------------------------------ beside the rules
 
-    def journal(self, event: Event) -> None:
-        """Take in an event that no rule raised, such as a recording that was asked for."""
-        self._journal.commit([event])
-
-    def link_clip(self, stored: StoredClip, wishes: Sequence[Wish]) -> int:
-        """Link a stored clip to events; returns how many of them there are."""
-        return self._amender.link_clip(stored, wishes)
-
-    def link_wishes(self, wishes: Sequence[Wish], error: str | None) -> int:
-        """Tell events what is recorded for them, or why not; returns how many there are."""
-        return self._amender.link_wishes(wishes, error)
-
-    def link_snapshot(self, event_id: str, uri: str) -> bool:
-        """Link a stored picture; False if there is no such event."""
-        return self._amender.link_snapshot(event_id, uri)
-
-    def drop_file(self, event_id: str, uri: str, reason: str) -> bool:
-        """A file of the event is to be deleted; False if it has to stay."""
-        return self._amender.drop_file(event_id, uri, reason)
+    def apply(self, changes: Sequence[Change]) -> list[Outcome]:
+        """Change events beside their rules; see `storeguard.events.changes`."""
+        return self._changes.apply(changes)
 
     def set_keep(self, event_id: str, *, keep: bool) -> Event:
         """Mark an event to be kept by retention, or not.
@@ -139,7 +126,11 @@ class RulesActor:
         Raises:
             NotFoundError: there is no such event.
         """
-        return self._amender.set_keep(event_id, keep=keep)
+        (outcome,) = self._changes.apply([KeepSet(event_id, keep)])
+        event = self._journal.latest(event_id) or self._store.get(event_id)
+        if outcome is Outcome.NO_EVENT or event is None:
+            raise NotFoundError(f"expected an event {event_id!r}, found none")
+        return event
 
     def event(self, event_id: str) -> Event | None:
         """The newest journalled version of an event; None if the journal holds none."""
@@ -180,9 +171,9 @@ class RulesActor:
                         unsaid[event.event_id] = event
                         if len(unsaid) > _MAX_UNSAID:  # it is reminded of the others
                             del unsaid[next(iter(unsaid))]
-                for event in due.given_up:
-                    self._amender.link_wishes([wish_of(event)], _UNHEARD)
-                for event in due.overdue:
-                    self._amender.link_wishes([promise_of(event)], OVERDUE)
+                self._changes.apply(
+                    [ClipFailed(wish_of(event), _NO_RECORDER) for event in due.given_up]
+                    + [ClipFailed(promise_of(event), _OVERDUE) for event in due.overdue]
+                )
             except Exception:  # noqa: BLE001 - a full disk now must not end the ticking
                 _log.exception("the rules' tick failed")

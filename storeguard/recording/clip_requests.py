@@ -10,7 +10,7 @@ from typing import Any
 from storeguard.classification.clips.clip import CLIP_S
 from storeguard.config.store import CameraConfig
 from storeguard.config.zones import LoiteringRule, OccupancyRule, RecordSettings, ShopliftingRule
-from storeguard.events.clip_link import Wish
+from storeguard.events.clip import ClipSpan
 from storeguard.events.event import Event, EventStatus
 from storeguard.rules.ongoing import OpenEvent
 
@@ -40,14 +40,14 @@ class Wanted:
     post_roll: timedelta
     asked: Event | None = None
     until: datetime | None = None
-    told: Wish | None = None
+    told: ClipSpan | None = None
     covered: list[tuple[datetime, datetime]] = field(default_factory=list)
     error: str | None = None
 
     @property
-    def wish(self) -> Wish:
+    def wish(self) -> ClipSpan:
         """As it is told to others."""
-        return Wish(event_id=self.event_id, start=self.start, end=self.end, final=self.final)
+        return ClipSpan(event_id=self.event_id, start=self.start, end=self.end, final=self.final)
 
     def target(self, now: datetime) -> datetime:
         """Where recording for it shall go on to, as of now."""

@@ -13,7 +13,7 @@ from typing import Final
 from storeguard.clock import Clock
 from storeguard.config.store import CameraConfig
 from storeguard.errors import NotFoundError, RecordingError
-from storeguard.events.clip_link import Wish
+from storeguard.events.clip import ClipSpan
 from storeguard.recording.clip_requests import Wanted, WishBook, needed_cache_s
 from storeguard.recording.recorder import Recorder, RecorderStats
 from storeguard.recording.recording import ClipFile
@@ -40,7 +40,7 @@ class _Going:
     planned: datetime
     events: dict[str, Wanted] = field(default_factory=dict)
     files: list[ClipFile] = field(default_factory=list)
-    noted: tuple[Wish, ...] = ()
+    noted: tuple[ClipSpan, ...] = ()
     failed: bool = False
 
 
@@ -293,7 +293,7 @@ class Recordings:
             self._writer.write_out()
 
     def _announce(self, clip: ClipFile, links: list[Wanted], *, upload: bool) -> None:
-        wishes: list[Wish] = []
+        wishes: list[ClipSpan] = []
         for wanted in links:
             wanted.told = wanted.wish
             wanted.covered.append((clip.start, clip.end))

@@ -16,7 +16,7 @@ from typing import Final
 from storeguard.clock import Clock
 from storeguard.config.store import CameraConfig, SmartRecord
 from storeguard.config.zones import RecordSettings
-from storeguard.events.clip_link import Wish, is_unmet
+from storeguard.events.clip import ClipSpan, is_unmet
 from storeguard.events.event import Event
 from storeguard.events.journal import Journal
 
@@ -110,9 +110,8 @@ class Reminders:
         room = min(_BATCH - len(self._waiting), _MAX_PROMISED - len(self._promised))
         if room <= 0:
             return
-        seq, found = self._journal.without_video(self._looked_through, limit=room)
-        self._looked_through = seq
-        for event in found:
+        for change in self._journal.without_video(self._looked_through, limit=room):
+            self._looked_through, event = change.seq, change.event
             if is_unmet(event):
                 self._promised[event.event_id] = now_s + _after_close_s(event) + _OVERDUE_S
             elif event.camera_id not in self._idle and event.rule.get("record"):
@@ -122,7 +121,7 @@ class Reminders:
         return _GIVE_UP_S if camera_id in self._recording else _GIVE_UP_GONE_S
 
 
-def promise_of(event: Event) -> Wish:
+def promise_of(event: Event) -> ClipSpan:
     """The span of video that an event was promised."""
     wish = wish_of(event)
     clip = event.clip
@@ -136,12 +135,12 @@ def _after_close_s(event: Event) -> float:
     return max(0.0, (promise.end - (event.ended_at or event.updated_at)).total_seconds())
 
 
-def wish_of(event: Event) -> Wish:
+def wish_of(event: Event) -> ClipSpan:
     """The span of video that a closed event wants, going by the rule that raised it."""
     record = RecordSettings(
         **{name: event.rule[name] for name in RecordSettings.model_fields if name in event.rule}
     )
-    return Wish(
+    return ClipSpan(
         event_id=event.event_id,
         start=event.started_at - timedelta(seconds=record.pre_roll_s),
         end=(event.ended_at or event.updated_at) + timedelta(seconds=record.post_roll_s),

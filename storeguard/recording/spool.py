@@ -24,7 +24,7 @@ from typing import Annotated, Final, Literal
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from storeguard.errors import RecordingError
-from storeguard.events.clip_link import Wish
+from storeguard.events.clip import ClipSpan
 from storeguard.events.event import Event, EventStatus
 from storeguard.recording.part import part_of
 from storeguard.recording.recorder import recover
@@ -76,14 +76,14 @@ class ClipItem(_Manifest):
     complete: bool
     note: str
     fault: str | None
-    links: tuple[Wish, ...]
+    links: tuple[ClipSpan, ...]
 
 
 class WishItem(_Manifest):
     """Spans that are being recorded, or (with `error`) could not be."""
 
     kind: Literal["wish"] = "wish"
-    links: tuple[Wish, ...]
+    links: tuple[ClipSpan, ...]
     error: str | None = None
 
 
@@ -117,7 +117,7 @@ class RecordingEvents(_Manifest):
     """
 
     recording_id: str
-    links: tuple[Wish, ...]
+    links: tuple[ClipSpan, ...]
     asked: tuple[Event, ...] = ()
 
 
@@ -189,7 +189,9 @@ class Spool:
         """The recording is over and all its files are queued."""
         self._events_path(recording_id).unlink(missing_ok=True)
 
-    def clip_item(self, clip: ClipFile, links: Iterable[Wish], *, upload: bool = True) -> ClipItem:
+    def clip_item(
+        self, clip: ClipFile, links: Iterable[ClipSpan], *, upload: bool = True
+    ) -> ClipItem:
         """The manifest of a finished file."""
         faults = [said for said in clip.note.split("; ") if said and not _harmless(said)]
         name = clip.path.name.lstrip(".") or "clip"
@@ -385,7 +387,7 @@ def closed_event(event: Event, at: datetime) -> Event:
     )
 
 
-def wishes_of(clip: ClipFile | ClipItem, links: Iterable[Wish]) -> list[Wish]:
+def wishes_of(clip: ClipFile | ClipItem, links: Iterable[ClipSpan]) -> list[ClipSpan]:
     """The events whose spans a file shares a moment with."""
     return [
         link

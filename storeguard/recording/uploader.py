@@ -18,8 +18,17 @@ from typing import Final, Protocol, Self
 
 from storeguard.clock import Clock, SystemClock
 from storeguard.errors import NotFoundError, RecordingError
-from storeguard.events.clip_link import StoredClip, Wish
-from storeguard.events.event import Event
+from storeguard.events.changes import (
+    Change,
+    ClipFailed,
+    ClipRequested,
+    ClipStored,
+    EventReported,
+    Outcome,
+    SnapshotStored,
+)
+from storeguard.events.clip import StoredClip
+from storeguard.events.faults import Fault, FaultCode
 from storeguard.recording.spool import (
     ClipItem,
     EventItem,
@@ -39,25 +48,16 @@ _WHY: Final = "the camera's process ended before its video was written"
 
 
 class EventDesk(Protocol):
-    """Where events are changed. Each method may be called again with what it was told before.
+    """Where events are changed; `storeguard.events.changes.EventChanges` is one."""
 
-    All raise StoreguardError, ConnectionError or TimeoutError when the change was not taken down.
-    """
+    def apply(self, changes: Sequence[Change]) -> Sequence[Outcome]:
+        """Apply changes in order, all or none; returns one outcome a change.
 
-    def journal(self, event: Event) -> None:
-        """Take in an event."""
-        ...
+        Applying them again changes nothing more.
 
-    def link_clip(self, stored: StoredClip, wishes: Sequence[Wish]) -> int:
-        """Link a stored clip to events; returns how many of them there are."""
-        ...
-
-    def link_wishes(self, wishes: Sequence[Wish], error: str | None) -> int:
-        """Tell events what is being recorded for them, or why nothing is."""
-        ...
-
-    def link_snapshot(self, event_id: str, uri: str) -> bool:
-        """Link a stored picture; False if there is no such event."""
+        Raises:
+            StoreguardError, ConnectionError, TimeoutError: nothing was applied.
+        """
         ...
 
 
@@ -244,9 +244,12 @@ class Uploader:
     def _deal_with(self, spool: Spool, item: Item) -> None:
         match item.manifest:
             case EventItem(event=event):
-                self._desk.journal(event)
+                self._desk.apply([EventReported(event)])
+            case WishItem(links=links, error=None):
+                self._desk.apply([ClipRequested(link) for link in links])
             case WishItem(links=links, error=error):
-                self._desk.link_wishes(links, error)
+                fault = Fault(code=FaultCode.OTHER, detail=error)
+                self._desk.apply([ClipFailed(link, fault) for link in links])
             case ClipItem() as clip:
                 self._store_clip(spool, clip)
             case SnapshotItem() as snapshot:
@@ -254,13 +257,14 @@ class Uploader:
 
     def _store_clip(self, spool: Spool, clip: ClipItem) -> None:
         local = spool.folder / clip.file
-        fault, sha256 = clip.fault, clip.sha256
+        sha256 = clip.sha256
+        faults = [] if clip.fault is None else [Fault(code=FaultCode.OTHER, detail=clip.fault)]
         if clip.upload and local.exists():
             stored = self._objects.put_file(local, clip.key)
             uri: str | None = stored.uri
             sha256 = stored.sha256
             if sha256 != clip.sha256:
-                fault = "; ".join(filter(None, (fault, "it changed on disk before it was stored")))
+                faults.append(Fault(code=FaultCode.CHECKSUM_CHANGED))
                 _log.error("%s: its checksum changed on disk", local)
             self._count(clips=1)
         else:
@@ -268,13 +272,14 @@ class Uploader:
         if uri is None:
             _log.error("%s: gone before it was stored", local)
             self._count(lost=1)
-            self._desk.link_wishes(clip.links, f"the file {clip.file} was lost on the spool's disk")
+            lost = Fault(code=FaultCode.FILE_LOST, detail=clip.file)
+            self._desk.apply([ClipFailed(link, lost) for link in clip.links])
             return
-        linked = self._desk.link_clip(
-            StoredClip(uri=uri, start=clip.start, end=clip.end, sha256=sha256, fault=fault),
-            clip.links,
+        file = StoredClip(
+            uri=uri, start=clip.start, end=clip.end, sha256=sha256, faults=tuple(faults)
         )
-        if not linked and clip.upload:
+        outcomes = self._desk.apply([ClipStored(link, file) for link in clip.links])
+        if Outcome.APPLIED not in outcomes and clip.upload:
             _log.warning("%s: none of its events exists any more, removed", uri)
             self._objects.delete(uri)
 
@@ -285,7 +290,10 @@ class Uploader:
             self._count(snapshots=1)
         else:
             uri = self._uri_if_stored(snapshot.key)
-        if uri is not None and not self._desk.link_snapshot(snapshot.event_id, uri):
+        if uri is None:
+            return
+        (outcome,) = self._desk.apply([SnapshotStored(snapshot.event_id, uri)])
+        if outcome is Outcome.NO_EVENT:
             self._objects.delete(uri)
 
     def _uri_if_stored(self, key: str) -> str | None:

@@ -11,9 +11,16 @@ from typing import Any
 import pytest
 
 from storeguard.errors import QueryError, RecordingError
-from storeguard.events.clip_link import StoredClip, Wish
+from storeguard.events.changes import (
+    Change,
+    ClipFailed,
+    ClipRequested,
+    ClipStored,
+    EventReported,
+    Outcome,
+)
 from storeguard.events.commands import RecordCommand
-from storeguard.events.event import Event, EventStatus, EventType
+from storeguard.events.event import EventStatus, EventType
 from storeguard.recording.spool import ClipItem, EventItem, WishItem
 from storeguard.recording.uploader import Uploader
 from storeguard.rules.verdict import Verdict
@@ -91,24 +98,17 @@ class Desk:
         self.spans: dict[str, tuple[datetime, datetime]] = {}
         self.span_when_closed: list[tuple[datetime, datetime]] = []
 
-    def journal(self, event: Event) -> None:
-        if event.status is EventStatus.CLOSED:
-            self.span_when_closed.append(self.spans[event.event_id])
-
-    def link_wishes(self, wishes: Sequence[Wish], error: str | None) -> int:
-        del error
-        for one in wishes:
-            start, end = self.spans.get(one.event_id, (one.start, one.end))
-            self.spans[one.event_id] = (min(start, one.start), max(end, one.end))
-        return len(wishes)
-
-    def link_clip(self, stored: StoredClip, wishes: Sequence[Wish]) -> int:
-        assert stored.uri
-        return self.link_wishes(wishes, None)
-
-    def link_snapshot(self, event_id: str, uri: str) -> bool:
-        assert uri
-        return event_id in self.spans
+    def apply(self, changes: Sequence[Change]) -> list[Outcome]:
+        for change in changes:
+            match change:
+                case EventReported(event=event) if event.status is EventStatus.CLOSED:
+                    self.span_when_closed.append(self.spans[event.event_id])
+                case ClipRequested(span=span) | ClipStored(span=span) | ClipFailed(span=span):
+                    start, end = self.spans.get(span.event_id, (span.start, span.end))
+                    self.spans[span.event_id] = (min(start, span.start), max(end, span.end))
+                case _:
+                    pass
+        return [Outcome.APPLIED for _ in changes]
 
 
 def test_stop_ends_what_was_asked_for_now_and_nothing_else(till: MakeTill):

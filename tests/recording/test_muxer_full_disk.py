@@ -18,7 +18,7 @@ import pytest
 
 from storeguard.config.store import Container, RecordingSettings
 from storeguard.errors import RecordingError
-from storeguard.events.clip_link import Wish
+from storeguard.events.clip import ClipSpan
 from storeguard.recording.recorder import recover
 from storeguard.recording.recording import ClipFile, Recording
 from storeguard.recording.spool import ClipItem, RecordingEvents, Spool
@@ -226,7 +226,7 @@ def test_a_spool_on_a_full_disk_recovers_once_there_is_room(
     left = part.read_bytes()
     recording.abort()
     part.write_bytes(left[:-700])
-    wish = Wish(event_id="e1", start=at(1), end=at(5), final=True)
+    wish = ClipSpan(event_id="e1", start=at(1), end=at(5), final=True)
     spool.note(RecordingEvents(recording_id=recording.recording_id, links=(wish,)))
     disk.leave(0)
     with pytest.raises(OSError, match="No space left"):

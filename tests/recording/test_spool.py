@@ -10,7 +10,7 @@ import pytest
 
 from storeguard.config.store import CameraConfig, RecordingSettings
 from storeguard.errors import RecordingError
-from storeguard.events.clip_link import Wish
+from storeguard.events.clip import ClipSpan
 from storeguard.events.event import Event, EventStatus, EventType
 from storeguard.recording.recording import ClipFile, Recording
 from storeguard.recording.spool import (
@@ -33,8 +33,8 @@ def at(seconds: float) -> datetime:
     return START + timedelta(seconds=seconds)
 
 
-def wish(name: str, start_s: float, end_s: float, *, final: bool = False) -> Wish:
-    return Wish(event_id=name, start=at(start_s), end=at(end_s), final=final)
+def wish(name: str, start_s: float, end_s: float, *, final: bool = False) -> ClipSpan:
+    return ClipSpan(event_id=name, start=at(start_s), end=at(end_s), final=final)
 
 
 @pytest.fixture
