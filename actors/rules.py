@@ -53,7 +53,8 @@ class RulesActor:
         self._host = RulesHost(config.store, self._journal, clock=clock, model=model)
         self._lock = threading.Lock()
         self._missing = MissingClips(self._journal, clock=clock)
-        self._changes = EventChanges(self._journal, EventStore(store_url))
+        self._store = EventStore(store_url)
+        self._changes = EventChanges(self._journal, self._store)
         self._fast: frozenset[str] = frozenset()
         self._shipper = Shipper(
             self._journal,
@@ -114,7 +115,7 @@ class RulesActor:
             NotFoundError: there is no such event.
         """
         (outcome,) = self.apply([KeepSet(event_id, keep)])
-        event = self._journal.latest(event_id)
+        event = self._journal.latest(event_id) or self._store.get(event_id)
         if outcome is Outcome.NO_EVENT or event is None:
             raise NotFoundError(f"there is no event {event_id!r}")
         return event

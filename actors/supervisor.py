@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import ray
 from ray.actor import ActorHandle
@@ -23,6 +24,7 @@ from storeguard.clock import Clock
 from storeguard.config.roster import Roster
 from storeguard.config.store import CameraConfig, StoreConfig
 from storeguard.errors import ConfigError, RecordingError
+from storeguard.events.changes import Change, Outcome
 from storeguard.events.commands import CommandConsumer, CommandStats, RecordCommand
 from storeguard.events.embedded import EmbeddedValkey
 from storeguard.events.event import Event, ModelRef
@@ -344,14 +346,14 @@ class Supervisor:
         if rules is None:
             return
 
-        def drop_file(event_id: str, uri: str, reason: str) -> bool:
-            answer: Any = rules.drop_file.remote(event_id, uri, reason)
-            return bool(ray.get(answer, timeout=ANSWER_S))
+        def apply(changes: Sequence[Change]) -> Sequence[Outcome]:
+            answer: Any = rules.apply.remote(list(changes))
+            return cast("list[Outcome]", ray.get(answer, timeout=ANSWER_S))
 
         self._retention = Retention(
             object_store(self._config),
             EventStore(self._store_url),
-            drop_file,
+            apply,
             store_id=self._config.store,
             settings=self._config.storage,
             clock=self._clock,

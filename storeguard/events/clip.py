@@ -1,4 +1,4 @@
-"""An event's clip: the span of video requested for it, its stored files, and what they leave out."""
+"""An event's clip: the requested span of video, the stored files, and what they leave out."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Final
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict
 
-from storeguard.events.event import ClipPart, ClipRef, Event
+from storeguard.events.event import ClipPart, ClipRef, Event, EventStatus
 from storeguard.events.faults import Fault, FaultCode
 
 _TOLERANCE: Final = timedelta(milliseconds=5)  # of time stamps that were rounded to milliseconds
@@ -86,6 +86,22 @@ def files_of(event: Event) -> tuple[str, ...]:
     """URIs of all files kept for an event: its clip's, and its snapshot's."""
     clip = () if event.clip is None else tuple(part.uri for part in clip_files(event.clip))
     return (*clip, event.snapshot.uri) if event.snapshot is not None else clip
+
+
+def faults_of(clip: ClipRef) -> tuple[Fault, ...]:
+    """A clip's faults as data; the words of an earlier release become one of code `OTHER`."""
+    if clip.faults or clip.error is None:
+        return clip.faults
+    return (Fault(code=FaultCode.OTHER, detail=clip.error),)
+
+
+def lacks_video(event: Event) -> bool:
+    """Whether a closed event has no or not all of its video, and no fault explains it."""
+    if event.status is EventStatus.OPEN:
+        return False
+    if event.clip is None:
+        return bool(event.rule.get("record"))
+    return is_unmet(event)
 
 
 def is_unmet(event: Event) -> bool:

@@ -1,7 +1,7 @@
 """A reader's position in the event journal, and the file that keeps it.
 
-The journal keeps no list of its readers. Each reader keeps the sequence number of the last change it
-has dealt with and requests what came after. An answer that is lost is requested again.
+The journal keeps no list of its readers. Each reader keeps the sequence number of the last change
+it has dealt with and requests what came after. An answer that is lost is requested again.
 """
 
 from __future__ import annotations

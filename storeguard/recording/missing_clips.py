@@ -99,8 +99,8 @@ class MissingClips:
         room = min(_MAX_WAITING - len(self._waiting), _MAX_REQUESTED - len(self._requested))
         if room <= 0:
             return
-        self._scanned_to, found = self._journal.without_video(self._scanned_to, limit=room)
-        for event in found:
+        for change in self._journal.without_video(self._scanned_to, limit=room):
+            self._scanned_to, event = change.seq, change.event
             if is_unmet(event):
                 after_close = requested_span_of(event).end - (event.ended_at or event.updated_at)
                 last_s = now_s + max(0.0, after_close.total_seconds()) + _OVERDUE_S

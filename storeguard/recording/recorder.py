@@ -209,7 +209,7 @@ class Recorder:
             self._conclude_open()
         for change in batch.changes:
             self._update(change.event)
-        self._cursor = Cursor(journal_id=batch.journal_id, seq=batch.last_seq)
+        self._cursor = batch.cursor
 
     def _conclude_open(self) -> None:
         """The journal was replaced: the ends of events open before will never be reported."""

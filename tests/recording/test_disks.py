@@ -7,7 +7,6 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -18,7 +17,6 @@ from storeguard.recording.recorder import RecordingPlace
 from storeguard.recording.recovery import recover
 from storeguard.recording.spool import ClipItem, EventItem, RequestItem, Spool
 from storeguard.testing.video import VideoSpec, make_video
-from storeguard.video.packets import EncodedPacket
 from tests.recording.recorder_harness import MakeTill, at, decoded, event, start
 
 
@@ -188,9 +186,7 @@ def killed(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
     return done.stdout.strip()
 
 
-def test_kill_9_leaves_clips_that_play_and_events_that_know_them(
-    till: MakeTill, killed: str
-):
+def test_kill_9_leaves_clips_that_play_and_events_that_know_them(till: MakeTill, killed: str):
     manual = killed
     one = till()
     clips = one.clips()
