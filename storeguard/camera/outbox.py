@@ -1,4 +1,4 @@
-"""Observations on their way to the rules: kept until acknowledged, bounded, in order."""
+"""Observations to be delivered to the rules: kept until acknowledged, bounded, in order."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ ObserveCall = Callable[[Sequence[Observation]], Awaitable[Sequence[Verdict]]]
 
 
 class Outbox:
-    """Sends observations in batches and sends them again until the rules have taken them.
+    """Sends observations in batches, and resends them until the rules acknowledge them.
 
-    The rules know a replay by its (camera, epoch, seq), so sending twice does no harm. Past
+    The rules recognise a replay by its (camera, epoch, seq), so resending does no harm. Past
     `limit` the oldest are dropped and counted.
 
     Args:
         observe: delivers a batch; raises if the rules could not be reached.
-        judged: called with each verdict that comes back.
-        answer_s: an answer that takes longer is given up, and the batch sent again. What a hung
-            receiver takes in all the same it knows when it comes again.
+        judged: called with each verdict that is returned.
+        answer_s: a call that takes longer is abandoned, and the batch resent. If the receiver
+            processed it all the same, it recognises the replay.
         limit: most observations kept; one more while as many are being sent.
         linger_s: wait this long for more before sending.
     """
@@ -57,7 +57,7 @@ class Outbox:
 
     def put(self, observation: Observation) -> None:
         """Queue one observation; drops the oldest one past the limit."""
-        # What is being sent right now stays: it may have been taken already.
+        # The batch being sent is kept: it may have been processed already.
         if self._waiting and len(self._waiting) + len(self._sending) >= self._limit:
             self._drop_oldest()
         self._waiting.append(observation)
@@ -65,7 +65,7 @@ class Outbox:
         self._some.set()
 
     async def run(self) -> None:
-        """Deliver for ever; cancel to stop."""
+        """Deliver until cancelled."""
         while True:
             await self._some.wait()
             await asyncio.sleep(self._linger_s)
@@ -88,10 +88,10 @@ class Outbox:
             try:
                 verdicts = await asyncio.wait_for(self._observe(self._sending), self._answer_s)
             except asyncio.CancelledError:
-                self._take_back()
+                self._requeue()
                 raise
             except Exception as error:  # noqa: BLE001 - an actor's death has many names
-                self._take_back()
+                self._requeue()
                 self.failures += 1
                 _log.warning(
                     "the rules cannot be reached, %d observations wait: %s",
@@ -108,7 +108,7 @@ class Outbox:
         self._some.clear()
         self._empty.set()
 
-    def _take_back(self) -> None:
+    def _requeue(self) -> None:
         self._waiting.extendleft(reversed(self._sending))
         self._sending = ()
         while len(self._waiting) > self._limit:

@@ -11,7 +11,6 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Final
 
-from storeguard.camera.overlay import encode_jpeg
 from storeguard.clock import Clock, SystemClock
 from storeguard.config.store import CameraConfig, SmartRecord
 from storeguard.errors import QueryError, RecordingError
@@ -31,6 +30,7 @@ from storeguard.rules.observation import Observation
 from storeguard.rules.ongoing import OpenEvent
 from storeguard.rules.verdict import Verdict
 from storeguard.video.frame import Frame
+from storeguard.video.jpeg import encode_jpeg
 from storeguard.video.packets import EncodedPacket
 
 _log = logging.getLogger(__name__)

@@ -17,7 +17,7 @@ from storeguard.recording.spool import ClipItem, Spool
 from storeguard.rules.observation import Observation
 from storeguard.rules.ongoing import OpenEvent
 from storeguard.rules.verdict import Verdict
-from tests.camera.test_group import INFO, Detector
+from tests.camera.group_harness import INFO, Detector
 from tests.waiting import EVERYWHERE
 
 
