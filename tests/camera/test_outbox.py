@@ -56,7 +56,7 @@ class Rules:
         await self.gate.wait()
         if self.away:
             self.away -= 1
-            raise ConnectionError("nobody is there")
+            raise ConnectionError("connection refused")
         for one in batch:
             key = (one.camera_id, one.epoch, one.seq)
             if key not in self._seen:
