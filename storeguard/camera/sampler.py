@@ -4,7 +4,7 @@ from __future__ import annotations
 
 
 class Sampler:
-    """Picks frames so that about `fps` of them a second of stream time go on.
+    """Picks about `fps` frames for each second of stream time.
 
     Frames are due on a fixed grid of stream time, so that the rate comes out right whatever the
     camera's own rate is: a camera of 30 fps sampled at 12 gives 12, not 10 or 15. Frames that are

@@ -186,7 +186,7 @@ def test_a_camera_has_one_call_under_way(bikes: Path) -> None:
 
 
 @pytest.mark.parametrize("harm", ["fails", "hangs", "refuses"])
-def test_a_classifier_in_trouble_costs_no_frame_and_comes_back(bikes: Path, harm: str) -> None:
+def test_a_classifier_in_trouble_costs_no_frame(bikes: Path, harm: str) -> None:
     """A film at full pace, again and again: every frame goes through, whatever the classifier does."""
 
     async def scenario() -> None:
@@ -219,7 +219,7 @@ def test_a_classifier_in_trouble_costs_no_frame_and_comes_back(bikes: Path, harm
     asyncio.run(scenario())
 
 
-def test_scores_come_again_once_the_classifier_is_back(bikes: Path) -> None:
+def test_scores_resume_once_the_classifier_is_back(bikes: Path) -> None:
     async def scenario() -> None:
         rules, classifier = Rules("street"), Classifier(fails=True)
 
@@ -277,7 +277,7 @@ def test_one_file_with_a_model_that_always_suspects(cabin: Path, tmp_path: Path)
     assert metrics["events"]["shoplifting_suspected"] == 1
 
 
-def test_what_was_not_measured_is_null(cabin: Path, tmp_path: Path) -> None:
+def test_figures_that_were_not_measured_are_null(cabin: Path, tmp_path: Path) -> None:
     metrics, events = processed(cabin, tmp_path, [{"type": "intrusion"}])
     assert metrics["cls_calls"] is None
     assert metrics["latency_ms"]["cls"] is None

@@ -26,7 +26,7 @@ from tests.camera.held_clock import NEVER_S, until
 
 
 class Backwards(Detector):
-    """Answers a call only after the next one, which holds later frames, was answered."""
+    """Answers of each two calls the second one first. For groups with two calls under way."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -46,7 +46,7 @@ class Backwards(Detector):
 def test_calls_that_are_answered_backwards_leave_a_file_in_order(bikes: Path) -> None:
     async def scenario() -> None:
         detector, rules = Backwards(), Rules()
-        async with running([film(bikes)], detector, rules) as group:
+        async with running([film(bikes)], detector, rules, max_calls=2) as group:
             await until(lambda: by_id(group)["film"].state is CameraState.ENDED)
             await until(lambda: len(rules.observations) == 250)
         times = [one.captured_at for one in rules.observations]
@@ -236,13 +236,13 @@ def test_a_scene_cut_that_cannot_be_scaled_waits_for_those_before_it(
     asyncio.run(scenario())
 
 
-def test_a_call_that_fails_before_the_detector_is_tried_again(
+def test_a_call_that_fails_before_the_detector_is_retried(
     bikes: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    turns = iter(range(12))
+    calls = iter(range(12))
 
     def short_of_memory(*arguments: Any) -> RenderedFrames:
-        if next(turns, 0) % 3 == 1:
+        if next(calls, 0) % 3 == 1:
             raise MemoryError
         return render(*arguments)
 
@@ -275,7 +275,7 @@ def test_a_file_that_waits_for_the_detector_can_be_removed(bikes: Path, trouble:
     asyncio.run(scenario())
 
 
-def test_a_recorder_that_cannot_be_had_yet_comes_later(
+def test_a_recorder_that_cannot_be_opened_yet_is_opened_later(
     bikes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("storeguard.recording.camera_recorder._TAKE_OVER_S", 0.1)
