@@ -22,7 +22,7 @@ from storeguard.events.query import milliseconds
 
 _log = logging.getLogger(__name__)
 
-_ROW_BYTES: Final = 256  # what SQLite and the indexes need for a row besides body and annotations
+_ROW_BYTES: Final = 256  # needed by SQLite and the indexes, on top of body and annotations
 _EVICT_TO: Final = 0.95  # make room in steps, not for every single event
 _EVICT_ROWS: Final = 256
 _EVICT_FIRST: Final = tuple(

@@ -97,8 +97,8 @@ class Shipper:
     """Carries events from a journal to a store until stopped.
 
     Args:
-        journal: where events come from.
-        store: where they go.
+        journal: where events are read.
+        store: where they are stored.
         settings: batch, waits and retention.
         is_live: whether an event's capture times are of the present, so that its capture-to-store
             latency means something; a file played fast is not live.
@@ -201,7 +201,7 @@ class Shipper:
         seen = 0
         while not self._stop.is_set():
             try:
-                seen = self._journal.wait(seen, 0.0)  # what comes from here on wakes us below
+                seen = self._journal.wait(seen, 0.0)  # changes from here on wake us below
                 carried = self.step()
             except (StoreError, JournalError) as error:
                 self._stop.wait(self._failed(error))
@@ -264,7 +264,7 @@ class Shipper:
         wait_s = min(settings.backoff_s * 2.0 ** min(self._failures, 20), settings.max_backoff_s)
         self._failures += 1
         self._batch = max(1, self._batch // 2)  # a slow store may manage a smaller one in time
-        self._next_identity = self._clock.monotonic()  # it may come back as another one
+        self._next_identity = self._clock.monotonic()  # it may return as another one
         with self._stats_lock:
             self._stats = replace(
                 self._stats,

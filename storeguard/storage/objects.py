@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import logging
 import os
 import random
@@ -61,7 +60,7 @@ class Reader(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class UploadRetries:
-    """How often and how patiently an upload is tried again.
+    """How often, and after what waits, an upload is tried again.
 
     Attributes:
         attempts: tries in all.
@@ -76,8 +75,8 @@ class UploadRetries:
 class ObjectStore:
     """Files under one URI, by key (``corner-shop/table/2026-01-31/clip.mp4``).
 
-    An object is there whole or not at all: locally it is written beside, fsynced and renamed;
-    S3 and GCS work that way. What was written is read back and its checksum compared.
+    An object is there whole or not at all: locally it is written under another name, fsynced
+    and renamed; S3 and GCS work that way. What was written is read back and its checksum compared.
 
     Args:
         uri: ``file:///folder``, ``s3://bucket/prefix``, ``gs://bucket/prefix`` or a plain path.
@@ -137,12 +136,7 @@ class ObjectStore:
             sha256, size = _digest(local.open("rb"))
         except OSError as error:
             raise StorageError(f"{local}: cannot be read for upload: {error}") from error
-        return self._put(key, lambda: local.open("rb"), sha256, size)
-
-    def put_bytes(self, content: bytes, key: str) -> StoredObject:
-        """Store bytes under a key, replacing what was there. Raises as `put_file` does."""
-        sha256 = hashlib.sha256(content).hexdigest()
-        return self._put(key, lambda: io.BytesIO(content), sha256, len(content))
+        return self._put(key, local, sha256, size)
 
     def open(self, key_or_uri: str) -> Reader:
         """A seekable reader of an object; the caller closes it.
@@ -166,7 +160,7 @@ class ObjectStore:
         """Remove an object; False if there was none."""
         path = self._path(key_or_uri)
         try:
-            self.size(key_or_uri)  # S3 says yes to deleting what is not there
+            self.size(key_or_uri)  # S3 confirms deleting what is not there
             self._do(path, lambda: self._fs.delete_file(path))
         except NotFoundError:
             return False
@@ -187,16 +181,14 @@ class ObjectStore:
 
     # ------------------------------------------------------------------ inside
 
-    def _put(
-        self, key: str, source: Callable[[], IO[bytes]], sha256: str, size: int
-    ) -> StoredObject:
+    def _put(self, key: str, local: Path, sha256: str, size: int) -> StoredObject:
         path = self._path(key)
         retries = self._retries
         for attempt in range(1, retries.attempts + 1):
             try:
-                with source() as content:
+                with local.open("rb") as content:
                     if self._is_local:
-                        _write_beside(Path(path), content)
+                        _write_whole(Path(path), content)
                     else:
                         self._stream(path, content, sha256)
                 found, found_size = _digest(self._fs.open_input_file(path))
@@ -270,7 +262,7 @@ def _bucket_and_prefix(uri: str) -> tuple[str, str]:
     return root, f"{parts.scheme}://{root}"
 
 
-def _write_beside(target: Path, content: IO[bytes]) -> None:
+def _write_whole(target: Path, content: IO[bytes]) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = target.with_name(f"{_TEMPORARY}{uuid.uuid4().hex}")
     try:
