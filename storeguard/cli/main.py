@@ -48,7 +48,7 @@ app.command()(classify.classify)
 app.command(context_settings={"allow_extra_args": True, "allow_interspersed_args": False})(
     bench.bench
 )
-_DEMO_CONFIG = Path(__file__).resolve().parents[2] / "configs" / "demo.yaml"
+_DEMO_CONFIG = Path(__file__).with_name("demo.yaml")
 _PLAIN_EVERY_S = 5.0
 
 Seconds = Annotated[
