@@ -16,13 +16,14 @@ import pyarrow.parquet as pq
 from storeguard.analytics.dataset import DayTable, Destination, Exported, export_by_day
 from storeguard.analytics.events_table import MOMENT
 from storeguard.analytics.track_parts import TRACK_ORDER, TRACK_SCHEMA, Part, TrackParts
+from storeguard.backoff import Backoff, BackoffSettings
 from storeguard.errors import NotFoundError, QueryError, StorageError
 
 _HOUR: Final = timedelta(hours=1)
 _MICROSECONDS: Final = pa.timestamp("us", tz="UTC")
-_TRIES: Final = 20
-_PAUSE_S: Final = 0.005
-"""Before another try; longer before each, so that a busy writer gets its work done: 1 s in all."""
+_RETRIES: Final = 14
+_BACKOFF: Final = BackoffSettings(initial_s=0.005, max_s=0.1, jitter=0.0)
+"""Waits while the writer merges or removes files: about 1 s in all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +57,7 @@ class TrackQuery:
             )
 
 
-def export_tracks(folder: Path, wanted: TrackQuery, to: Destination) -> Exported:
+def export_tracks(folder: Path, query: TrackQuery, to: Destination) -> Exported:
     """Copy rows of a track log into a dataset of one file a day, of `TRACK_SCHEMA`.
 
     Rows are in order of capture time, camera and person. The log may be written to meanwhile: what
@@ -68,10 +69,10 @@ def export_tracks(folder: Path, wanted: TrackQuery, to: Destination) -> Exported
     """
     if not folder.is_dir():
         raise NotFoundError(f"{folder}: expected the folder of a track log, there is none")
-    return export_by_day(rows_by_hour(folder, wanted), to)
+    return export_by_day(rows_by_hour(folder, query), to)
 
 
-def rows_by_hour(folder: Path, wanted: TrackQuery) -> Iterator[DayTable]:
+def rows_by_hour(folder: Path, query: TrackQuery) -> Iterator[DayTable]:
     """Rows of a track log, in order, in portions of an hour at most; each with its day (UTC).
 
     Raises:
@@ -84,9 +85,9 @@ def rows_by_hour(folder: Path, wanted: TrackQuery) -> Iterator[DayTable]:
         while later and (first := _first_hour(later)) < hour:
             now, later = _split(later, first + _HOUR)
             yield first.date(), now
-        if wanted.end is not None and hour >= wanted.end:
+        if query.end is not None and hour >= query.end:
             break
-        if tables := [*later, *_read_hour(log, hour, wanted)]:
+        if tables := [*later, *_read_hour(log, hour, query)]:
             now, later = _split(tables, hour + _HOUR)
             yield hour.date(), now
     while later:
@@ -95,20 +96,19 @@ def rows_by_hour(folder: Path, wanted: TrackQuery) -> Iterator[DayTable]:
         yield first.date(), now
 
 
-def _read_hour(log: TrackParts, hour: datetime, wanted: TrackQuery) -> list[pa.Table]:
+def _read_hour(log: TrackParts, hour: datetime, query: TrackQuery) -> list[pa.Table]:
     """Rows of the parts that begin in an hour, also while they are being merged."""
-    for tried in range(_TRIES):
-        time.sleep(tried * _PAUSE_S)
+    for _ in _attempts():
         before = _parts_of(log, hour)
         try:
-            tables = [_read(path, wanted) for path in before]
+            tables = [_read(path, query) for path in before]
         except FileNotFoundError:
             continue
         except (pa.ArrowException, OSError) as error:
-            raise StorageError(f"track log {log.folder}: cannot be read: {error}") from error
+            raise _unreadable(log, error) from error
         if before == _parts_of(log, hour):
             return [table for table in tables if table.num_rows]
-    raise _restless(log)
+    raise _busy(log)
 
 
 def _parts_of(log: TrackParts, hour: datetime) -> list[Path]:
@@ -116,19 +116,33 @@ def _parts_of(log: TrackParts, hour: datetime) -> list[Path]:
 
 
 def _listed(log: TrackParts, day: date | None = None) -> list[Part]:
-    for tried in range(_TRIES):
-        time.sleep(tried * _PAUSE_S)
+    for _ in _attempts():
         try:
             return log.parts(day)
         except FileNotFoundError:  # merged or removed meanwhile
             continue
         except (pa.ArrowException, OSError) as error:
-            raise StorageError(f"track log {log.folder}: cannot be read: {error}") from error
-    raise _restless(log)
+            raise _unreadable(log, error) from error
+    raise _busy(log)
 
 
-def _restless(log: TrackParts) -> StorageError:
-    return StorageError(f"track log {log.folder}: its files change all the time")
+def _attempts() -> Iterator[None]:
+    """One item an attempt to read files that the log's writer may replace, with waits between."""
+    backoff = Backoff(_BACKOFF)
+    yield
+    for _ in range(_RETRIES):
+        time.sleep(backoff.next_s())
+        yield
+
+
+def _busy(log: TrackParts) -> StorageError:
+    return StorageError(
+        f"track log {log.folder}: its files changed during each of {_RETRIES + 1} attempts to read"
+    )
+
+
+def _unreadable(log: TrackParts, error: Exception) -> StorageError:
+    return StorageError(f"track log {log.folder}: cannot be read: {error}")
 
 
 def _hour(part: Part) -> datetime:
@@ -148,16 +162,16 @@ def _split(tables: list[pa.Table], at: datetime) -> tuple[pa.Table, list[pa.Tabl
     return table.filter(pc.invert(later)), [rest] if rest.num_rows else []
 
 
-def _read(path: Path, wanted: TrackQuery) -> pa.Table:
+def _read(path: Path, query: TrackQuery) -> pa.Table:
     condition = pc.scalar(True)
-    if wanted.camera is not None:
-        condition &= pc.field("camera_id") == wanted.camera
-    if wanted.person is not None:
-        condition &= pc.field("person_id") == wanted.person
-    if wanted.start is not None:
-        condition &= pc.field("captured_at") >= pa.scalar(wanted.start, _MICROSECONDS)
-    if wanted.end is not None:
-        condition &= pc.field("captured_at") < pa.scalar(wanted.end, _MICROSECONDS)
+    if query.camera is not None:
+        condition &= pc.field("camera_id") == query.camera
+    if query.person is not None:
+        condition &= pc.field("person_id") == query.person
+    if query.start is not None:
+        condition &= pc.field("captured_at") >= pa.scalar(query.start, _MICROSECONDS)
+    if query.end is not None:
+        condition &= pc.field("captured_at") < pa.scalar(query.end, _MICROSECONDS)
     # An open file, as a path the dataset would leave out for its hidden name.
     with path.open("rb") as file:
         table = pq.read_table(file, schema=TRACK_SCHEMA, filters=condition)
