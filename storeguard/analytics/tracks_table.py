@@ -1,4 +1,4 @@
-"""Export of the track log to one dataset."""
+"""Reads the track log, also while it is written, and exports it as a dataset."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class TrackQuery:
         start, end: aware; rows with start <= captured_at < end.
 
     Raises:
-        QueryError: a time has no zone, or they are the wrong way round.
+        QueryError: a time has no zone, or start is after end.
     """
 
     camera: str | None = None
@@ -60,25 +60,25 @@ class TrackQuery:
 def export_tracks(folder: Path, query: TrackQuery, to: Destination) -> Exported:
     """Copy rows of a track log into a dataset of one file a day, of `TRACK_SCHEMA`.
 
-    Rows are in order of capture time, camera and person. The log may be written to meanwhile: what
-    is on disk at the start is what is copied. Held in memory is an hour of all cameras.
+    Rows are sorted by capture time, camera and person. The log may be written at the same time; the
+    rows on disk at the start are copied. One hour of all cameras is held in memory.
 
     Raises:
         NotFoundError: there is no such folder.
-        StorageError: a file of the log cannot be read; and as `export_by_day` does.
+        StorageError: a file of the log cannot be read; and as in `export_by_day`.
     """
     if not folder.is_dir():
-        raise NotFoundError(f"{folder}: expected the folder of a track log, there is none")
+        raise NotFoundError(f"{folder}: expected the folder of a track log, found none")
     return export_by_day(rows_by_hour(folder, query), to)
 
 
 def rows_by_hour(folder: Path, query: TrackQuery) -> Iterator[DayTable]:
-    """Rows of a track log, in order, in portions of an hour at most; each with its day (UTC).
+    """Sorted rows of a track log in tables of at most an hour, each with its day (UTC).
 
     Raises:
         StorageError: a file of the log cannot be read.
     """
-    # A part begins in its hour and may reach beyond.
+    # A part begins in its hour and may end after it.
     log = TrackParts(folder)
     later: list[pa.Table] = []
     for hour in sorted({_hour(part) for part in _listed(log)}):
@@ -97,7 +97,7 @@ def rows_by_hour(folder: Path, query: TrackQuery) -> Iterator[DayTable]:
 
 
 def _read_hour(log: TrackParts, hour: datetime, query: TrackQuery) -> list[pa.Table]:
-    """Rows of the parts that begin in an hour, also while they are being merged."""
+    """Tables of the parts that begin in an hour, also while they are being merged."""
     for _ in _attempts():
         before = _parts_of(log, hour)
         try:
@@ -155,7 +155,7 @@ def _first_hour(tables: list[pa.Table]) -> datetime:
 
 
 def _split(tables: list[pa.Table], at: datetime) -> tuple[pa.Table, list[pa.Table]]:
-    """Rows before a moment, in order, and the tables of what comes later."""
+    """Sorted rows before a moment, and the tables of later rows."""
     table = pa.concat_tables(tables).sort_by(TRACK_ORDER)
     later = pc.greater_equal(table["captured_at"], pa.scalar(at, MOMENT))
     rest = table.filter(later)
@@ -172,7 +172,7 @@ def _read(path: Path, query: TrackQuery) -> pa.Table:
         condition &= pc.field("captured_at") >= pa.scalar(query.start, _MICROSECONDS)
     if query.end is not None:
         condition &= pc.field("captured_at") < pa.scalar(query.end, _MICROSECONDS)
-    # An open file, as a path the dataset would leave out for its hidden name.
+    # An open file, as pyarrow leaves out paths with hidden names.
     with path.open("rb") as file:
         table = pq.read_table(file, schema=TRACK_SCHEMA, filters=condition)
     return table.replace_schema_metadata(None)

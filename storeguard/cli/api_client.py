@@ -10,6 +10,7 @@ from typing import Any, Self
 import httpx
 
 from storeguard.errors import NotFoundError, QueryError, StoreError
+from storeguard.files import write_atomically
 
 DEFAULT_URL = "http://127.0.0.1:8080"
 _PAGE = 1000
@@ -89,9 +90,7 @@ class ApiClient:
                 "GET", f"events/{event_id}/clip", params={"part": number}
             ).content
             file = out.with_stem(f"{out.stem}.part{number}") if number else out
-            fresh = out.with_name(f".{file.name}.part")
-            fresh.write_bytes(content)
-            fresh.replace(file)
+            write_atomically(file, content)
             files.append(file)
         return files
 
