@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import os
-import random
 import re
 import shutil
-import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,10 +15,12 @@ from urllib.parse import unquote, urlsplit
 from pyarrow import fs
 from pyarrow.lib import ArrowException
 
+from storeguard.backoff import Backoff, BackoffSettings
 from storeguard.clock import Clock, SystemClock
 from storeguard.config.addresses import redact
 from storeguard.config.store import StoreConfig
 from storeguard.errors import NotFoundError, StorageError
+from storeguard.files import TEMPORARY_PREFIX, replacing
 
 _log = logging.getLogger(__name__)
 
@@ -32,7 +31,6 @@ _KEY: Final = re.compile(
 )
 _MAX_KEY: Final = 900
 _COPY_BYTES: Final = 1 << 20
-_TEMPORARY: Final = ".part-"
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,7 +174,7 @@ class ObjectStore:
         selector = fs.FileSelector(path, allow_not_found=True, recursive=True)
         infos = self._do(path, lambda: self._fs.get_file_info(selector))
         for info in sorted(infos, key=lambda info: str(info.path)):
-            if info.type == fs.FileType.File and _TEMPORARY not in info.path:
+            if info.type == fs.FileType.File and TEMPORARY_PREFIX not in info.path:
                 yield info.path[len(self._root) :].lstrip("/"), int(info.size)
 
     # ------------------------------------------------------------------ inside
@@ -184,6 +182,7 @@ class ObjectStore:
     def _put(self, key: str, local: Path, sha256: str, size: int) -> StoredObject:
         path = self._path(key)
         retries = self._retries
+        backoff = Backoff(BackoffSettings(initial_s=retries.initial_s, max_s=retries.max_s))
         for attempt in range(1, retries.attempts + 1):
             try:
                 with local.open("rb") as content:
@@ -199,8 +198,7 @@ class ObjectStore:
                 fault = _cause(error)
             if attempt < retries.attempts:
                 _log.warning("%s: upload %d failed: %s", self._uri_of(path), attempt, fault)
-                wait_s = min(retries.initial_s * 2.0 ** (attempt - 1), retries.max_s)
-                self._clock.sleep(wait_s * random.uniform(0.7, 1.3))  # noqa: S311 - no secret
+                self._clock.sleep(backoff.next_s())
         raise StorageError(
             f"{self._uri_of(path)}: cannot be stored, tried {retries.attempts} times: {fault}"
         )
@@ -264,21 +262,8 @@ def _bucket_and_prefix(uri: str) -> tuple[str, str]:
 
 def _write_whole(target: Path, content: IO[bytes]) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_name(f"{_TEMPORARY}{uuid.uuid4().hex}")
-    try:
-        with temporary.open("xb") as out:
-            shutil.copyfileobj(content, out, _COPY_BYTES)
-            out.flush()
-            os.fsync(out.fileno())
-        temporary.replace(target)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-    folder = os.open(target.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+    with replacing(target) as part, part.open("wb") as out:
+        shutil.copyfileobj(content, out, _COPY_BYTES)
 
 
 def _digest(reader: Any) -> tuple[str, int]:

@@ -1,10 +1,12 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import logging
 import os
 from collections.abc import Iterator
-from pathlib import Path
+from pathlib import Path, PosixPath
+from typing import Any
 
 import pytest
 
@@ -128,7 +130,7 @@ def test_a_half_written_file_is_never_seen(tmp_path: Path, monkeypatch: pytest.M
     def full_disk(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("storeguard.storage.objects.os.fsync", full_disk)
+    monkeypatch.setattr(os, "fsync", full_disk)
     with pytest.raises(StorageError, match="No space left"):
         put(store, b"new", KEY)
     assert [file.name for file in tmp_path.rglob("*") if file.is_file()] == ["clip_1.mp4"]
@@ -147,24 +149,28 @@ def test_uploads_are_retried_with_growing_waits(
             raise failures.pop()
         real(descriptor)
 
-    monkeypatch.setattr("storeguard.storage.objects.os.fsync", flaky)
+    monkeypatch.setattr(os, "fsync", flaky)
     assert put(store, b"x", KEY).size == 1
     assert 0.7 * 3.5 <= clock.monotonic() <= 1.3 * 3.5  # 0.5 + 1 + 2 s
     assert [record.levelno for record in caplog.records] == [logging.WARNING] * 3
 
 
-def test_content_that_changed_on_the_way_is_noticed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    store = ObjectStore(str(tmp_path), clock=FakeClock())
+class StillWritten(PosixPath):
+    """A file that grows each time it was opened."""
 
-    def corrupt(target: Path, _content: object) -> None:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_bytes(b"y")
+    def open(self, *how: Any, **more: Any) -> Any:
+        content = super().open(*how, **more).read()
+        with Path(self).open("ab") as file:
+            file.write(b"y")
+        return io.BytesIO(content)
 
-    monkeypatch.setattr("storeguard.storage.objects._write_whole", corrupt)
+
+def test_content_that_changed_on_the_way_is_noticed(tmp_path: Path) -> None:
+    store = ObjectStore(str(tmp_path / "objects"), clock=FakeClock())
+    local = tmp_path / "clip.mp4"
+    local.write_bytes(b"x")
     with pytest.raises(StorageError, match="checksum"):
-        put(store, b"x", KEY)
+        store.put_file(StillWritten(local), KEY)
 
 
 def test_an_unreadable_file_is_named(store: ObjectStore, tmp_path: Path) -> None:
