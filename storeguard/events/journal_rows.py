@@ -48,18 +48,17 @@ class EventRows:
         self._now_s = now_s
         self._max_bytes = max_bytes
 
-    def report(self, event: Event) -> bool:
+    def report(self, event: Event) -> None:
         """Write an event's next version, as a rule or a recording command gives it.
 
-        Returns:
-            Whether anything changed: a version that was written before is a replay.
+        A version that was written before is a replay and changes nothing.
         """
         row = self._db.execute(
             "SELECT rule_version, version FROM events WHERE event_id = ?", (event.event_id,)
         ).fetchone()
         rule_version, served = (0, 0) if row is None else row
         if event.version <= rule_version:
-            return False
+            return
         body, annotations = separated(event)
         version = max(served + 1, event.version)
         before = self._find(event.event_id)
@@ -68,7 +67,6 @@ class EventRows:
         else:
             body, kept = continued(before[0], body), before[1]
             self._update(body, kept, version=version, rule_version=event.version)
-        return True
 
     def annotations(self, event_id: str) -> Annotations | None:
         """An event's annotations; None if the journal does not hold it, or not readably."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 
@@ -12,20 +11,10 @@ import pytest
 from storeguard.analytics.track_log import TrackLog
 from storeguard.analytics.visitors import MAX_BUCKETS, VisitorBucket, VisitorQuery, count_visitors
 from storeguard.errors import QueryError
-from storeguard.events.event import ModelRef
-from storeguard.rules.observation import Attribute, Observation
 from storeguard.testing import FakeClock
-from tests.analytics.sightings import NOON, read, seen
+from tests.analytics.sightings import NOON, labelled, read, seen
 
-BY = ModelRef(name="m", sha256="1" * 64)
 HOUR = timedelta(hours=1)
-
-
-def labelled(observation: Observation, **labels: str) -> Observation:
-    attributes = {
-        person: (Attribute("basket", label, 1.0, 3, BY),) for person, label in labels.items()
-    }
-    return replace(observation, attributes=attributes)
 
 
 @pytest.fixture
