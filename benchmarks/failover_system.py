@@ -1,4 +1,4 @@
-"""The system that the fault run breaks: a store on a real Ray with Valkey and S3 of its own."""
+"""The system of a fault run: a store on a real Ray with its own Valkey and S3."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ Document = dict[str, Any]
 
 
 def config_of(folder: Path, valkey_url: str, s3_endpoint: str, detect_fps: float) -> StoreConfig:
-    """Two streets, half a film apart, with short events, and a cabin with somebody always in it."""
+    """Two streets, half a film apart, with short events, and a cabin with a person always in it."""
     roll = {"pre_roll_s": 1.0, "post_roll_s": 1.0}
     street = {
         "source": resolve_source(STREET),
@@ -85,7 +85,7 @@ def config_of(folder: Path, valkey_url: str, s3_endpoint: str, detect_fps: float
             "storage": {
                 "uri": f"s3://{BUCKET}/{STORE}",
                 "s3_endpoint": s3_endpoint,
-                "min_free_bytes": 0,  # so that the disk really is full, and not nearly
+                "min_free_bytes": 0,  # so that the disk becomes really full
             },
             "api": {"port": free_port("127.0.0.1", 0)},
             "placement": {"cameras_per_actor": 1},
@@ -100,7 +100,7 @@ def config_of(folder: Path, valkey_url: str, s3_endpoint: str, detect_fps: float
 
 @dataclass(frozen=True, slots=True)
 class Sent:
-    """An event as the journal has it: what the store must come to have.
+    """An event in the journal, as the event store must have it in the end.
 
     Attributes:
         opened_seq: the journal's number of its first change.
@@ -156,7 +156,7 @@ class Journalled:
 
 @dataclass(slots=True)
 class System:
-    """What faults are done to, and what is looked at."""
+    """The parts of a running system, for faults and for the audit."""
 
     config: StoreConfig
     store: RunningStore
@@ -170,7 +170,7 @@ class System:
 
     @property
     def objects(self) -> ObjectStore:
-        """Where clips are."""
+        """The storage of clips."""
         return object_store(self.config)
 
     @property
@@ -179,7 +179,7 @@ class System:
         return tuple(camera.id for camera in self.config.cameras)
 
     def kill_actor(self, role: str) -> None:
-        """`kill -9` of the process of the actor whose role begins like this."""
+        """`kill -9` of the process of the actor whose role begins with `role`."""
         prefix = actor_name(STORE, role)
         names = [one["name"] for one in ray.util.list_named_actors(all_namespaces=True)]
         (name,) = [name for name in names if name.startswith(prefix)]
@@ -204,7 +204,7 @@ class System:
             query["cursor"] = page["next_cursor"]
 
     def at_rest(self) -> bool:
-        """Whether nothing waits anywhere on its way; asked after the cameras are gone."""
+        """Whether spools and journal have nothing left to send. Call after the cameras' removal."""
         files = [
             path.name
             for path in self.spool.glob("*/*")
@@ -214,7 +214,7 @@ class System:
 
 
 def is_whole(event: Document) -> bool:
-    """Whether an event's clip covers the span asked for, as the event itself tells."""
+    """Whether an event's clip covers the requested span, by the event's own fields."""
     clip = event.get("clip") or {}
     if not clip.get("uri") or clip.get("error") or not clip.get("requested_end"):
         return False
@@ -228,7 +228,7 @@ def is_whole(event: Document) -> bool:
 
 
 def moment(text: str) -> datetime:
-    """A time of the API."""
+    """A time in the API's format."""
     return datetime.fromisoformat(text)
 
 
@@ -246,7 +246,7 @@ def wait_until(condition: Callable[[], bool], *, limit_s: float = LIMIT_S) -> fl
 def running_system(
     folder: Path, *, detect_fps: float, say: Callable[[str], None]
 ) -> Iterator[System]:
-    """Everything started, and stopped again."""
+    """Start all parts, and stop them at the end of the block."""
     os.environ |= {"AWS_ACCESS_KEY_ID": ACCESS_KEY, "AWS_SECRET_ACCESS_KEY": SECRET_KEY}
     with (
         running_valkey(folder / "valkey", append_only=True) as valkey,
@@ -266,7 +266,7 @@ def running_system(
 
 @contextlib.contextmanager
 def _small_disk(folder: Path) -> Iterator[bool]:
-    """A folder that is a disk of its own, and small; yields whether that was possible."""
+    """A folder that is a small disk of its own; yields whether it could be mounted."""
     folder.mkdir(parents=True)
     mount = shutil.which("mount")
     size = f"size={SPOOL_BYTES}"

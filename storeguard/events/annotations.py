@@ -1,4 +1,5 @@
-"""What is added to an event beside its rule: its clip's files and faults, snapshot and keep mark.
+"""Annotations: what is added to an event independently of its rule, its clip's files and
+faults, its snapshot and its keep mark.
 
 An event is served as the rules last gave it, `composed` with its annotations. All here is
 immutable, and making a change twice changes nothing more.

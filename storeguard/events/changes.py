@@ -1,4 +1,4 @@
-"""Changes to an event beside its rule: clip files, snapshots, keep marks and deletions.
+"""Changes to events that no rule makes: clip files, snapshots, keep marks and deletions.
 
 `EventChanges.apply` is the one way to make them. Applying a change twice changes nothing more, so
 a caller that got no answer sends it again.
@@ -125,7 +125,7 @@ Change = _Annotation | EventReported
 
 
 class Outcome(StrEnum):
-    """What one change came to."""
+    """The result of applying one change."""
 
     APPLIED = "applied"
     NO_EVENT = "no_event"

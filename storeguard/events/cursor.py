@@ -6,12 +6,12 @@ it has dealt with and requests what came after. An answer that is lost is reques
 
 from __future__ import annotations
 
-import contextlib
 import logging
-import os
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from storeguard.files import write_atomically
 
 _log = logging.getLogger(__name__)
 
@@ -68,14 +68,4 @@ class CursorFile:
         Raises:
             OSError: the disk is full, ...; the cursor saved before is still there.
         """
-        fresh = self.path.with_name(f".{self.path.name}.tmp")
-        try:
-            with fresh.open("wb") as file:
-                file.write(cursor.model_dump_json().encode())
-                file.flush()
-                os.fsync(file.fileno())
-            fresh.replace(self.path)
-        except OSError:
-            with contextlib.suppress(OSError):
-                fresh.unlink(missing_ok=True)
-            raise
+        write_atomically(self.path, cursor.model_dump_json())

@@ -115,7 +115,7 @@ class Event(_Record):
         box_xyxy: the person's box at the last update, as fractions 0..1 of the frame; None for
             events that are not about one person.
         rule: the settings that fired, as in the configuration.
-        attributes: what second-stage classifiers or rules add (e.g. ``{"direction": "in"}``).
+        attributes: what rules and second-stage classifiers add (e.g. ``{"direction": "in"}``).
     """
 
     event_id: str

@@ -3,7 +3,7 @@
 A SQLite database in WAL mode, used as log and outbox. `commit` writes events together with the
 rules' checkpoints in one transaction. A shipper reads `pending`, stores, and `confirm`s; any other
 reader keeps a `Cursor` and requests `changes_after` it. Stored events stay for a while, so that a
-store that came back empty can be filled again.
+store that lost its data can be filled again.
 
 One row an event: its body as the rules last gave it, and its annotations (clip, snapshot, keep
 mark). Each change gives the event the next sequence number of the journal and the next version. The
@@ -151,7 +151,7 @@ class Journal:
     def recover(cls, path: Path | str, *, max_bytes: int, clock: Clock | None = None) -> Self:
         """Open the journal; in place of a damaged one, which is moved aside, make a fresh one.
 
-        For a process that must take events whatever happened before.
+        For a process that must be able to write events, whatever happened before.
 
         Raises:
             JournalError: a fresh one cannot be made either, or the file is of a newer format.

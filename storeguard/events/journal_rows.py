@@ -22,7 +22,7 @@ from storeguard.events.query import milliseconds
 
 _log = logging.getLogger(__name__)
 
-_ROW_BYTES: Final = 256  # what SQLite and the indexes need for a row besides body and annotations
+_ROW_BYTES: Final = 256  # needed by SQLite and the indexes, on top of body and annotations
 _EVICT_TO: Final = 0.95  # make room in steps, not for every single event
 _EVICT_ROWS: Final = 256
 _EVICT_FIRST: Final = tuple(
@@ -48,18 +48,17 @@ class EventRows:
         self._now_s = now_s
         self._max_bytes = max_bytes
 
-    def report(self, event: Event) -> bool:
+    def report(self, event: Event) -> None:
         """Write an event's next version, as a rule or a recording command gives it.
 
-        Returns:
-            Whether anything changed: a version that was written before is a replay.
+        A version that was written before is a replay and changes nothing.
         """
         row = self._db.execute(
             "SELECT rule_version, version FROM events WHERE event_id = ?", (event.event_id,)
         ).fetchone()
         rule_version, served = (0, 0) if row is None else row
         if event.version <= rule_version:
-            return False
+            return
         body, annotations = separated(event)
         version = max(served + 1, event.version)
         before = self._find(event.event_id)
@@ -68,7 +67,6 @@ class EventRows:
         else:
             body, kept = continued(before[0], body), before[1]
             self._update(body, kept, version=version, rule_version=event.version)
-        return True
 
     def annotations(self, event_id: str) -> Annotations | None:
         """An event's annotations; None if the journal does not hold it, or not readably."""

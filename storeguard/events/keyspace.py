@@ -10,7 +10,7 @@ whose members are positions (see `query.position_of`) with score 0, in lexical o
     storeguard:{events}:by:all           every event
     storeguard:{events}:by:camera:<id>   and so on for store, zone, person, type, status
     storeguard:{events}:changes          stream of all changes, capped
-    storeguard:{events}:epoch            names one life of the data: gone when the data is
+    storeguard:{events}:epoch            names one life of the data: lost when the data is
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ class StoredChange:
     """One entry of the change stream.
 
     Attributes:
-        id: the stream's id of it; ask for what comes after it.
+        id: the stream's id of it; request what comes after it.
         event: the event as it was stored then.
     """
 
@@ -175,7 +175,7 @@ def query(question: EventQuery) -> Steps[Page]:
         rows = yield [("HMGET", _key_at(position), "body", "latency") for position in positions]
         for position, fields in zip(positions, rows, strict=True):
             if len(found) == question.limit:
-                # `upper` is the last position looked at: the next page goes on behind it.
+                # `upper` is the last position read: the next page continues after it.
                 return Page(tuple(found), cursor_of(upper[1:]))
             event = _event(*fields)
             if event is not None and question.admits(event):
@@ -190,7 +190,7 @@ def query(question: EventQuery) -> Steps[Page]:
 
 
 def _span(question: EventQuery) -> tuple[str, str]:
-    """The positions asked for, as bounds of a lexical range."""
+    """The requested positions, as bounds of a lexical range."""
     upper = "+" if question.end is None else f"({milliseconds(question.end):015d}:"
     if question.cursor is not None:
         behind = f"({position_from(question.cursor)}"
@@ -199,7 +199,7 @@ def _span(question: EventQuery) -> tuple[str, str]:
 
 
 def _indexes_of(question: EventQuery) -> list[str]:
-    """The indexes any of which holds all events asked for."""
+    """The indexes any of which holds all requested events."""
     named = {
         "store": question.store,
         "camera": question.camera,
@@ -238,7 +238,7 @@ def identity() -> Steps[tuple[str, str | None]]:
 
 
 def begin_epoch(epoch: str) -> Steps[None]:
-    """Name the data's life, unless somebody else already has."""
+    """Name the data's life, unless it has a name already."""
     yield [("SET", EPOCH, epoch, "NX")]
 
 
@@ -251,15 +251,15 @@ def count() -> Steps[int]:
 def remove_oldest(
     *, after: str, before: datetime | None, at_most: int
 ) -> Steps[tuple[int, str | None]]:
-    """Remove some of the oldest events, but for those marked `keep`.
+    """Remove some of the oldest events, except those marked `keep`.
 
     Args:
-        after: position to go on from, ``""`` at first.
+        after: position to continue from, ``""`` at first.
         before: only events that started earlier; None for no such bound.
-        at_most: look at no more than this many.
+        at_most: read no more than this many.
 
     Returns:
-        How many were removed, and the position to go on from; None when there are no more.
+        How many were removed, and the position to continue from; None when there are no more.
     """
     lower = f"({after}" if after else "-"
     upper = "+" if before is None else f"({milliseconds(before):015d}:"
@@ -287,7 +287,7 @@ def remove_oldest(
 
 
 def ping() -> Steps[None]:
-    """Ask for nothing but an answer."""
+    """Request an answer and nothing else."""
     yield [("PING",)]
 
 

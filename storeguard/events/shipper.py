@@ -9,7 +9,6 @@ restarted without its data costs time, never events.
 from __future__ import annotations
 
 import logging
-import random
 import threading
 from collections import Counter
 from collections.abc import Callable
@@ -17,6 +16,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Final, Self
 
+from storeguard.backoff import Backoff, BackoffSettings
 from storeguard.clock import Clock, SystemClock
 from storeguard.errors import JournalError, StoreError
 from storeguard.events.event import Event
@@ -26,6 +26,7 @@ from storeguard.events.store import EventStore
 
 _log = logging.getLogger(__name__)
 
+_BACKOFF: Final = BackoffSettings(initial_s=0.2, max_s=5.0)
 _STORE_IDENTITY: Final = "store-identity"
 _IDLE_S: Final = 0.5  # other processes may commit too, and they do not wake us
 
@@ -36,8 +37,7 @@ class ShipperSettings:
 
     Attributes:
         batch: events stored in one call.
-        backoff_s, max_backoff_s: wait after the first failure; doubles up to the second figure.
-        jitter: each wait is made longer or shorter by up to this fraction.
+        backoff: waits after failures.
         identity_s: how often the store's identity is checked.
         journal_retain_s: how long stored events stay in the journal, to fill a lost store again.
         restart_overlap_s: what is stored again after a restart of the store: it may have lost the
@@ -48,9 +48,7 @@ class ShipperSettings:
     """
 
     batch: int = 64
-    backoff_s: float = 0.2
-    max_backoff_s: float = 5.0
-    jitter: float = 0.3
+    backoff: BackoffSettings = _BACKOFF
     identity_s: float = 1.0
     journal_retain_s: float = 86_400.0
     restart_overlap_s: float = 7_200.0
@@ -97,13 +95,12 @@ class Shipper:
     """Carries events from a journal to a store until stopped.
 
     Args:
-        journal: where events come from.
-        store: where they go.
+        journal: where events are read.
+        store: where they are stored.
         settings: batch, waits and retention.
         is_live: whether an event's capture times are of the present, so that its capture-to-store
             latency means something; a file played fast is not live.
         clock: for latencies and timers.
-        jitter: a random number in -1..1.
     """
 
     def __init__(
@@ -114,16 +111,14 @@ class Shipper:
         settings: ShipperSettings = ShipperSettings(),
         is_live: Callable[[Event], bool] = always_live,
         clock: Clock | None = None,
-        jitter: Callable[[], float] = lambda: random.uniform(-1, 1),  # noqa: S311 - no secret
     ) -> None:
         self._journal = journal
         self._store = store
         self._settings = settings
         self._is_live = is_live
         self._clock = clock or SystemClock()
-        self._jitter = jitter
+        self._backoff = Backoff(settings.backoff)
         self._batch = settings.batch
-        self._failures = 0
         self._next_identity = self._next_trim = self._clock.monotonic()
         self._identity = journal.meta(_STORE_IDENTITY)
         self._stats = ShipperStats()
@@ -188,6 +183,19 @@ class Shipper:
             self._trim()
         return len(entries)
 
+    def attempt(self) -> float:
+        """Take one step, and count its failure if it fails.
+
+        Returns:
+            Seconds to wait before the next attempt; 0 while more events may wait.
+        """
+        try:
+            carried = self.step()
+        except (StoreError, JournalError) as error:
+            return self._failed(error)
+        self._succeeded()
+        return 0.0 if carried else _IDLE_S
+
     def __enter__(self) -> Self:
         self.start()
         return self
@@ -200,15 +208,12 @@ class Shipper:
     def _run(self) -> None:
         seen = 0
         while not self._stop.is_set():
-            try:
-                seen = self._journal.wait(seen, 0.0)  # what comes from here on wakes us below
-                carried = self.step()
-            except (StoreError, JournalError) as error:
-                self._stop.wait(self._failed(error))
-                continue
-            self._succeeded()
-            if not carried:
-                seen = self._journal.wait(seen, _IDLE_S)
+            seen = self._journal.wait(seen, 0.0)  # changes from here on wake us below
+            wait_s = self.attempt()
+            if self._backoff.num_failures:
+                self._stop.wait(wait_s)
+            elif wait_s:
+                seen = self._journal.wait(seen, wait_s)
 
     def _check_identity(self) -> None:
         identity = self._store.identity()
@@ -258,13 +263,10 @@ class Shipper:
 
     def _failed(self, error: Exception) -> float:
         """Count a failure; returns how long to wait in seconds."""
-        settings = self._settings
-        if self._failures == 0:
+        if self._backoff.num_failures == 0:
             _log.warning("events wait in the journal: %s", error)
-        wait_s = min(settings.backoff_s * 2.0 ** min(self._failures, 20), settings.max_backoff_s)
-        self._failures += 1
         self._batch = max(1, self._batch // 2)  # a slow store may manage a smaller one in time
-        self._next_identity = self._clock.monotonic()  # it may come back as another one
+        self._next_identity = self._clock.monotonic()  # it may return as another one
         with self._stats_lock:
             self._stats = replace(
                 self._stats,
@@ -272,13 +274,16 @@ class Shipper:
                 connected=False,
                 last_error=str(error),
             )
-        return wait_s * (1 + settings.jitter * self._jitter())
+        return self._backoff.next_s()
 
     def _succeeded(self) -> None:
         self._batch = min(self._settings.batch, self._batch * 2)
-        if self._failures:
-            _log.info("event store takes events again after %d failed attempts", self._failures)
-        self._failures = 0
+        if self._backoff.num_failures:
+            _log.info(
+                "event store takes events again after %d failed attempts",
+                self._backoff.num_failures,
+            )
+        self._backoff.reset()
         if self._stats.connected is not True:
             with self._stats_lock:
                 self._stats = replace(self._stats, connected=True)

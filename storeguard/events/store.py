@@ -1,7 +1,7 @@
 """The event store on Redis or Valkey.
 
 `EventStore` blocks and serves the shipper, `EventReader` is asyncio and serves the HTTP API. Both
-run the operations of `keyspace`, which says how the data lies.
+run the operations of `keyspace`, which describes the layout of the data.
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ class EventStore:
 
     def identity(self) -> str:
         """Names the server's run and the data's life. Another one than before means that the
-        server was restarted or its data replaced: what was stored may be gone.
+        server was restarted or its data replaced: what was stored may be lost.
         """
         run_id, epoch = self._run(keyspace.identity())
         if epoch is None:
@@ -129,10 +129,10 @@ class EventStore:
         after = "" if before is None else position_of(_FIRST_DATE, "")
         while at_most is None or removed < at_most:
             left = 2**31 if at_most is None else at_most - removed
-            gone, position = self._run(
+            count, position = self._run(
                 keyspace.remove_oldest(after=after, before=before, at_most=left)
             )
-            removed += gone
+            removed += count
             if position is None:
                 break
             after = position
@@ -159,7 +159,7 @@ class EventReader:
     Args:
         url: redis://, rediss:// or unix://.
         timeout_s: how long an answer may take.
-        poll_s: how often the change stream is looked at.
+        poll_s: seconds between two reads of the change stream.
 
     Every method raises StoreError when the store is unreachable, slow or refuses.
     """
@@ -195,12 +195,12 @@ class EventReader:
     async def changes(
         self, after: str | None = None, *, idle_s: float = 15.0
     ) -> AsyncIterator[StoredChange | None]:
-        """Changes as they are stored, without end. First None, once it is settled where they begin:
-        whatever is stored after that is among them.
+        """Changes as they are stored, without end. First None, once their beginning is
+        fixed: all that is stored after that is among them.
 
         Args:
-            after: id of the last change the caller knows. None begins with what comes next. An id
-                the store never gave out, as after the loss of its data, begins with the oldest.
+            after: id of the last change the caller knows. None begins with the next change. An id
+                that the store never gave, as after the loss of its data, begins with the oldest.
             idle_s: yields None when nothing has changed for this long.
         """
         newest = await self._run(keyspace.last_change())
@@ -224,7 +224,7 @@ class EventReader:
             idle += self._poll_s
 
     async def missed_changes(self, after: str) -> bool:
-        """Whether changes behind `after` are no longer kept, so that a reader has to start anew."""
+        """Whether changes behind `after` are no longer kept, so that a reader must start again."""
         oldest = await self._run(keyspace.first_change())
         newest = await self._run(keyspace.last_change())
         return not _stream_id(oldest) <= _stream_id(after) <= _stream_id(newest)

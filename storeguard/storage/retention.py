@@ -20,7 +20,7 @@ from storeguard.storage.objects import ObjectStore
 _log = logging.getLogger(__name__)
 
 _DAY: Final = re.compile(r"/(\d{4}-\d\d-\d\d)/[^/]+$")
-_FRESH: Final = timedelta(days=1)  # a file this young may be waiting for its link
+_FRESH: Final = timedelta(days=1)  # a file so young may not be linked yet
 
 Apply = Callable[[Sequence[Change]], Sequence[Outcome]]
 """Applies changes to events, all or none; see `storeguard.events.changes.EventChanges.apply`."""
@@ -34,7 +34,7 @@ class Events(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class RetentionStats:
-    """What retention did so far, and what it found last.
+    """What retention did so far, and the result of its last sweep.
 
     Attributes:
         deleted, deleted_bytes: files removed so far.

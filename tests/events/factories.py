@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from storeguard.backoff import BackoffSettings
 from storeguard.errors import StoreError
 from storeguard.events.changes import Change, EventChanges
 from storeguard.events.event import Event, EventStatus, EventType
@@ -12,7 +13,9 @@ from storeguard.events.journal import Journal
 from storeguard.events.shipper import ShipperSettings
 
 START = datetime(2026, 1, 1, 12, tzinfo=UTC)
-QUICK = ShipperSettings(backoff_s=0.01, max_backoff_s=0.05, identity_s=0.05, retain_days=None)
+QUICK = ShipperSettings(
+    backoff=BackoffSettings(initial_s=0.01, max_s=0.05), identity_s=0.05, retain_days=None
+)
 
 
 def event(name: str | int, version: int = 1, **more: Any) -> Event:

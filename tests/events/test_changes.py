@@ -101,7 +101,7 @@ def test_a_batch_is_applied_in_order_and_the_outcomes_are_in_its_order(
         [
             EventReported(make_event("a")),
             ClipRequested(span("a")),
-            ClipStored(span("gone"), FILE),
+            ClipStored(span("removed"), FILE),
             ClipStored(span("a"), FILE),
         ]
     )

@@ -34,9 +34,12 @@ def test_a_corrupted_file_is_logged_and_no_cursor(
 
 
 def test_a_cursor_that_cannot_be_saved_leaves_the_one_before(tmp_path: Path) -> None:
-    file = CursorFile(tmp_path / "cursor.json")
+    folder = tmp_path / "spool"
+    folder.mkdir()
+    file = CursorFile(folder / "cursor.json")
     file.save(CURSOR)
-    (tmp_path / ".cursor.json.tmp").mkdir()  # in the way of writing
-    with pytest.raises(OSError, match=r"cursor\.json\.tmp"):
+    folder.rename(tmp_path / "elsewhere")  # as when its disk is unmounted
+    with pytest.raises(OSError, match="spool"):
         file.save(Cursor(journal_id="b", seq=1))
+    (tmp_path / "elsewhere").rename(folder)
     assert file.load() == CURSOR

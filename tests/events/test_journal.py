@@ -351,12 +351,14 @@ def test_reshipping(journal: Journal, clock: FakeClock) -> None:
 
 COMMITTER = """
 import sys
+from storeguard.events.changes import SnapshotStored
 from storeguard.events.journal import Journal
-from tests.events.factories import event
+from tests.events.factories import changed, event
 
 journal = Journal(sys.argv[1], max_bytes=2**24)
 for number in range(1_000_000):
     journal.commit([event(number)], {"rules": str(number).encode()})
+    changed(journal, SnapshotStored(f"event-{number}", "picture"))
     print(number, flush=True)
 """
 
@@ -378,9 +380,12 @@ def test_kill_9_loses_nothing_committed(tmp_path: Path) -> None:
         process.wait()
         last = int(reported[-1]) if reported else 0
         with Journal(path, max_bytes=2**24) as journal:
-            kept = [int(name.removeprefix("event-")) for name, _ in waiting(journal)]
+            events = [change.event for change in journal.changes_after(None, limit=10**6).changes]
+            kept = [int(event.event_id.removeprefix("event-")) for event in events]
             assert kept == list(range(len(kept)))
             assert len(kept) > last
+            assert all(event.snapshot and event.version == 2 for event in events[: last + 1])
+            assert len(waiting(journal)) == len(kept)
             assert journal.checkpoint("rules") == str(kept[-1]).encode()
         path.unlink()
         for rest in tmp_path.glob("journal.db-*"):

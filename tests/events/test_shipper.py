@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import redis
 
-from storeguard.errors import StoreError
+from storeguard.backoff import BackoffSettings
 from storeguard.events.changes import SnapshotStored
 from storeguard.events.event import Event, EventStatus
 from storeguard.events.journal import Journal
@@ -122,19 +122,22 @@ def test_latency_is_measured_once_and_for_live_sources(
     assert played.latency_ms.capture_to_store is None
 
 
-def test_failures_back_off_up_to_a_bound(journal_path: Path) -> None:
-    clock = FakeClock()
-    with Journal(journal_path, max_bytes=MIB, clock=clock) as journal:
-        shipper = Shipper(journal, EventStore("redis://127.0.0.1:1"), jitter=lambda: 0.0)
-        error = StoreError("down")
-        waits = [shipper._failed(error) for _ in range(7)]
-        assert waits == [0.2, 0.4, 0.8, 1.6, 3.2, 5.0, 5.0]
+def test_failures_back_off_up_to_a_bound(journal: Journal, server: ValkeyProcess) -> None:
+    backoff = BackoffSettings(initial_s=0.2, max_s=5.0, jitter=0)
+    settings = ShipperSettings(backoff=backoff, retain_days=None)
+    with EventStore(server.url, timeout_s=60) as store:
+        shipper = Shipper(journal, store, settings=settings)
+        journal.commit([event(1)])
+        server.kill()
+        assert [shipper.attempt() for _ in range(7)] == [0.2, 0.4, 0.8, 1.6, 3.2, 5.0, 5.0]
         assert shipper.stats().retries == 7
-        assert shipper.stats().last_error == "down"
-        shipper._succeeded()
-        assert shipper._failed(error) == 0.2
-        shaken = Shipper(journal, EventStore("redis://127.0.0.1:1"), jitter=lambda: -1.0)
-        assert shaken._failed(error) == pytest.approx(0.14)
+        assert "refused" in str(shipper.stats().last_error)
+        server.start()
+        assert shipper.attempt() == 0.0  # more may wait
+        assert shipper.attempt() > 0.0
+        server.kill()
+        journal.commit([event(2)])
+        assert shipper.attempt() == 0.2
 
 
 def test_old_events_leave_journal_and_store(journal_path: Path, store: EventStore) -> None:

@@ -91,7 +91,7 @@ def test_a_record_that_is_no_event_hides_no_other(
     assert "no valid event" in caplog.text
 
 
-# ---------------------------------------------------------------------- asking
+# ---------------------------------------------------------------------- querying
 
 CAMERAS, ZONES, PEOPLE = ("table", "door"), ("a", "b", None), ("p", "q", "r")
 
@@ -213,7 +213,7 @@ def test_trimming_by_age_and_number_spares_what_is_kept(
 
 
 def test_trimming_by_age_spares_files_whose_time_begins_in_1970(store: EventStore) -> None:
-    """Played at full pace, a file's times are positions in it; they say nothing about age."""
+    """Played at full pace, a file's times are positions in it; they are no ages."""
     played = event("played").model_copy(
         update={"started_at": datetime(1970, 1, 1, tzinfo=UTC) + timedelta(seconds=12)}
     )
@@ -264,14 +264,14 @@ async def first(
 def test_the_reader_answers_as_the_store(valkey: ValkeyProcess, store: EventStore) -> None:
     put(store, *(event(second) for second in range(5)))
 
-    async def ask() -> None:
+    async def query() -> None:
         reader = EventReader(valkey.url, timeout_s=60)
         assert await reader.get("event-3") == store.get("event-3")
         assert await reader.query(EventQuery(limit=2)) == store.query(EventQuery(limit=2))
         assert await reader.count() == 5
         await reader.close()
 
-    asyncio.run(ask())
+    asyncio.run(query())
 
 
 def test_following_changes(valkey: ValkeyProcess, store: EventStore) -> None:
@@ -279,8 +279,8 @@ def test_following_changes(valkey: ValkeyProcess, store: EventStore) -> None:
 
     async def follow() -> None:
         reader = EventReader(valkey.url, poll_s=0.01, timeout_s=60)
-        settled, *known = await first(reader.changes("0-0"), 3)
-        assert settled is None
+        beginning, *known = await first(reader.changes("0-0"), 3)
+        assert beginning is None
         assert [change.event.event_id for change in known if change] == ["event-1", "event-2"]
         assert known[0] is not None
         after = await first(reader.changes(known[0].id), 2)

@@ -16,8 +16,7 @@ from storeguard.analytics.visitors import VisitorBucket, VisitorQuery, count_vis
 from storeguard.clock import SystemClock
 from storeguard.config.store import ApiSettings
 from storeguard.errors import StorageError
-from tests.analytics.test_track_log import seen
-from tests.analytics.test_visitors import told
+from tests.analytics.sightings import labelled, seen
 from tests.serve.browser import Tab
 from tests.serve.dashboard_house import House, serving
 
@@ -62,8 +61,8 @@ def log(tmp_path: Path) -> Log:
     day = timedelta(days=1)
     tracks.take(
         [
-            told(seen(noon, "a", "b"), a="basket", b="basket"),
-            told(seen(noon - day, "c", camera="door"), c="none"),
+            labelled(seen(noon, "a", "b"), a="basket", b="basket"),
+            labelled(seen(noon - day, "c", camera="door"), c="none"),
             seen(noon - 5 * day, "d"),
         ]
     )
@@ -154,7 +153,7 @@ def test_the_days_are_the_readers(tab: Tab, shop: Shop) -> None:
     assert asked.start == datetime.fromisoformat(midnight)
 
 
-def test_a_log_that_cannot_be_read_is_told(tab: Tab, shop: Shop) -> None:
+def test_a_log_that_cannot_be_read_is_labelled(tab: Tab, shop: Shop) -> None:
     shop.log.fails = True
     tab.open(shop.url)
     tab.click("#visitors-open")

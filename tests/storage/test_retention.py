@@ -18,6 +18,7 @@ from storeguard.events.query import EventQuery, Page, cursor_of, position_from
 from storeguard.storage.objects import ObjectStore
 from storeguard.storage.retention import Retention
 from storeguard.testing import FakeClock
+from tests.storage.objects import put
 
 NOW = datetime(2026, 5, 31, 12, tzinfo=UTC)
 
@@ -45,15 +46,15 @@ class Shelf:
     ) -> None:
         at = NOW - timedelta(days=days_ago)
         uris = [
-            self.objects.put_bytes(
-                bytes(size), f"shop/{camera}/{at:%Y-%m-%d}/{file or name}-{n}.mp4"
+            put(
+                self.objects, bytes(size), f"shop/{camera}/{at:%Y-%m-%d}/{file or name}-{n}.mp4"
             ).uri
             for n in range(parts + 1)
         ]
         picture = None
         if snapshot:
             key = f"shop/{camera}/{at:%Y-%m-%d}/{name}.jpg"
-            picture = SnapshotRef(uri=self.objects.put_bytes(b"jpeg", key).uri)
+            picture = SnapshotRef(uri=put(self.objects, b"jpeg", key).uri)
         later = [
             ClipPart(
                 uri=uri,
@@ -214,8 +215,8 @@ def test_nothing_is_deleted_while_the_events_cannot_be_read(shelf: Shelf):
 def test_files_of_no_event_are_deleted_with_age_but_not_while_fresh(shelf: Shelf):
     for days in (0, 100):
         day = NOW - timedelta(days=days)
-        shelf.objects.put_bytes(b"x", f"shop/till/{day:%Y-%m-%d}/{days}.mp4")
-    shelf.objects.put_bytes(b"x", "another-store/till/2020-01-01/a.mp4")
+        put(shelf.objects, b"x", f"shop/till/{day:%Y-%m-%d}/{days}.mp4")
+    put(shelf.objects, b"x", "another-store/till/2020-01-01/a.mp4")
     assert shelf.retention(retain_days=30).sweep() == 1
     assert shelf.retention(retain_bytes=1).sweep() == 0
     assert [key for key, _ in shelf.objects.list()] == [
