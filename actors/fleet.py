@@ -23,6 +23,7 @@ from storeguard.config.addresses import redact
 from storeguard.config.roster import Roster
 from storeguard.config.store import CameraConfig, StoreConfig
 from storeguard.recording.recorder import RecordingPlace
+from storeguard.recording.uploader import UploaderStats
 
 ANSWER_S = 10.0
 _LEAVE_S = 60.0  # for the last verdicts, and clips finished on a slow disk

@@ -32,6 +32,7 @@ from typing import Any
 from machine import machine
 from rich.console import Console
 from rich.table import Table
+from storeguard.recording.camera_recorder import CameraRecorder, RecordingPlace
 
 from storeguard.camera.group import CameraGroup
 from storeguard.config.addresses import resolve_source
@@ -39,7 +40,6 @@ from storeguard.config.models import DetectorSettings, TrackerSettings
 from storeguard.config.store import CameraConfig
 from storeguard.detection.service import DetectorService
 from storeguard.events.event import EventType
-from storeguard.recording.camera_recorder import CameraRecorder, RecordingPlace
 from storeguard.recording.spool import ClipItem, Spool
 from storeguard.rules.observation import Observation
 from storeguard.rules.ongoing import OpenEvent

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from storeguard.config.loading import parse
 from storeguard.config.store import CameraConfig
 from storeguard.errors import ConfigError, NotFoundError, StorageError
+from storeguard.files import write_atomically
 
 
 class Roster:
@@ -162,16 +162,9 @@ class Roster:
             name: None if camera is None else camera.model_dump(mode="json")
             for name, camera in changes.items()
         }
-        new = self._path.with_suffix(".new")
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
-            new.unlink(missing_ok=True)  # one left by a crash may be readable for others
-            handle = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-            with os.fdopen(handle, "w", encoding="utf-8") as file:
-                json.dump(document, file, indent=2)
-                file.flush()
-                os.fsync(file.fileno())
-            new.replace(self._path)
+            write_atomically(self._path, json.dumps(document, indent=2), mode=0o600)
         except OSError as error:
             raise StorageError(
                 f"{self._path}: cannot write the cameras' changes: {error}"

@@ -56,7 +56,7 @@ def count_packets(path: Path) -> int:
 
 
 def probe(path: Path) -> dict[str, object]:
-    """What FFmpeg's own prober says, where it is installed."""
+    """Streams as ffprobe reports them; the test is skipped if it is not installed."""
     if shutil.which("ffprobe") is None:
         pytest.skip("ffprobe is not installed")
     words = ["ffprobe", "-v", "error", "-show_streams", "-of", "json", str(path)]
