@@ -19,6 +19,7 @@ from storeguard.recording.missing_clips import MissingClips
 from storeguard.rules.host import RulesHost
 from storeguard.rules.observation import Observation
 from storeguard.rules.verdict import Heartbeat, Verdict
+from storeguard.storage.objects import object_store
 
 _TICK_S = 1.0
 _BUSY_S = 5.0
@@ -52,7 +53,9 @@ class RulesActor:
         )
         self._host = RulesHost(config.store, self._journal, clock=clock, model=model)
         self._lock = threading.Lock()
-        self._missing = MissingClips(self._journal, clock=clock)
+        self._missing = MissingClips(
+            self._journal, is_stored=object_store(config).holds, clock=clock
+        )
         self._store = EventStore(store_url)
         self._changes = EventChanges(self._journal, self._store)
         self._fast: frozenset[str] = frozenset()

@@ -7,13 +7,13 @@ node was lost with its disk. The journal knows which events those are.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Final
 
 from storeguard.clock import Clock
 from storeguard.config.store import CameraConfig, SmartRecord
-from storeguard.events.changes import Change, ClipFailed
-from storeguard.events.clip import ClipSpan, is_unmet
+from storeguard.events.changes import Change, ClipFailed, ClipStored
+from storeguard.events.clip import ClipSpan, StoredClip, is_unmet
 from storeguard.events.event import Event
 from storeguard.events.faults import Fault, FaultCode
 from storeguard.events.journal import Journal
@@ -35,11 +35,13 @@ class MissingClips:
 
     Args:
         journal: where events are.
+        is_stored: whether object storage holds the file of an address; called at the last moment.
         clock: for how long they have been waiting.
     """
 
-    def __init__(self, journal: Journal, *, clock: Clock) -> None:
+    def __init__(self, journal: Journal, *, is_stored: Callable[[str], bool], clock: Clock) -> None:
         self._journal = journal
+        self._is_stored = is_stored
         self._clock = clock
         self._recording: frozenset[str] = frozenset()
         self._idle: frozenset[str] = frozenset()
@@ -91,9 +93,25 @@ class MissingClips:
             del self._requested[event_id]
             event = self._journal.latest(event_id)
             if event is not None and is_unmet(event):
+                changes += self._found(event)
                 fault = Fault(code=FaultCode.OVERDUE)
                 changes.append(ClipFailed(requested_span_of(event), fault))
         return changes
+
+    def _found(self, event: Event) -> list[Change]:
+        """Links to announced files that were stored by a node that was lost before it linked them.
+
+        The fault that follows them is void where they cover the span.
+        """
+        annotations, span = self._journal.annotations(event.event_id), requested_span_of(event)
+        announced = () if annotations is None else annotations.announced
+        return [
+            ClipStored(
+                span, StoredClip(uri=one.uri, start=one.start, end=one.end, sha256=one.sha256)
+            )
+            for one in announced
+            if one.sha256 is not None and self._is_stored(one.uri)
+        ]
 
     def _take_in(self, now_s: float) -> None:
         room = min(_MAX_WAITING - len(self._waiting), _MAX_REQUESTED - len(self._requested))

@@ -42,6 +42,26 @@ _CURSOR_EVERY_S: Final = 5.0  # a cursor that lags costs some events read twice,
 
 
 @dataclass(frozen=True, slots=True)
+class RecorderTiming:
+    """Seconds that a recorder's thread waits.
+
+    Attributes:
+        tick_s: between two rounds while nothing is recorded.
+        write_s: between two rounds of writing; woken for each packet, a recorder costs three times
+            as much. What waits meanwhile is in the ring.
+        answer_s: for the answer to a command.
+        close_s: for the last packets on a slow disk; the thread then goes on by itself.
+        take_over_s: for another recorder of the folder that is still finishing.
+    """
+
+    tick_s: float = 1.0
+    write_s: float = 0.4
+    answer_s: float = 15.0
+    close_s: float = 40.0
+    take_over_s: float = 5.0
+
+
+@dataclass(frozen=True, slots=True)
 class RecordingPlace:
     """Where cameras of a store record to.
 
@@ -50,12 +70,14 @@ class RecordingPlace:
         root: folder of the spools, one a camera.
         min_free_bytes: of its disk; with less, recording pauses.
         free: how many bytes are free on a folder's disk.
+        timing: how long a recorder's thread waits for what.
     """
 
     store_id: str
     root: Path
     min_free_bytes: int = 0
     free: Callable[[Path], int] = free_bytes
+    timing: RecorderTiming = RecorderTiming()
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,6 @@ import threading
 from collections import deque
 from concurrent.futures import Future
 from contextlib import ExitStack
-from dataclasses import dataclass
 from typing import Final
 
 from storeguard.clock import Clock, SystemClock
@@ -28,26 +27,6 @@ _log = logging.getLogger(__name__)
 
 _MAX_FRAMES: Final = 8
 _MAX_COMMANDS: Final = 16
-
-
-@dataclass(frozen=True, slots=True)
-class RecorderTiming:
-    """Seconds that a recorder's thread waits.
-
-    Attributes:
-        tick_s: between two rounds while nothing is recorded.
-        write_s: between two rounds of writing; woken for each packet, a recorder costs three times
-            as much. What waits meanwhile is in the ring.
-        answer_s: for the answer to a command.
-        close_s: for the last packets on a slow disk; the thread then goes on by itself.
-        take_over_s: for another recorder of the folder that is still finishing.
-    """
-
-    tick_s: float = 1.0
-    write_s: float = 0.4
-    answer_s: float = 15.0
-    close_s: float = 40.0
-    take_over_s: float = 5.0
 
 
 class Mailbox:
@@ -124,7 +103,6 @@ class RecorderThread:
         camera: its settings; `smart_record` is not `off`.
         place: where to record to.
         clock: the recorder's.
-        timing: how long to wait for what.
 
     Raises:
         RecordingError: the spool folder cannot be used, or another recorder still writes there.
@@ -136,17 +114,16 @@ class RecorderThread:
         place: RecordingPlace,
         *,
         clock: Clock | None = None,
-        timing: RecorderTiming = RecorderTiming(),
     ) -> None:
         self._camera_id = camera.id
-        self._timing = timing
+        self._timing = place.timing
         self._mailbox = Mailbox()
         self._lock = ExitStack()
         folder = place.root / camera.id
         prefix = key_prefix(place.store_id, camera.id, camera.recording.folder)
         try:
             spool = Spool(folder, prefix=prefix)
-            locked = self._lock.enter_context(spool.writing(within_s=timing.take_over_s))
+            locked = self._lock.enter_context(spool.writing(within_s=place.timing.take_over_s))
             if not locked:
                 raise RecordingError(
                     f"camera {camera.id!r}: another recorder still writes in {folder}"

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Self
 
 from storeguard.clock import Clock, SystemClock
-from storeguard.errors import NotFoundError, RecordingError
+from storeguard.errors import RecordingError
 from storeguard.events.changes import (
     Change,
     ClipAnnounced,
@@ -257,9 +257,12 @@ class Uploader:
     def _store_clip(self, spool: Spool, clip: ClipItem) -> None:
         local = spool.folder / clip.file
         faults, sha256 = clip.faults, clip.sha256
-        uri: str | None = f"{self._objects.uri}/{clip.key}"
+        uri: str | None = self._objects.uri_of(clip.key)
         if clip.upload and local.exists():
-            self._apply(_stored(clip, str(uri), sha256, faults, announced=True))
+            outcomes = self._apply(_stored(clip, str(uri), sha256, faults, announced=True))
+            if _all_missing(outcomes):
+                _log.warning("%s: none of its events exists any more, not stored", local)
+                return
             stored = self._objects.put_file(local, clip.key)
             uri, sha256 = stored.uri, stored.sha256
             if sha256 != clip.sha256:
@@ -275,7 +278,7 @@ class Uploader:
             self._apply(_requested(clip.links, fault))
             return
         outcomes = self._apply(_stored(clip, uri, sha256, faults, announced=False))
-        if clip.upload and all(outcome is Outcome.NO_EVENT for outcome in outcomes):
+        if clip.upload and _all_missing(outcomes):
             _log.warning("%s: none of its events exists any more, removed", uri)
             self._objects.delete(uri)
 
@@ -293,12 +296,8 @@ class Uploader:
             self._objects.delete(uri)
 
     def _uri_if_stored(self, key: str) -> str | None:
-        """Where an earlier attempt, cut short before the manifest was gone, has put it."""
-        try:
-            self._objects.size(key)
-        except NotFoundError:
-            return None
-        return f"{self._objects.uri}/{key}"
+        """Where an earlier attempt, interrupted before the manifest was removed, has put it."""
+        return self._objects.uri_of(key) if self._objects.holds(key) else None
 
     def _take_over_abandoned(self) -> None:
         """Recover spools that have no recorder: of removed cameras, or of a dead process."""
@@ -337,6 +336,10 @@ class Uploader:
                 lost=self._stats.lost + lost,
                 last_error=None,
             )
+
+
+def _all_missing(outcomes: Sequence[Outcome]) -> bool:
+    return all(outcome is Outcome.NO_EVENT for outcome in outcomes)
 
 
 def _requested(links: Sequence[ClipSpan], fault: Fault | None) -> list[Change]:

@@ -146,6 +146,22 @@ class ObjectStore:
         path = self._path(key_or_uri)
         return cast("Reader", self._do(path, lambda: self._fs.open_input_file(path)))
 
+    def uri_of(self, key: str) -> str:
+        """The address that an object of this key has, whether it exists or not."""
+        return self._uri_of(self._path(key))
+
+    def holds(self, key_or_uri: str) -> bool:
+        """Whether there is such an object.
+
+        Raises:
+            StorageError: the storage does not answer.
+        """
+        try:
+            self.size(key_or_uri)
+        except NotFoundError:
+            return False
+        return True
+
     def size(self, key_or_uri: str) -> int:
         """Size of an object in bytes. Raises as `open` does."""
         path = self._path(key_or_uri)

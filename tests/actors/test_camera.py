@@ -8,17 +8,16 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from storeguard.recording.camera_recorder import RecordingPlace
-
 from actors.camera import CameraActor
 from storeguard.config.models import TrackerSettings
 from storeguard.config.store import CameraConfig
-from storeguard.events.event import EventType
+from storeguard.events.journal import ChangeBatch, EventChange
+from storeguard.recording.recorder import RecordingPlace
 from storeguard.recording.spool import ClipItem, Spool
 from storeguard.rules.observation import Observation
-from storeguard.rules.ongoing import OpenEvent
-from storeguard.rules.verdict import Verdict
+from storeguard.rules.verdict import Heartbeat, Verdict
 from tests.camera.group_harness import INFO, Detector
+from tests.events.factories import event
 from tests.waiting import EVERYWHERE
 
 
@@ -30,11 +29,17 @@ async def info() -> Any:
     return INFO
 
 
-async def observe(observations: Sequence[Observation]) -> Sequence[Verdict]:
+async def observe(
+    observations: Sequence[Observation], heartbeats: Sequence[Heartbeat]
+) -> Sequence[Verdict]:
     """An event that never ends."""
-    del observations
-    opened = OpenEvent("e1", EventType.INTRUSION, "all", None)
-    return [Verdict("street", open_events=(opened,))]
+    del heartbeats
+    if not observations:
+        return []
+    opened = event(1, camera_id="street", started_at=observations[0].captured_at)
+    opened = opened.model_copy(update={"updated_at": opened.started_at, "rule": {"record": True}})
+    changes = ChangeBatch("journal-1", (EventChange(1, opened),), 1)
+    return [Verdict("street", changes=changes)]
 
 
 def test_stopping_waits_for_a_camera_that_is_being_removed(bikes: Path, tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from storeguard.detection.detections import Detections
 from storeguard.detection.detector import DetectorInfo, DetectTiming
 from storeguard.detection.service import Found, FrameBatch
 from storeguard.rules.observation import Observation
-from storeguard.rules.verdict import Verdict
+from storeguard.rules.verdict import Heartbeat, Verdict
 from tests.camera.held_clock import NEVER_S
 
 INFO = DetectorInfo(
@@ -82,7 +82,10 @@ class Rules:
     def __init__(self) -> None:
         self.observations: list[Observation] = []
 
-    async def observe(self, observations: Sequence[Observation]) -> Sequence[Verdict]:
+    async def observe(
+        self, observations: Sequence[Observation], heartbeats: Sequence[Heartbeat]
+    ) -> Sequence[Verdict]:
+        del heartbeats
         self.observations += observations
         return [Verdict(observation.camera_id) for observation in observations]
 

@@ -25,7 +25,7 @@ from storeguard.events.event import EventType, ModelRef
 from storeguard.offline.process import ProcessOptions, ProcessOutputs, VideoProcessor
 from storeguard.rules.observation import ClipScore, Observation
 from storeguard.rules.ongoing import OpenEvent
-from storeguard.rules.verdict import Verdict
+from storeguard.rules.verdict import Heartbeat, Verdict
 from tests.camera.group_harness import INFO, Detector
 from tests.camera.held_clock import NEVER_S, HeldClock, play_until
 from tests.classification.clips.clip_models import save_suspicious
@@ -42,7 +42,10 @@ class Rules:
         self.gated = gated
         self.observations: list[Observation] = []
 
-    async def observe(self, observations: Sequence[Observation]) -> Sequence[Verdict]:
+    async def observe(
+        self, observations: Sequence[Observation], heartbeats: Sequence[Heartbeat]
+    ) -> Sequence[Verdict]:
+        del heartbeats
         self.observations += observations
         return [
             Verdict(

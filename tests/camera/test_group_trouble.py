@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from storeguard.recording.camera_recorder import RecordingPlace
 
 from storeguard.camera.detector_calls import RenderedFrames, render
 from storeguard.camera.status import CameraState
@@ -19,6 +18,7 @@ from storeguard.detection.letterbox import Fit, place
 from storeguard.detection.service import Found, FrameBatch
 from storeguard.errors import RecordingError
 from storeguard.events.commands import RecordCommand
+from storeguard.recording.recorder import RecorderTiming, RecordingPlace
 from storeguard.recording.spool import Spool
 from storeguard.video.frame import Frame
 from tests.camera.group_harness import REFUSED, Detector, Rules, by_id, film, running, street
@@ -275,13 +275,9 @@ def test_a_file_that_waits_for_the_detector_can_be_removed(bikes: Path, trouble:
     asyncio.run(scenario())
 
 
-def test_a_recorder_that_cannot_be_opened_yet_is_opened_later(
-    bikes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("storeguard.recording.camera_recorder._TAKE_OVER_S", 0.1)
-
+def test_a_recorder_that_cannot_be_opened_yet_is_opened_later(bikes: Path, tmp_path: Path) -> None:
     async def scenario() -> None:
-        place = RecordingPlace("shop", tmp_path, 0)
+        place = RecordingPlace("shop", tmp_path, timing=RecorderTiming(take_over_s=0.1))
         other = Spool(tmp_path / "street", prefix="shop/street")
         with contextlib.ExitStack() as writing:
             assert writing.enter_context(other.writing())

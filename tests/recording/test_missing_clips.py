@@ -1,4 +1,4 @@
-"""Events that heard nothing of their video are found in a real journal, and given up in the end."""
+"""Events whose video never came are found in a real journal, and get a fault in the end."""
 
 from __future__ import annotations
 
@@ -8,20 +8,26 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from storeguard.recording.reminders import Due, Reminders, promise_of, wish_of
 
 from storeguard.config.store import CameraConfig
-from storeguard.events.changes import ClipFailed, ClipRequested, ClipStored
+from storeguard.events.changes import (
+    Change,
+    ClipAnnounced,
+    ClipFailed,
+    ClipRequested,
+    ClipStored,
+)
 from storeguard.events.clip import StoredClip
-from storeguard.events.event import ClipRef, Event, EventStatus
+from storeguard.events.event import Event, EventStatus
 from storeguard.events.faults import Fault, FaultCode
 from storeguard.events.journal import Journal
+from storeguard.recording.clip_requests import span_of
+from storeguard.recording.missing_clips import MissingClips
 from storeguard.testing import FakeClock
 from tests.events.factories import START, changed, event
 
-OVERDUE = Fault(code=FaultCode.OVERDUE)
-DISK_FULL = Fault(code=FaultCode.WRITE_FAILED, detail="the disk was full")
 CLOSED = {"status": EventStatus.CLOSED, "ended_at": START, "rule": {"record": True}}
+OTHER = Fault(code=FaultCode.WRITE_FAILED, detail="the disk was full")
 
 
 @pytest.fixture
@@ -39,189 +45,177 @@ def closed(name: str | int, version: int = 1, **more: Any) -> Event:
     return event(name, version, **{**CLOSED, **more})
 
 
-def reminders_of(journal: Journal, clock: FakeClock, smart_record: str = "events") -> Reminders:
-    reminders = Reminders(journal, clock=clock)
-    recording = {"smart_record": smart_record}
-    camera = {"id": "table", "source": "/dev/video0", "recording": recording}
-    reminders.configure([CameraConfig.model_validate(camera)])
-    return reminders
+class Scan:
+    """A scan of the journal, with the files that storage holds."""
+
+    def __init__(self, journal: Journal, clock: FakeClock, smart_record: str = "events") -> None:
+        self.stored: set[str] = set()
+        self.clock = clock
+        self.missing = MissingClips(journal, is_stored=self.stored.__contains__, clock=clock)
+        recording = {"smart_record": smart_record}
+        camera = {"id": "table", "source": "/dev/video0", "recording": recording}
+        self.missing.configure([CameraConfig.model_validate(camera)])
+        self.missing.scan()
+
+    def after(self, seconds: float) -> list[Change]:
+        self.clock.advance(seconds)
+        return self.missing.scan()
 
 
-def again(reminders: Reminders, clock: FakeClock) -> list[str]:
-    """Ids said again at the next look."""
-    clock.advance(5)
-    return [one.event_id for one in reminders.look().again]
+def found(changes: list[Change], code: FaultCode) -> list[str]:
+    return [
+        one.event_id for one in changes if isinstance(one, ClipFailed) and one.fault.code is code
+    ]
 
 
 @pytest.mark.parametrize(
-    ("versions", "said"),
+    ("versions", "expected"),
     [
         ([closed(1)], ["event-1"]),
         ([event(1, rule={"record": True}), closed(1, 2)], ["event-1"]),
-        ([event(1, rule={"record": True})], []),  # still open: the camera is told as it goes on
+        ([event(1, rule={"record": True})], []),  # still open: its recorder reads of it
         ([closed(1, rule={"record": False})], []),
         ([closed(1, rule={})], []),
-        ([closed(1, camera_id="attic")], []),  # nobody there records
-        ([closed(1, clip=ClipRef(requested_start=START, requested_end=START))], []),
-        ([closed(1, clip=ClipRef(error="the disk was full"))], []),
+        ([closed(1, camera_id="attic")], ["event-1"]),  # a camera that was removed
     ],
 )
-def test_who_is_reminded_of(
-    journal: Journal, clock: FakeClock, versions: list[Event], said: list[str]
+def test_an_event_that_no_recorder_has_taken_up_gets_a_fault_once(
+    journal: Journal, clock: FakeClock, versions: list[Event], expected: list[str]
 ) -> None:
     journal.commit(versions)
-    reminders = reminders_of(journal, clock)
-    reminders.look()
-    assert again(reminders, clock) == said
+    scan = Scan(journal, clock)
+    assert scan.after(25) == []
+    assert found(scan.after(300), FaultCode.NO_RECORDER) == expected
+    assert scan.after(301) == []
 
 
-def test_said_again_until_something_is_heard(journal: Journal, clock: FakeClock) -> None:
-    reminders = reminders_of(journal, clock)
+def test_an_event_of_which_something_was_reported_gets_none(
+    journal: Journal, clock: FakeClock
+) -> None:
     journal.commit([closed(1), closed(2)])
-    assert reminders.look().again == []  # it may be on its way
-    assert again(reminders, clock) == ["event-1", "event-2"]
-    assert again(reminders, clock) == ["event-1", "event-2"]
-    assert reminders.look().again == []  # not with every look
-    changed(journal, ClipFailed(wish_of(closed(1)), DISK_FULL))
-    assert again(reminders, clock) == ["event-2"]
-    journal.commit([closed(3)])
-    assert again(reminders, clock) == ["event-2"]
-    assert again(reminders, clock) == ["event-2", "event-3"]
+    scan = Scan(journal, clock)
+    changed(journal, ClipFailed(span_of(closed(1)), OTHER))
+    assert found(scan.after(301), FaultCode.NO_RECORDER) == ["event-2"]
 
 
-def test_what_nobody_takes_up_is_given_up_once(journal: Journal, clock: FakeClock) -> None:
-    reminders = reminders_of(journal, clock)
-    journal.commit([closed(1)])
-    reminders.look()
-    clock.advance(301)
-    due = reminders.look()
-    assert [one.event_id for one in due.given_up] == ["event-1"]
-    assert due.again == []
-    clock.advance(301)
-    assert reminders.look().given_up == []
-
-
-def test_a_camera_that_was_removed_is_not_waited_for(journal: Journal, clock: FakeClock) -> None:
-    """It may still finish its recordings; after that nobody will say anything."""
-    reminders = reminders_of(journal, clock)
-    journal.commit([closed(1)])
-    reminders.look()
-    reminders.configure([])
-    journal.commit([closed(2)])  # by its removal
-    assert again(reminders, clock) == []
-    clock.advance(20)
-    assert reminders.look() == Due()
-    clock.advance(10)
-    assert [one.event_id for one in reminders.look().given_up] == ["event-1", "event-2"]
-    clock.advance(301)
-    assert reminders.look() == Due()
-
-
-def test_a_step_of_the_wall_clock_gives_nothing_up(journal: Journal, clock: FakeClock) -> None:
-    reminders = reminders_of(journal, clock)
-    journal.commit([closed(1)])
-    reminders.look()
-    clock.step_wall_clock(3600)
-    assert again(reminders, clock) == ["event-1"]
-
-
-def test_nothing_is_asked_of_cameras_that_do_not_record_events(
+def test_the_events_of_a_removed_camera_wait_only_for_it_to_finish(
     journal: Journal, clock: FakeClock
 ) -> None:
     journal.commit([closed(1)])
-    reminders = reminders_of(journal, clock, smart_record="commands")
-    reminders.look()
-    assert again(reminders, clock) == []
+    scan = Scan(journal, clock)
+    scan.missing.configure([])
+    journal.commit([closed(2)])  # by its removal
+    assert scan.after(5) == []
+    assert scan.after(20) == []
+    assert found(scan.after(10), FaultCode.NO_RECORDER) == ["event-1", "event-2"]
+    assert scan.after(301) == []
+
+
+def test_a_step_of_the_wall_clock_means_nothing(journal: Journal, clock: FakeClock) -> None:
+    journal.commit([closed(1)])
+    scan = Scan(journal, clock)
+    clock.step_wall_clock(3600)
+    assert scan.after(5) == []
+
+
+def test_cameras_that_record_no_events_have_none_missing(
+    journal: Journal, clock: FakeClock
+) -> None:
+    journal.commit([closed(1)])
+    assert Scan(journal, clock, smart_record="commands").after(301) == []
 
 
 def test_more_than_are_remembered_come_in_turn(journal: Journal, clock: FakeClock) -> None:
     journal.commit([closed(n) for n in range(300)])
-    reminders = reminders_of(journal, clock)
-    reminders.look()
-    first = again(reminders, clock)
+    scan = Scan(journal, clock)
+    first = found(scan.after(301), FaultCode.NO_RECORDER)
     assert first == [f"event-{n}" for n in range(256)]
-    for n in range(256):
-        changed(journal, ClipFailed(wish_of(closed(n)), DISK_FULL))
-    assert again(reminders, clock) == []  # they make room
-    assert again(reminders, clock) == [f"event-{n}" for n in range(256, 300)]
-    journal.prune(0.0)
-    assert journal.without_video(10_000, limit=1) == []
+    rest = found(scan.after(301), FaultCode.NO_RECORDER)
+    assert rest == [f"event-{n}" for n in range(256, 300)]
 
 
-def test_after_a_restart_it_looks_through_all_of_the_journal(
-    journal: Journal, clock: FakeClock
-) -> None:
+def test_after_a_restart_the_whole_journal_is_scanned(journal: Journal, clock: FakeClock) -> None:
     journal.commit([closed(1)])
-    reminders_of(journal, clock).look()
-    fresh = reminders_of(journal, clock)
-    fresh.look()
-    assert again(fresh, clock) == ["event-1"]
+    Scan(journal, clock)
+    assert found(Scan(journal, clock).after(301), FaultCode.NO_RECORDER) == ["event-1"]
 
 
 @pytest.mark.parametrize("camera_id", ["table", "removed since"])
-def test_a_promised_file_that_never_comes_is_told_of_once(
+def test_a_requested_file_that_never_comes_is_overdue_once(
     journal: Journal, clock: FakeClock, camera_id: str
 ) -> None:
     journal.commit([closed(1, camera_id=camera_id)])
-    promised = changed(journal, ClipRequested(wish_of(closed(1))))
-    reminders = reminders_of(journal, clock)
-    assert reminders.look().overdue == []
-    clock.advance(800)
-    assert reminders.look().overdue == []
-    clock.advance(120)
-    assert reminders.look().overdue == [promised]
-    changed(journal, ClipFailed(promise_of(promised), OVERDUE))
-    clock.advance(1000)
-    assert reminders.look().overdue == []
+    changed(journal, ClipRequested(span_of(closed(1))))
+    scan = Scan(journal, clock)
+    assert scan.after(800) == []
+    overdue = scan.after(120)
+    assert found(overdue, FaultCode.OVERDUE) == ["event-1"]
+    changed(journal, *overdue)
+    assert scan.after(1000) == []
 
 
-def test_a_promise_that_was_kept_is_not_overdue(journal: Journal, clock: FakeClock) -> None:
+def test_files_and_faults_that_came_are_not_overdue(journal: Journal, clock: FakeClock) -> None:
     journal.commit([closed(n) for n in (1, 2)])
     for n in (1, 2):
-        changed(journal, ClipRequested(wish_of(closed(n))))
-    reminders = reminders_of(journal, clock)
-    reminders.look()
-    changed(journal, ClipFailed(wish_of(closed(1)), DISK_FULL))
-    changed(journal, ClipStored(wish_of(closed(2)), file_of(closed(2))))
-    clock.advance(1000)
-    assert reminders.look().overdue == []
+        changed(journal, ClipRequested(span_of(closed(n))))
+    scan = Scan(journal, clock)
+    changed(journal, ClipFailed(span_of(closed(1)), OTHER))
+    changed(journal, ClipStored(span_of(closed(2)), file_of(closed(2))))
+    assert scan.after(1000) == []
 
 
-def test_a_second_file_that_never_comes_is_told_of(journal: Journal, clock: FakeClock) -> None:
+def test_a_second_file_that_never_comes_is_overdue(journal: Journal, clock: FakeClock) -> None:
     journal.commit([closed(1)])
-    open_wish = wish_of(closed(1)).model_copy(update={"final": False})
-    first = changed(journal, ClipStored(open_wish, file_of(closed(1), 2)))
-    reminders = reminders_of(journal, clock)
-    reminders.look()
-    clock.advance(1000)
-    assert reminders.look().overdue == [first]
-    told = changed(journal, ClipFailed(promise_of(first), OVERDUE))
-    assert told.clip is not None
-    assert told.clip.error == f"{OVERDUE.in_words()}; ends 2.00 s earlier than requested"
+    open_span = span_of(closed(1)).model_copy(update={"final": False})
+    changed(journal, ClipStored(open_span, file_of(closed(1), 2)))
+    overdue = Scan(journal, clock).after(1000)
+    assert found(overdue, FaultCode.OVERDUE) == ["event-1"]
+    clip = changed(journal, *overdue).clip
+    assert clip is not None
+    assert {fault.code for fault in clip.faults} == {FaultCode.OVERDUE, FaultCode.ENDS_EARLY}
 
 
-@pytest.mark.parametrize(
-    ("short_s", "error"),
-    [(0, None), (2, "ends 2.00 s earlier than requested")],
-)
-def test_a_file_that_comes_late_after_all(
-    journal: Journal, short_s: float, error: str | None
+@pytest.mark.parametrize(("short_s", "faults"), [(0, set()), (2, {FaultCode.ENDS_EARLY})])
+def test_a_file_that_comes_late_ends_the_fault(
+    journal: Journal, short_s: float, faults: set[FaultCode]
 ) -> None:
-    """Storage was away for long: what was said meanwhile does not hold any more."""
+    """Storage was unreachable for long."""
     journal.commit([closed(1)])
-    told = changed(journal, ClipFailed(wish_of(closed(1)), OVERDUE))
-    assert told.clip is not None
-    assert told.clip.error == OVERDUE.in_words()
-    late = changed(journal, ClipStored(wish_of(closed(1)), file_of(closed(1), short_s)))
-    assert late.clip is not None
-    assert late.clip.error == error
+    span = span_of(closed(1))
+    overdue = Fault(code=FaultCode.OVERDUE)
+    before = changed(journal, ClipFailed(span, overdue)).clip
+    assert before is not None
+    assert before.faults == (overdue,)
+    after = changed(journal, ClipStored(span, file_of(closed(1), short_s))).clip
+    assert after is not None
+    assert {fault.code for fault in after.faults} == faults
+
+
+@pytest.mark.parametrize("is_stored", [True, False])
+def test_a_file_stored_by_a_node_that_was_lost_before_it_linked_it(
+    journal: Journal, clock: FakeClock, is_stored: bool
+) -> None:
+    """The upload was announced; whether it was done, only storage knows."""
+    journal.commit([closed(1)])
+    span, file = span_of(closed(1)), file_of(closed(1))
+    announced = changed(journal, ClipAnnounced(span, file)).clip
+    assert announced is not None
+    assert announced.uri is None  # nobody is sent to a file that may not be there
+    scan = Scan(journal, clock)
+    if is_stored:
+        scan.stored.add(file.uri)
+    clip = changed(journal, *scan.after(1000)).clip
+    assert clip is not None
+    assert clip.uri == (file.uri if is_stored else None)
+    assert [fault.code for fault in clip.faults] == ([] if is_stored else [FaultCode.OVERDUE])
+    assert scan.after(1000) == []
 
 
 def file_of(one: Event, short_s: float = 0) -> StoredClip:
-    wish = wish_of(one)
+    span = span_of(one)
     return StoredClip(
         uri="file:///late.mp4",
-        start=wish.start,
-        end=wish.end - timedelta(seconds=short_s),
+        start=span.start,
+        end=span.end - timedelta(seconds=short_s),
         sha256="0" * 64,
     )

@@ -237,6 +237,7 @@ def test_a_spool_of_release_0_1_is_taken_over(spool: Spool, packets: list[Encode
         "fault": "3 packets lost",
     }
     (spool.folder / "000000000001-x.ready.json").write_text(json.dumps(clip))
+    spool = Spool(spool.folder, prefix="shop/till")
     recover(spool, goes_on=False)
     first, second, *_ = [item.manifest for item in spool.items()]
     assert isinstance(first, RequestItem)
