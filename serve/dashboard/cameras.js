@@ -113,7 +113,11 @@ export class Cameras {
   /** As many columns as make the pictures largest without scrolling; else, as many as fit across. */
   fit() {
     const width = this.wall.clientWidth;
-    const height = this.section.clientHeight - this.wall.offsetTop + this.section.offsetTop - GAP;
+    // In the one-column layout the section is as high as the wall, so its height bounds nothing.
+    const bounded = getComputedStyle(this.section).overflowY === "auto";
+    const height = bounded
+      ? this.section.clientHeight - this.wall.offsetTop + this.section.offsetTop - GAP
+      : 0;
     const number = this.tiles.size;
     if (!number || !width) return;
     const across = (columns) => (width - GAP * (columns - 1)) / columns;

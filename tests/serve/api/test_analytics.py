@@ -16,8 +16,8 @@ from serve.api.analytics import analytics_router
 from storeguard.analytics.track_log import TrackLog
 from storeguard.analytics.visitors import VisitorBucket, VisitorQuery, count_visitors
 from storeguard.testing import FakeClock
-from tests.analytics.test_track_log import NOON, seen
-from tests.analytics.test_visitors import told
+from tests.analytics.labels import labelled
+from tests.analytics.sightings import NOON, seen
 
 
 class Log:
@@ -34,8 +34,8 @@ def app(tmp_path: Path) -> FastAPI:
     minute = timedelta(minutes=1)
     tracks.take(
         [
-            told(seen(NOON - 30 * minute, "a", "b"), a="basket"),
-            told(seen(NOON - 90 * minute, "c", camera="door"), c="none"),
+            labelled(seen(NOON - 30 * minute, "a", "b"), a="basket"),
+            labelled(seen(NOON - 90 * minute, "c", camera="door"), c="none"),
             seen(NOON - 1000 * minute, "d"),
         ]
     )
@@ -101,7 +101,7 @@ def test_baskets_of_one_camera(app: FastAPI) -> None:
         ("visitors", {"end": "0001-01-01T00:00:00Z"}, 422, "end"),
     ],
 )
-def test_what_cannot_be_is_told(
+def test_what_cannot_be_is_labelled(
     app: FastAPI, path: str, query: dict[str, Any], status: int, says: str
 ) -> None:
     answer = get(app, path, **query)

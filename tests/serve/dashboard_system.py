@@ -1,4 +1,4 @@
-"""The API over fakes, for the dashboard to ask."""
+"""The API over fakes, on a real socket, for the dashboard's tests."""
 
 from __future__ import annotations
 
@@ -6,12 +6,13 @@ import asyncio
 import io
 import itertools
 import threading
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import uvicorn
+from fastapi import APIRouter
 from PIL import Image
 
 from serve.api.parts import HealthReport
@@ -25,7 +26,7 @@ from storeguard.events.keyspace import Change
 from storeguard.events.query import EventQuery, Page, cursor_of, position_from, position_of
 from storeguard.events.shipper import ShipperStats
 from storeguard.inference.batcher import BatcherStats
-from tests.serve.browser import soon
+from tests.waiting import wait_for
 
 TOKEN = "0123456789abcdef-token"
 ZONE = {"id": "table", "polygon": [[0.3, 0.3], [0.7, 0.3], [0.7, 0.9], [0.3, 0.9]]}
@@ -210,10 +211,10 @@ class Objects:
         return io.BytesIO(self.files[key_or_uri])
 
 
-class House:
-    """The API over fakes, on a real socket."""
+class DashboardSystem:
+    """The API and the fakes behind it."""
 
-    def __init__(self, settings: ApiSettings) -> None:
+    def __init__(self, settings: ApiSettings, *, routers: Sequence[APIRouter] = ()) -> None:
         self.events = Events()
         self.cameras = Cameras()
         self.objects = Objects()
@@ -223,28 +224,29 @@ class House:
             cameras=self.cameras,
             objects=self.objects,
             settings=settings,
-            health=self._health,
+            health=self.report,
+            routers=routers,
         )
         self.url = ""
 
-    async def _health(self) -> HealthReport:
+    async def report(self) -> HealthReport:
         shipper = ShipperStats(shipped=7, backlog=Backlog(0, 0, None))
         return HealthReport(shipper=shipper, detector=self.detector)
 
 
 @contextmanager
-def serving(house: House) -> Iterator[House]:
+def serving(system: DashboardSystem) -> Iterator[DashboardSystem]:
     """Serve on a free port of 127.0.0.1 until the end of the block."""
     config = uvicorn.Config(
-        house.app, port=0, log_level="error", lifespan="off", timeout_graceful_shutdown=1
+        system.app, port=0, log_level="error", lifespan="off", timeout_graceful_shutdown=1
     )
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
     try:
-        soon(lambda: server.started, "the API did not start")
-        house.url = f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
-        yield house
+        wait_for(lambda: server.started, every_s=0.02)
+        system.url = f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
+        yield system
     finally:
         server.should_exit = True
         thread.join(120)
