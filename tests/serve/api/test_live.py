@@ -22,7 +22,7 @@ from storeguard.events.event import ClipRef
 from storeguard.events.store import EventReader, EventStore
 from storeguard.storage.objects import ObjectStore
 from tests.events.factories import event
-from tests.serve.api.test_routes import MemoryCameras
+from tests.serve.api.memory_system import MemoryCameras
 from tests.valkey import ValkeyProcess, running_valkey
 
 CLIP = bytes(range(256)) * 4000
