@@ -38,5 +38,5 @@ Attribute = serve.deployment(
 def attribute_application(
     settings: AttributeSettings, resources: dict[str, float]
 ) -> serve.Application:
-    """An attribute's classifier, a deployment of its own, placed where its resources are."""
+    """An attribute's classifier as a separate deployment, placed where its resources are."""
     return place(Attribute, settings, resources, name=f"Attribute-{settings.name}")

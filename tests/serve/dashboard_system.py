@@ -15,7 +15,7 @@ import uvicorn
 from fastapi import APIRouter
 from PIL import Image
 
-from serve.api.parts import HealthReport
+from serve.api.protocols import HealthReport
 from serve.api.routes import create_api
 from storeguard.camera.status import CameraState, CameraStatus
 from storeguard.config.store import ApiSettings, CameraConfig

@@ -13,7 +13,7 @@ import httpx
 from fastapi import FastAPI
 
 from serve.api.cameras import patched
-from serve.api.parts import HealthReport, RecordCommand
+from serve.api.protocols import HealthReport, RecordCommand
 from serve.api.routes import create_api
 from storeguard.camera.status import CameraState, CameraStatus
 from storeguard.config.store import ApiSettings, CameraConfig

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import pytest
 
+from storeguard.events.event import SnapshotRef
 from tests.serve.api.memory_system import (
     CLIP,
     SECOND_FILE,
     Client,
     MemorySystem,
     assert_problem,
+    event,
 )
 
 
@@ -107,3 +109,19 @@ def test_snapshot(client: Client) -> None:
     response = client.get("/api/v1/events/event-1/snapshot")
     assert response.content == b"\xff\xd8"
     assert response.headers["content-type"] == "image/jpeg"
+
+
+def test_another_file_of_the_same_size_has_another_etag(
+    system: MemorySystem, client: Client
+) -> None:
+    path = "/api/v1/events/event-1/snapshot"
+    etag = client.get(path).headers["etag"]
+    assert client.get(path, headers={"If-None-Match": etag}).status_code == 304
+    system.objects.files["file:///clips/b.jpg"] = b"\xff\xd9"
+    newer = SnapshotRef(uri="file:///clips/b.jpg")
+    system.events.events["event-1"] = event(1, snapshot=newer)
+    response = client.get(path, headers={"If-None-Match": etag})
+    assert (response.status_code, response.content) == (200, b"\xff\xd9")
+    # a weak one never proves that a part is of this file
+    part = {"Range": "bytes=0-0", "If-Range": response.headers["etag"]}
+    assert client.get(path, headers=part).status_code == 200

@@ -15,7 +15,7 @@ import httpx
 import pytest
 import uvicorn
 
-from serve.api.parts import HealthReport
+from serve.api.protocols import HealthReport
 from serve.api.routes import create_api
 from storeguard.config.store import ApiSettings
 from storeguard.events.event import ClipRef
