@@ -44,7 +44,7 @@ def cabin() -> Path:
 
 @pytest.fixture(scope="session")
 def long_visit(cabin: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The man in the car in slow motion, five minutes at 10 fps: one person who never leaves."""
+    """The man in the car in slow motion, five minutes at 10 fps: one person who stays in view."""
     path = tmp_path_factory.mktemp("video") / "long_visit.mp4"
     with av.open(str(cabin)) as source:
         pictures = [frame.to_ndarray(format="yuv420p") for frame in source.decode(video=0)]

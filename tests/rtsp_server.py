@@ -1,7 +1,7 @@
 """A real RTSP server on loopback, as a pytest plugin: the fixture `rtsp_server`.
 
 It runs in a process of its own, so that a test can kill it, freeze it (half-open: connections
-stay, nothing is said) and start it again on the same port.
+stay, nothing is sent) and start it again on the same port.
 """
 
 from __future__ import annotations
@@ -78,11 +78,11 @@ class RtspServer:
         raise RuntimeError("the RTSP server did not come up")
 
     def freeze(self) -> None:
-        """Say nothing more, but keep the connections."""
+        """Send nothing more, but keep the connections."""
         self._send(signal.SIGSTOP)
 
     def thaw(self) -> None:
-        """Go on after `freeze`."""
+        """Continue after `freeze`."""
         self._send(signal.SIGCONT)
 
     def kill(self) -> None:

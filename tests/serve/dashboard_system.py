@@ -49,7 +49,7 @@ def jpeg(colour: str = "steelblue") -> bytes:
 
 
 def event(number: int, **more: Any) -> Event:
-    """The events' starts lie a second apart, the last numbers being the newest."""
+    """A closed loitering event; events of successive numbers start a second apart."""
     started = datetime.now(UTC).replace(microsecond=0) + timedelta(seconds=number - 5000)
     fields: dict[str, Any] = {
         "event_id": f"event-{number:04d}",
@@ -70,7 +70,7 @@ def event(number: int, **more: Any) -> Event:
 
 
 class Events:
-    """An event source in memory whose changes are followed by any number of streams."""
+    """An event source in memory; any number of streams can follow its changes."""
 
     def __init__(self) -> None:
         self.events: dict[str, Event] = {}
@@ -98,7 +98,7 @@ class Events:
         after = position_from(question.cursor) if question.cursor else "z"
         found = sorted(
             (position_of(one.started_at, one.event_id), one)
-            for one in list(self.events.values())  # a test may put one meanwhile
+            for one in list(self.events.values())  # a test may add one from another thread
             if question.admits(one)
             and (question.start is None or one.started_at >= question.start)
             and (question.end is None or one.started_at < question.end)
@@ -136,7 +136,7 @@ class Events:
 
 
 class Cameras:
-    """Cameras that send one colour after the other."""
+    """Cameras whose pictures alternate between colours."""
 
     def __init__(self) -> None:
         self.settings = {key: CameraConfig.model_validate(one) for key, one in SETTINGS.items()}
@@ -189,10 +189,10 @@ class Cameras:
         self.commands.append((camera_id, command.command))
         return {}
 
-    async def _refuse(self, *_: Any) -> Any:
+    async def _unsupported(self, *_: Any) -> Any:
         raise NotImplementedError
 
-    add = patch = remove = _refuse
+    add = patch = remove = _unsupported
 
 
 class Objects:

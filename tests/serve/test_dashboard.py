@@ -84,7 +84,7 @@ def test_cameras_and_events_are_shown(system: DashboardSystem, page: Page) -> No
     expect(page.locator("#stream-state")).to_contain_text("live")
 
 
-def test_pictures_are_live_while_looked_at_and_stop_when_not(
+def test_pictures_are_live_while_visible_and_stop_when_not(
     system: DashboardSystem, page: Page
 ) -> None:
     page.goto(system.url)
@@ -134,19 +134,17 @@ def test_an_event_that_arrives_later_appears_and_changes_without_reload(
     assert sentences(page)[1] == "Somebody has been at 'table' for 4 s"
 
 
-def test_new_events_wait_while_somebody_reads_further_down(
-    system: DashboardSystem, page: Page
-) -> None:
+def test_new_events_wait_while_the_list_is_scrolled(system: DashboardSystem, page: Page) -> None:
     system.events.put(*(event(number) for number in range(60)))
     page.goto(system.url)
     expect(page.locator(".event")).to_have_count(50)
     expect(page.locator("#stream-state")).to_contain_text("live")
-    # From here on nothing arrives above the list that could move it.
+    # After these nothing above the list changes its height.
     expect(page.locator(".tile")).to_have_count(2)
     expect(page.locator("#health-words")).to_contain_text("Camera door is not playing")
     page.locator(".event").nth(30).evaluate("event => event.scrollIntoView()")
     place = "document.querySelectorAll('.event')[30].getBoundingClientRect().top"
-    # The page learns of the scrolling with its next frame, and its observer before a later one.
+    # The page notices the scrolling with its next frame, and its observer later.
     page.evaluate(
         "new Promise(resolve => new IntersectionObserver(([top]) => {"
         "if (!top.isIntersecting) resolve(); }).observe(document.querySelector('#events-top')))"
@@ -205,7 +203,7 @@ def test_filters_hold_for_pages_and_for_what_arrives(
     expect(page.locator(".event")).to_have_count(6)
 
 
-def test_an_event_that_arrives_before_the_page_asked_for_is_kept(
+def test_an_event_that_arrives_before_the_requested_page_is_kept(
     system: DashboardSystem, page: Page
 ) -> None:
     page.goto(system.url)
@@ -256,7 +254,7 @@ def test_names_from_the_store_are_text(system: DashboardSystem, page: Page) -> N
     assert page.locator("img[src=x], .words b").count() == 0
 
 
-def test_a_token_is_asked_for_and_signs_in(page: Page) -> None:
+def test_the_token_is_required_and_signs_in(page: Page) -> None:
     with serving(DashboardSystem(ApiSettings(token=TOKEN))) as system:
         system.events.put(event(1))
         page.goto(system.url)
@@ -274,7 +272,7 @@ def test_a_token_is_asked_for_and_signs_in(page: Page) -> None:
         expect(page.locator("#login")).to_have_attribute("open", "")
 
 
-def test_the_keyboard_reaches_all(system: DashboardSystem, page: Page) -> None:
+def test_the_keyboard_reaches_everything(system: DashboardSystem, page: Page) -> None:
     system.events.put(event(1), event(2))
     page.goto(system.url)
     expect(page.locator(".event")).to_have_count(2)
@@ -299,7 +297,7 @@ def test_the_keyboard_reaches_all(system: DashboardSystem, page: Page) -> None:
     assert page.evaluate(unnamed) == 0
 
 
-def test_faults_are_told_in_words_and_heal(system: DashboardSystem, page: Page) -> None:
+def test_faults_are_shown_in_words_and_disappear(system: DashboardSystem, page: Page) -> None:
     system.cameras.states["door"] = CameraState.PLAYING
     system.cameras.down = system.events.down = True
     system.detector = None
@@ -317,7 +315,7 @@ def test_faults_are_told_in_words_and_heal(system: DashboardSystem, page: Page) 
     expect(page.locator("#stream-state")).to_contain_text("live")
 
 
-def test_a_refusal_of_what_was_asked_before_signing_in_signs_nobody_out(page: Page) -> None:
+def test_a_late_refusal_of_an_earlier_request_does_not_sign_out(page: Page) -> None:
     with serving(DashboardSystem(ApiSettings(token=TOKEN))) as system:
         page.goto(system.url)
         expect(page.locator("#login")).to_have_attribute("open", "")

@@ -30,7 +30,7 @@ from tests.waiting import wait_for
         ({"clip": ClipRef(uri="file:///gone.mp4")}, "There is no clip: file:///gone.mp4"),
     ],
 )
-def test_an_event_without_a_clip_says_why(
+def test_an_event_without_a_clip_shows_the_reason(
     system: DashboardSystem, page: Page, more: dict[str, Any], words: str
 ) -> None:
     system.events.put(event(1, **more))
@@ -74,7 +74,9 @@ def test_the_files_of_a_long_clip_play_one_after_the_other(
     wait_for(lambda: page.evaluate("document.querySelector('video')?.readyState >= 1"))
     assert "File" not in page.locator("#event-view .view-main").inner_text()
     longer = clip.model_copy(update={"parts": (parts[1],)})
-    system.events.put(one.model_copy(update={"version": 2, "clip": longer}))  # it grows meanwhile
+    system.events.put(
+        one.model_copy(update={"version": 2, "clip": longer})
+    )  # it grows while it is shown
     expect(page.locator("#event-view .view-main")).to_contain_text("File 1 of 2")
     page.evaluate("document.querySelector('video').muted = true")
     page.evaluate("void document.querySelector('video').play()")
@@ -107,7 +109,7 @@ def test_a_camera_is_shown_large_with_its_zones_and_records(
     expect(page.locator("#camera-view dl")).to_contain_text("now")
     assert (
         "Stop recording" not in page.locator("#camera-view").inner_text()
-    )  # not what the rules have begun
+    )  # the rules' recordings cannot be stopped
     by_hand = event(1, type=EventType.MANUAL, status=EventStatus.OPEN, ended_at=None)
     system.events.put(by_hand)
     expect(page.locator("#camera-view")).to_contain_text("Stop recording")
@@ -136,10 +138,10 @@ def test_a_camera_is_shown_large_with_its_zones_and_records(
             },
             "Not suspected: 20 %, suspected from 60 %",
         ),
-        ({"score": 0.91}, None),  # nobody looked
+        ({"score": 0.91}, None),  # no theft check ran
     ],
 )
-def test_an_event_tells_what_the_theft_check_made_of_it(
+def test_an_event_shows_the_result_of_the_theft_check(
     system: DashboardSystem, page: Page, more: dict[str, Any], words: str | None
 ) -> None:
     system.events.put(event(1, **more))
@@ -153,9 +155,14 @@ def test_an_event_tells_what_the_theft_check_made_of_it(
         expect(page.locator("#event-view .view-side")).to_contain_text(words)
 
 
-def test_an_event_tells_what_is_said_of_its_person(system: DashboardSystem, page: Page) -> None:
-    said = {"label": "carries one", "share": 0.8, "votes": 5, "model": {"name": "m", "sha256": "0"}}
-    system.events.put(event(1, attributes={"basket": said, "direction": "in"}))
+def test_an_event_shows_its_persons_attributes(system: DashboardSystem, page: Page) -> None:
+    prediction = {
+        "label": "carries one",
+        "share": 0.8,
+        "votes": 5,
+        "model": {"name": "m", "sha256": "0"},
+    }
+    system.events.put(event(1, attributes={"basket": prediction, "direction": "in"}))
     page.goto(system.url)
     expect(page.locator(".event")).to_have_count(1)
     page.locator(".event").first.click()

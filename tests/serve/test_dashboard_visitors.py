@@ -30,13 +30,13 @@ class Log:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.fails = False
-        self.asked: list[VisitorQuery] = []
+        self.queries: list[VisitorQuery] = []
 
-    async def visitors(self, wanted: VisitorQuery) -> list[VisitorBucket]:
-        self.asked.append(wanted)
+    async def visitors(self, query: VisitorQuery) -> list[VisitorBucket]:
+        self.queries.append(query)
         if self.fails:
             raise StorageError("the track log cannot be read")
-        return count_visitors(self.folder, wanted)
+        return count_visitors(self.folder, query)
 
 
 class Shop(DashboardSystem):
@@ -47,7 +47,7 @@ class Shop(DashboardSystem):
 
 @pytest.fixture
 def log(tmp_path: Path) -> Log:
-    """Two people today with a basket, one yesterday without, one five days ago of whom nothing is told."""
+    """Two people today with a basket, one yesterday without, one five days ago without a label."""
     tracks = TrackLog(tmp_path, clock=SystemClock())
     now = datetime.now(UTC)
     noon = now.replace(hour=12, minute=0, second=0, microsecond=0)
@@ -70,12 +70,12 @@ def shop(log: Log) -> Iterator[Shop]:
 
 
 def choose(page: Page, number: int, value: str) -> None:
-    """Choose in the view's n-th list as a person would, once it is offered there."""
+    """Choose in the view's n-th list, as soon as it has this option."""
     page.locator(f"{VIEW} select").nth(number).select_option(value)
 
 
 def rows(page: Page) -> list[list[str]]:
-    """The table's rows that count anybody."""
+    """The table's rows whose count is not 0."""
     cells = "[...row.cells].map(cell => cell.textContent)"
     table: list[list[str]] = page.evaluate(
         f"[...document.querySelectorAll('{VIEW} tbody tr')].map(row => {cells})"
@@ -99,7 +99,7 @@ def page(browser: Browser) -> Iterator[Page]:
         yield page
 
 
-def test_visitors_by_what_is_told_of_them(page: Page, shop: Shop) -> None:
+def test_visitors_by_label(page: Page, shop: Shop) -> None:
     page.goto(shop.url)
     page.locator("#visitors-open").first.click()
     expect(page.locator(f"{VIEW} .total")).to_contain_text("2 visitors")
@@ -127,22 +127,22 @@ def test_visitors_by_what_is_told_of_them(page: Page, shop: Shop) -> None:
     assert [row[1:] for row in rows(page)] == [["1", "1"], ["1", "1"], ["2", "2"]]
 
 
-def test_the_days_are_the_readers(browser: Browser, shop: Shop) -> None:
+def test_days_begin_at_the_readers_midnight(browser: Browser, shop: Shop) -> None:
     with opened_page(browser, timezone="Pacific/Auckland") as page:
         page.goto(shop.url)
         page.locator("#visitors-open").first.click()
         expect(page.locator(f"{VIEW} .total")).not_to_contain_text("Counting")
         choose(page, 0, "month")
         expect(page.locator(f"{VIEW} tbody tr")).to_have_count(30)
-        asked = shop.log.asked[-1]
+        query = shop.log.queries[-1]
         midnight = page.evaluate(
             "(() => { const day = new Date(); day.setHours(0, 0, 0, 0);"
             "day.setDate(day.getDate() - 29); return day.toISOString(); })()"
         )
-        assert asked.start == datetime.fromisoformat(midnight)
+        assert query.start == datetime.fromisoformat(midnight)
 
 
-def test_a_log_that_cannot_be_read_is_labelled(page: Page, shop: Shop) -> None:
+def test_an_unreadable_log_is_reported(page: Page, shop: Shop) -> None:
     shop.log.fails = True
     page.goto(shop.url)
     page.locator("#visitors-open").first.click()
@@ -152,7 +152,7 @@ def test_a_log_that_cannot_be_read_is_labelled(page: Page, shop: Shop) -> None:
     expect(page.locator(f"{VIEW} .total")).to_contain_text("4 visitors")
     assert page.locator(f"{VIEW} .fault").is_hidden()
     shop.log.fails = True
-    choose(page, 0, "month")  # figures of another question are not left standing
+    choose(page, 0, "month")  # figures of another query are removed
     expect(page.locator(f"{VIEW} .fault")).to_contain_text("The visitors cannot be counted")
     assert page.locator(f"{VIEW} .total").inner_text() == ""
     assert rows(page) == []
@@ -160,7 +160,7 @@ def test_a_log_that_cannot_be_read_is_labelled(page: Page, shop: Shop) -> None:
     expect(page.locator(VIEW)).not_to_have_attribute("open", "")
 
 
-def test_nothing_to_tell_people_apart_by(page: Page, log: Log) -> None:
+def test_a_store_without_attributes(page: Page, log: Log) -> None:
     with serving(Shop(log, [])) as shop:
         page.goto(shop.url)
         page.locator("#visitors-open").first.click()

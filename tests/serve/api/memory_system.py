@@ -93,7 +93,7 @@ class MemoryEvents:
 
 
 class MemoryCameras:
-    """Cameras that do nothing but remember."""
+    """Cameras that only record what was requested."""
 
     def __init__(self) -> None:
         self.settings = {"table": CameraConfig(id="table", source=SECRET_SOURCE)}
@@ -172,7 +172,7 @@ class MemoryObjects:
 
 
 class Client:
-    """Asks the app in this process, without a socket."""
+    """Calls the app in this process, without a socket."""
 
     def __init__(self, app: FastAPI, base_url: str) -> None:
         transport = httpx.ASGITransport(app, raise_app_exceptions=False)
@@ -195,7 +195,7 @@ class Client:
 
 
 class MemorySystem:
-    """The API and all that stands behind it."""
+    """The API and the fakes behind it."""
 
     def __init__(self, api: ApiSettings) -> None:
         later = START + timedelta(seconds=300)

@@ -81,7 +81,7 @@ def test_a_further_file_of_a_clip(client: Client) -> None:
 
 
 @pytest.mark.parametrize(
-    ("event_id", "part", "status", "says"),
+    ("event_id", "part", "status", "words"),
     [
         ("event-1", "2", 404, "no part 2 of its clip, which consists of 2 files, parts 0 to 1"),
         ("event-3", "1", 404, "no part 1 of its clip, which consists of 1 file, part 0"),
@@ -91,13 +91,13 @@ def test_a_further_file_of_a_clip(client: Client) -> None:
     ],
 )
 def test_a_file_that_a_clip_does_not_have(
-    client: Client, event_id: str, part: str, status: int, says: str
+    client: Client, event_id: str, part: str, status: int, words: str
 ) -> None:
     answer = client.get(f"/api/v1/events/{event_id}/clip", params={"part": part})
-    assert_problem(answer, status, says)
+    assert_problem(answer, status, words)
 
 
-def test_missing_clips_say_why(system: MemorySystem, client: Client) -> None:
+def test_missing_clips_give_the_reason(system: MemorySystem, client: Client) -> None:
     assert_problem(client.get("/api/v1/events/event-2/clip"), 404, "the disk was full")
     assert_problem(client.get("/api/v1/events/event-3/clip"), 404, "no such object")
     assert_problem(client.get("/api/v1/events/event-2/snapshot"), 404, "no snapshot")

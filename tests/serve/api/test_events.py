@@ -12,7 +12,7 @@ from tests.serve.api.memory_system import (
 )
 
 
-def test_events_are_listed_as_the_schema_says(client: Client) -> None:
+def test_events_are_listed_by_the_schema(client: Client) -> None:
     answer = client.get("/api/v1/events?camera=table&limit=1").json()
     assert set(answer) == {"events", "next_cursor"}
     (found,) = answer["events"]

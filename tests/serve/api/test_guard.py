@@ -27,7 +27,7 @@ def test_everything_needs_the_token(locked: Client, path: str) -> None:
     assert right.status_code == (404 if path == "/x" else 200)
 
 
-def test_health_shows_strangers_no_details(locked: Client) -> None:
+def test_health_has_no_details_without_the_token(locked: Client) -> None:
     parts = locked.get("/healthz").json()["parts"]
     assert all(set(part) == {"status"} for part in parts.values())
     parts = locked.get("/healthz", headers={"Authorization": f"Bearer {TOKEN}"}).json()["parts"]

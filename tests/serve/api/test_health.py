@@ -37,7 +37,7 @@ def test_health(  # noqa: PLR0917 - the columns of the table
     assert response.json()["parts"][part]["status"] == state
 
 
-def test_a_store_without_a_classifier_does_not_miss_it(client: Client) -> None:
+def test_a_store_without_a_classifier_has_no_such_part(client: Client) -> None:
     assert "classifier" not in client.get("/healthz").json()["parts"]
     assert "storeguard_classifier" not in client.get("/metrics").text
 

@@ -78,7 +78,7 @@ def test_a_reader_that_reconnects_misses_nothing(valkey: ValkeyProcess, tmp_path
         httpx.Client(base_url=address, timeout=120) as client,
     ):
         with client.stream("GET", "/api/v1/events/stream") as response:
-            # It is answered, so whatever is stored from here on is told.
+            # The response has begun, so every change stored from here on is sent.
             store.upsert([(event(1), 12.5)])
             lines = response.iter_lines()
             assert next(lines) == "retry: 2000"

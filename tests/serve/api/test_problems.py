@@ -32,7 +32,7 @@ def test_what_is_not_there(client: Client, path: str) -> None:
     assert_problem(client.get(path), 404)
 
 
-def test_wrong_method_says_which_are_possible(client: Client) -> None:
+def test_a_wrong_method_names_the_possible_ones(client: Client) -> None:
     response = client.delete("/api/v1/events")
     assert_problem(response, 405, "GET")
     assert "GET" in response.headers["allow"]

@@ -25,7 +25,7 @@ def test_stream_sends_filtered_changes_with_ids(system: MemorySystem, client: Cl
     assert '"event_id":"event-1"' in blocks[1]
 
 
-def test_stream_tells_of_changes_missed(system: MemorySystem, client: Client) -> None:
+def test_the_stream_reports_missed_changes(system: MemorySystem, client: Client) -> None:
     system.events.missed = True
     text = client.get("/api/v1/events/stream", headers={"Last-Event-ID": "1-1"}).text
     assert "event: reset" in text
