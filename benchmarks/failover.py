@@ -1,18 +1,18 @@
-"""A fault run: a real store is broken in ten ways, one after the other, while it raises events.
+"""A fault run: ten faults, one after the other, in a real store while it raises events.
 
 Ray, Valkey, SeaweedFS (S3) and the spool's small disk are real; three cameras play real video over
-and over. After each fault two times are taken, from the moment it was over: until everything that
-was journalled by then, and a new event, is in the HTTP answer; and until every camera has a new
-event with the whole of its clip. At the end the cameras are removed, and what the local journal
-says was sent is compared with the event store, with the HTTP answers and with every stored file.
+and over. From the end of each fault two times are measured: until all events in the journal, and a
+new one, are in the HTTP response; and until every camera has a new event with its whole clip. At
+the end the cameras are removed, and the events in the local journal are compared with the event
+store, with the HTTP responses and with every stored file.
 
     python -m benchmarks.failover            # about ten minutes
     python -m benchmarks.failover --quick    # shorter outages; writes no result
     python -m benchmarks.failover --only "S3 down" --quick
 
-The exit code is 1 if anything was lost, doubled, or told wrongly, or did not become well again.
-The disk is a tmpfs, which only root may mount: without, that fault is left out and the table says
-so. The wall clock is the system's injected one; the machine's is not touched.
+The exit code is 1 if anything was lost, doubled or wrong, or if the system did not recover. The
+disk is a tmpfs, which only root may mount; for other users that fault is left out, and the table
+shows it. The wall clock is the system's injected one; the machine's is not set.
 """
 
 from __future__ import annotations
@@ -40,14 +40,14 @@ console = Console(width=140)
 
 @dataclass(frozen=True, slots=True)
 class Recovery:
-    """What one fault did.
+    """How the system recovered from one fault.
 
     Attributes:
         fault: its name.
-        lasted_s: from its beginning until it was taken away; None if it could not be done here.
-        events_s: from then until all events so far, and a new one, are in the HTTP answer.
+        lasted_s: from its beginning to its end; None if it could not be caused on this machine.
+        events_s: from then until all events so far, and a new one, are in the HTTP response.
         clips_s: from then until each camera has a new event with its whole clip. Both are None if
-            that did not come to be within the limit.
+            that did not happen within the limit.
     """
 
     fault: str
@@ -56,13 +56,13 @@ class Recovery:
     clips_s: float | None
 
     @property
-    def well(self) -> bool:
-        """Whether all became well again."""
+    def recovered(self) -> bool:
+        """Whether events and clips recovered."""
         return self.lasted_s is None or (self.events_s is not None and self.clips_s is not None)
 
 
 def recover(system: System, fault: Fault, lengths: Lengths) -> Recovery:
-    """Inflict a fault and wait until all is well again."""
+    """Cause a fault and wait until the system has recovered from it."""
     if fault.inflict is spool_full and not system.spool_is_mount:
         return Recovery(fault.name, None, None, None)
     began = time.monotonic()
@@ -82,7 +82,7 @@ def recover(system: System, fault: Fault, lengths: Lengths) -> Recovery:
 
     def clips_whole() -> bool:
         answered = system.events() or ()
-        sent = system.journal.events()  # read later, it has all of them
+        sent = system.journal.events()  # read after the response, it has all of its events
         fresh = {
             one["camera_id"]
             for one in answered
@@ -103,9 +103,9 @@ def recover(system: System, fault: Fault, lengths: Lengths) -> Recovery:
 def run(
     system: System, faults: tuple[Fault, ...], lengths: Lengths
 ) -> tuple[list[Recovery], Audit]:
-    """All faults, then the truth."""
+    """All faults, then the audit."""
     if wait_until(lambda: any(is_whole(one) for one in system.events() or ())) is None:
-        raise RuntimeError(f"no event had its clip within {LIMIT_S} s: nothing to break")
+        raise RuntimeError(f"expected an event with its clip within {LIMIT_S} s, found none")
     recoveries = []
     for fault in faults:
         time.sleep(CALM_S)
@@ -113,17 +113,17 @@ def run(
         console.print(f"  {recoveries[-1]}")
     for camera_id in system.cameras:
         system.api.delete(f"/api/v1/cameras/{camera_id}").raise_for_status()
-    settled_s = wait_until(system.at_rest)
+    rested_s = wait_until(system.at_rest)
     found = audit(system)
-    if settled_s is None:
-        found.faults.append("the spools or the journal never became empty")
+    if rested_s is None:
+        found.faults.append(f"spools or journal: expected nothing left after {LIMIT_S} s")
         found.wrong += 1
     return recoveries, found
 
 
 def show(recoveries: list[Recovery], found: Audit) -> None:
     """Both tables."""
-    table = Table("fault", "lasts s", "events well after s", "clips well after s")
+    table = Table("fault", "lasts s", "events recovered after s", "clips recovered after s")
     for one in recoveries:
         left_out = one.lasted_s is None
         table.add_row(
@@ -145,12 +145,14 @@ def show(recoveries: list[Recovery], found: Audit) -> None:
         )
     )  # fmt: skip
     console.print(events)
-    clips = Table("clips asked", "complete", "incomplete, with reason", "wrong", "files", "orphans")
+    clips = Table(
+        "clips requested", "complete", "incomplete, with reason", "wrong", "files", "orphans"
+    )
     clips.add_row(
         *map(
             str,
             (
-                found.asked, found.complete, found.incomplete, found.wrong, found.files,
+                found.requested, found.complete, found.incomplete, found.wrong, found.files,
                 found.orphans,
             ),
         )
@@ -190,7 +192,7 @@ def main() -> int:
         }
         arguments.out.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
         console.print(f"saved {arguments.out.name}")
-    return 0 if found.passed and all(one.well for one in recoveries) else 1
+    return 0 if found.passed and all(one.recovered for one in recoveries) else 1
 
 
 if __name__ == "__main__":

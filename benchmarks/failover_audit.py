@@ -1,4 +1,4 @@
-"""The truth at the end of a fault run: what was sent against what is stored and can be played."""
+"""Compares, at the end of a fault run, the events sent with those stored and their clips."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from benchmarks.failover_system import Document, System, is_whole, moment
 from storeguard.events.query import EventQuery
 from storeguard.events.store import EventStore
 
-_SLACK_S = 0.25  # between what a file says it covers and its last decoded picture
+_SLACK_S = 0.25  # between the span that an event gives a file and its last decoded picture
 
 
 @dataclass(slots=True)
@@ -24,19 +24,20 @@ class Audit:
     """Figures of a whole run.
 
     Attributes:
-        sent: events in the journal; versions: versions of them.
+        sent: events in the journal; versions: changes of them.
         stored: of these, in the event store in their newest version.
         over_http: of these, in the HTTP answers, equal to the journal's newest version.
         doubled: events listed twice, or two events for one stay of one person in one zone.
-        lost: events not stored, or not in their newest version, or gone from the journal.
+        lost: events not stored, or not in their newest version, or missing in the journal.
         strange: stored events that were never sent.
-        asked, complete, incomplete, wrong: events that want video, by what they have of it. Wrong
-            is an event that neither has the whole of it nor says why, or whose files are not what
-            it says.
+        requested: events whose rules record video; of these
+        complete: have the whole requested span,
+        incomplete: have less of it and give a reason,
+        wrong: have less of it without a reason, or files that differ from what the event states.
         reasons: why clips are incomplete, with their number.
         files: clip files fetched and decoded.
         orphans: stored files that no event refers to.
-        faults: what is wrong, in words.
+        faults: a message for each fault.
     """
 
     sent: int = 0
@@ -46,7 +47,7 @@ class Audit:
     doubled: int = 0
     lost: int = 0
     strange: int = 0
-    asked: int = 0
+    requested: int = 0
     complete: int = 0
     incomplete: int = 0
     wrong: int = 0
@@ -57,7 +58,7 @@ class Audit:
 
     @property
     def passed(self) -> bool:
-        """Whether nothing was lost, doubled, invented or told wrongly."""
+        """Whether nothing was lost, doubled, invented or stored wrongly."""
         return not (self.lost or self.doubled or self.strange or self.wrong or self.orphans)
 
 
@@ -66,7 +67,7 @@ def audit(system: System) -> Audit:
     result = Audit()
     sent = {event_id: one.event for event_id, one in system.journal.events().items()}
     _compare_events(system, sent, result)
-    result.doubled += _doubled_stays(sent, result)
+    result.doubled += doubled_visits(sent, result)
     _check_clips(system, sent, result)
     return result
 
@@ -82,15 +83,17 @@ def _compare_events(system: System, sent: dict[str, Document], result: Audit) ->
     result.over_http = sum(
         by_id.get(name, {}).get("version") == event["version"] for name, event in sent.items()
     )
-    gone = system.journal.missing()
+    removed = system.journal.missing()
     missing = [name for name in sent if stored.get(name) != sent[name]["version"]]
-    unheard = [name for name in sent if by_id.get(name, {}).get("version") != sent[name]["version"]]
-    result.lost = len({*missing, *unheard}) + gone
+    not_served = [
+        name for name in sent if by_id.get(name, {}).get("version") != sent[name]["version"]
+    ]
+    result.lost = len({*missing, *not_served}) + removed
     result.strange = len(stored.keys() - sent.keys())
     result.doubled = (held - len(stored)) + (len(answered) - len(by_id))
     result.faults += [f"not stored as sent: {name}" for name in missing]
-    result.faults += [f"not over HTTP as sent: {name}" for name in unheard]
-    result.faults += [f"{gone} entries are gone from the journal"] if gone else []
+    result.faults += [f"not over HTTP as sent: {name}" for name in not_served]
+    result.faults += [f"{removed} events are missing in the journal"] if removed else []
 
 
 def _stored(store: EventStore) -> Iterator[tuple[str, Any]]:
@@ -103,8 +106,8 @@ def _stored(store: EventStore) -> Iterator[tuple[str, Any]]:
             return
 
 
-def _doubled_stays(sent: dict[str, Document], result: Audit) -> int:
-    """Events of one rule about one person in one zone whose times overlap: one stay, told twice."""
+def doubled_visits(sent: dict[str, Document], result: Audit) -> int:
+    """Count events of one rule, person and zone whose times overlap: two events of one visit."""
     doubled = 0
     latest: dict[tuple[Any, ...], Document] = {}
     for event in sorted(sent.values(), key=lambda one: moment(one["started_at"])):
@@ -114,7 +117,9 @@ def _doubled_stays(sent: dict[str, Document], result: Audit) -> int:
             "ended_at" not in before or moment(event["started_at"]) < moment(before["ended_at"])
         ):
             doubled += 1
-            result.faults.append(f"one stay, two events: {before['event_id']}, {event['event_id']}")
+            result.faults.append(
+                f"one visit, two events: {before['event_id']}, {event['event_id']}"
+            )
         latest[key] = event
     return doubled
 
@@ -130,7 +135,7 @@ def _check_clips(system: System, sent: dict[str, Document], result: Audit) -> No
         linked |= {one["uri"] for one in parts} | ({snapshot} if snapshot else set())
         if not event["rule"].get("record"):
             continue
-        result.asked += 1
+        result.requested += 1
         fault = next(
             filter(None, (_fault_of(system, name, n, one, known) for n, one in enumerate(parts))),
             None,
@@ -142,10 +147,10 @@ def _check_clips(system: System, sent: dict[str, Document], result: Audit) -> No
             result.complete += 1
         elif clip.get("error"):
             result.incomplete += 1
-            reasons[_kind(clip["error"])] += 1
+            reasons[kind_of(clip["error"])] += 1
         else:
             result.wrong += 1
-            result.faults.append(f"{name}: no whole clip and no reason: {clip}")
+            result.faults.append(f"{name}: expected a whole clip or a reason, found {clip}")
     result.files = len(known)
     result.reasons = dict(reasons.most_common())
     objects = system.objects
@@ -157,20 +162,21 @@ def _check_clips(system: System, sent: dict[str, Document], result: Audit) -> No
 def _fault_of(
     system: System, event_id: str, number: int, part: Document, known: dict[str, str | None]
 ) -> str | None:
-    """What is wrong with one file, fetched over HTTP and decoded; None if nothing is."""
+    """The fault of one file, fetched over HTTP and decoded; None if it has none."""
     uri = part["uri"]
     if uri not in known:
         answer = system.api.get(f"/api/v1/events/{event_id}/clip", params={"part": number})
         known[uri] = (
-            f"{uri}: {answer.text}" if answer.is_error else _unplayable(answer.content, part)
+            f"{uri}: {answer.text}" if answer.is_error else fault_of_file(answer.content, part)
         )
     return known[uri]
 
 
-def _unplayable(content: bytes, part: Document) -> str | None:
+def fault_of_file(content: bytes, part: Document) -> str | None:
+    """The fault of a stored file against its entry in the event; None if it has none."""
     uri = part["uri"]
     if hashlib.sha256(content).hexdigest() != part["sha256"]:
-        return f"{uri}: is not the file that was stored"
+        return f"{uri}: expected the file that was stored, found another"
     try:
         with av.open(io.BytesIO(content)) as container:
             times = [frame.time for frame in container.decode(video=0) if frame.time is not None]
@@ -178,11 +184,11 @@ def _unplayable(content: bytes, part: Document) -> str | None:
         return f"{uri}: does not play: {error}"
     lasts_s = (moment(part["end"]) - moment(part["start"])).total_seconds()
     if not times or abs(times[-1] - lasts_s) > _SLACK_S:
-        return f"{uri}: says {lasts_s:.2f} s, plays {times[-1] if times else 0:.2f} s"
+        return f"{uri}: expected {lasts_s:.2f} s of video, found {times[-1] if times else 0:.2f} s"
     return None
 
 
-def _kind(error: str) -> str:
-    """An error without its figures and names, so that equal ones can be counted."""
+def kind_of(error: str) -> str:
+    """An error message without its figures and file names, so that equal ones can be counted."""
     first = re.sub(r"^\S+\.(mp4|mkv): ", "", error.partition("; ")[0])
     return re.sub(r"[0-9]+(\.[0-9]+)?", "#", first)

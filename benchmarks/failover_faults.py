@@ -1,4 +1,4 @@
-"""The faults, one a function: each does the harm, lets it last, and takes it away again."""
+"""The faults, one a function: each causes the fault, waits, and ends it."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ class Lengths:
     """How long faults last, in seconds.
 
     Attributes:
-        outage_s: of the store and of S3 when they hang or are gone for long.
-        short_s: of what is only restarted.
+        outage_s: outages of the event store and of S3.
+        short_s: pauses before a restart.
         full_s: of the full disk.
     """
 
@@ -37,7 +37,7 @@ class Fault:
 
     Attributes:
         name: for the table.
-        inflict: does it; returns once it is taken away.
+        inflict: causes the fault; returns once it has ended.
     """
 
     name: str
@@ -45,21 +45,21 @@ class Fault:
 
 
 def store_killed(system: System, lengths: Lengths) -> None:
-    """It comes back with its append-only file."""
+    """The event store dies and returns with its append-only file."""
     system.valkey.kill()
     time.sleep(lengths.short_s)
     system.valkey.start()
 
 
 def store_paused(system: System, lengths: Lengths) -> None:
-    """Its connections stay open and nothing answers."""
+    """The event store keeps its connections open and does not answer."""
     system.valkey.pause()
     time.sleep(lengths.outage_s)
     system.valkey.resume()
 
 
 def store_emptied(system: System, lengths: Lengths) -> None:
-    """It comes back without any of its data."""
+    """The event store dies and returns without its data."""
     system.valkey.kill()
     shutil.rmtree(system.valkey.folder)
     time.sleep(lengths.short_s)
@@ -67,14 +67,14 @@ def store_emptied(system: System, lengths: Lengths) -> None:
 
 
 def s3_down(system: System, lengths: Lengths) -> None:
-    """Nobody listens at its address."""
+    """S3 refuses connections."""
     system.s3.kill()
     time.sleep(lengths.outage_s)
     system.s3.start()
 
 
 def spool_full(system: System, lengths: Lengths) -> None:
-    """Not one byte is left on the spool's disk, also not after files have gone."""
+    """The spool's disk stays full, also after files were removed from it."""
     filler = system.spool / "filler"
     until = time.monotonic() + lengths.full_s
     with filler.open("ab", buffering=0) as file:
@@ -88,29 +88,29 @@ def spool_full(system: System, lengths: Lengths) -> None:
 
 
 def camera_killed(system: System, _: Lengths) -> None:
-    """`kill -9` in the middle of its recordings."""
+    """`kill -9` of a camera actor while it records."""
     system.kill_actor("cameras-0")
 
 
 def recorder_killed(system: System, _: Lengths) -> None:
-    """`kill -9` in the middle of its uploads."""
+    """`kill -9` of the actor that uploads."""
     system.kill_actor("recorder-cameras-0")
 
 
 def rules_killed(system: System, _: Lengths) -> None:
-    """`kill -9` of the one who judges, keeps the journal and ships it."""
+    """`kill -9` of the actor that runs the rules, keeps the journal and ships it."""
     system.kill_actor("rules")
 
 
 def clock_forward(system: System, lengths: Lengths) -> None:
-    """Somebody sets the clock an hour ahead; a camera starts anew under it."""
+    """The wall clock is set forward by an hour; then a camera actor restarts."""
     system.clock.set(HOUR_S)
     time.sleep(lengths.short_s)
     system.kill_actor("cameras-0")
 
 
 def clock_back(system: System, lengths: Lengths) -> None:
-    """Somebody sets the clock back by an hour; a camera starts anew under it."""
+    """The wall clock is set back by an hour; then a camera actor restarts."""
     system.clock.set(0.0)
     time.sleep(lengths.short_s)
     system.kill_actor("cameras-0")

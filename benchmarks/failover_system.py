@@ -1,9 +1,8 @@
-"""The system that the fault run breaks: a store on a real Ray with Valkey and S3 of its own."""
+"""The system of a fault run: a store on a real Ray with its own Valkey and S3."""
 
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import shutil
 import signal
@@ -23,6 +22,8 @@ from actors.naming import NAMESPACE, actor_name
 from serve.runner import RunningStore, free_port, running_store
 from storeguard.config.addresses import resolve_source
 from storeguard.config.store import StoreConfig
+from storeguard.events.annotations import Annotations, composed
+from storeguard.events.event import Event
 from storeguard.storage.objects import ObjectStore, object_store
 from storeguard.testing import SteppedClock
 from tests.s3_server import ACCESS_KEY, BUCKET, SECRET_KEY, S3Process, running_s3
@@ -40,7 +41,7 @@ Document = dict[str, Any]
 
 
 def config_of(folder: Path, valkey_url: str, s3_endpoint: str, detect_fps: float) -> StoreConfig:
-    """Two streets, half a film apart, with short events, and a cabin with somebody always in it."""
+    """Two streets, half a film apart, with short events, and a cabin with a person always in it."""
     roll = {"pre_roll_s": 1.0, "post_roll_s": 1.0}
     street = {
         "source": resolve_source(STREET),
@@ -84,7 +85,7 @@ def config_of(folder: Path, valkey_url: str, s3_endpoint: str, detect_fps: float
             "storage": {
                 "uri": f"s3://{BUCKET}/{STORE}",
                 "s3_endpoint": s3_endpoint,
-                "min_free_bytes": 0,  # so that the disk really is full, and not nearly
+                "min_free_bytes": 0,  # so that the disk becomes really full
             },
             "api": {"port": free_port("127.0.0.1", 0)},
             "placement": {"cameras_per_actor": 1},
@@ -99,11 +100,11 @@ def config_of(folder: Path, valkey_url: str, s3_endpoint: str, detect_fps: float
 
 @dataclass(frozen=True, slots=True)
 class Sent:
-    """An event as the journal has it: what the store must come to have.
+    """An event in the journal, as the event store must have it in the end.
 
     Attributes:
-        opened_seq: the journal's number of its first version.
-        last_seq: that of its newest version.
+        opened_seq: the journal's number of its first change.
+        last_seq: that of its last change.
         event: the newest version.
     """
 
@@ -117,28 +118,36 @@ class Journalled:
 
     def __init__(self, path: Path) -> None:
         self._path = path
+        self._seen: set[str] = set()
 
     def events(self) -> dict[str, Sent]:
         """Every event by id."""
         found: dict[str, Sent] = {}
-        for seq, event_id, body in self._all(
-            "SELECT seq, event_id, body FROM entries ORDER BY seq"
+        for opened_seq, seq, version, body, noted in self._all(
+            "SELECT opened_seq, seq, version, body, annotations FROM events ORDER BY seq"
         ):
-            first = found[event_id].opened_seq if event_id in found else seq
-            found[event_id] = Sent(first, seq, json.loads(body))
+            event = composed(
+                Event.model_validate_json(body),
+                Annotations.model_validate_json(noted),
+                version=version,
+            )
+            document = event.model_dump(mode="json", exclude_none=True)
+            found[event.event_id] = Sent(opened_seq, seq, document)
+        self._seen |= found.keys()
         return found
 
     def newest_seq(self) -> int:
-        """Number of the last entry; 0 before the first."""
-        return int(self._all("SELECT IFNULL(MAX(seq), 0) FROM entries")[0][0])
+        """Number of the last change; 0 before the first."""
+        return int(self._all("SELECT last_seq FROM totals")[0][0])
 
     def waiting(self) -> int:
-        """Entries that the store has not confirmed."""
-        return int(self._all("SELECT COUNT(*) FROM entries WHERE confirmed = 0")[0][0])
+        """Events whose newest version the store has not confirmed."""
+        return int(self._all("SELECT COUNT(*) FROM events WHERE shipped_seq < seq")[0][0])
 
     def missing(self) -> int:
-        """Entries that are no longer there: numbers are never reused, so gaps tell."""
-        return int(self._all("SELECT IFNULL(MAX(seq), 0) - COUNT(*) FROM entries")[0][0])
+        """Events that were read before and are no longer there, and those dropped as counted."""
+        dropped = int(self._all("SELECT IFNULL(SUM(n), 0) FROM drops")[0][0])
+        return dropped + len(self._seen - self.events().keys())
 
     def _all(self, question: str) -> list[tuple[Any, ...]]:
         with contextlib.closing(sqlite3.connect(f"file:{self._path}?mode=ro", uri=True)) as db:
@@ -147,7 +156,7 @@ class Journalled:
 
 @dataclass(slots=True)
 class System:
-    """What faults are done to, and what is looked at."""
+    """The parts of a running system, for faults and for the audit."""
 
     config: StoreConfig
     store: RunningStore
@@ -161,7 +170,7 @@ class System:
 
     @property
     def objects(self) -> ObjectStore:
-        """Where clips are."""
+        """The storage of clips."""
         return object_store(self.config)
 
     @property
@@ -170,7 +179,7 @@ class System:
         return tuple(camera.id for camera in self.config.cameras)
 
     def kill_actor(self, role: str) -> None:
-        """`kill -9` of the process of the actor whose role begins like this."""
+        """`kill -9` of the process of the actor whose role begins with `role`."""
         prefix = actor_name(STORE, role)
         names = [one["name"] for one in ray.util.list_named_actors(all_namespaces=True)]
         (name,) = [name for name in names if name.startswith(prefix)]
@@ -195,7 +204,7 @@ class System:
             query["cursor"] = page["next_cursor"]
 
     def at_rest(self) -> bool:
-        """Whether nothing waits anywhere on its way; asked after the cameras are gone."""
+        """Whether spools and journal have nothing left to send. Call after the cameras' removal."""
         files = [
             path.name
             for path in self.spool.glob("*/*")
@@ -205,7 +214,7 @@ class System:
 
 
 def is_whole(event: Document) -> bool:
-    """Whether an event's clip covers the span asked for, as the event itself tells."""
+    """Whether an event's clip covers the requested span, by the event's own fields."""
     clip = event.get("clip") or {}
     if not clip.get("uri") or clip.get("error") or not clip.get("requested_end"):
         return False
@@ -219,7 +228,7 @@ def is_whole(event: Document) -> bool:
 
 
 def moment(text: str) -> datetime:
-    """A time of the API."""
+    """A time in the API's format."""
     return datetime.fromisoformat(text)
 
 
@@ -237,7 +246,7 @@ def wait_until(condition: Callable[[], bool], *, limit_s: float = LIMIT_S) -> fl
 def running_system(
     folder: Path, *, detect_fps: float, say: Callable[[str], None]
 ) -> Iterator[System]:
-    """Everything started, and stopped again."""
+    """Start all parts, and stop them at the end of the block."""
     os.environ |= {"AWS_ACCESS_KEY_ID": ACCESS_KEY, "AWS_SECRET_ACCESS_KEY": SECRET_KEY}
     with (
         running_valkey(folder / "valkey", append_only=True) as valkey,
@@ -257,7 +266,7 @@ def running_system(
 
 @contextlib.contextmanager
 def _small_disk(folder: Path) -> Iterator[bool]:
-    """A folder that is a disk of its own, and small; yields whether that was possible."""
+    """A folder that is a small disk of its own; yields whether it could be mounted."""
     folder.mkdir(parents=True)
     mount = shutil.which("mount")
     size = f"size={SPOOL_BYTES}"

@@ -1,8 +1,8 @@
-"""From a frame's capture to its event being in the HTTP answer: p50, p95, p99.
+"""From a frame's capture to its event being in an HTTP response: p50, p95, p99.
 
-Cameras play real video at its own pace. A client asks for the newest events again and again; an
-event's latency is the moment it is first in an answer, less the capture time of the frame that
-raised it. Half the asking interval and the answer's own time are part of the figure.
+Cameras play real video at its own pace. A client requests the newest events at short intervals. An
+event's latency is the time of the first response that has it, less the capture time of the frame
+that raised it. Half the interval and the time of the request are part of the figure.
 
     python benchmarks/latency.py --cameras 1 4 8 --seconds 40
 """
@@ -36,7 +36,7 @@ console = Console()
 
 
 def config_of(video: str, arguments: argparse.Namespace, cameras: int, folder: str) -> StoreConfig:
-    """Cameras at the video's own pace, each a little further into it than the one before."""
+    """Cameras at the video's own pace, each starting a little later in it than the one before."""
     zone = {
         "id": "all",
         "polygon": [[0.02, 0.02], [0.98, 0.02], [0.98, 0.98], [0.02, 0.98]],
@@ -65,15 +65,16 @@ def config_of(video: str, arguments: argparse.Namespace, cameras: int, folder: s
 
 
 def watch(store: RunningStore, seconds: float, every_s: float) -> dict[str, list[float]]:
-    """Milliseconds from a frame's capture to the HTTP answer with its event, and to the store as
-    the events tell; and to the answer from when the person was first seen in the zone. Events that
-    were updated before an answer had them are left out: it is not known which frame raised them.
+    """Milliseconds from a frame's capture to the HTTP response with its event; to the event store,
+    as the events report it; and from when the person was first seen in the zone to the response.
+    Events that were updated before the first response with them are left out: it is not known
+    which frame raised them.
     """
     delays: dict[str, list[float]] = {
         name: [] for name in ("capture_to_answer_ms", "capture_to_store_ms", "began_to_answer_ms")
     }
     known: set[str] = set()
-    asking_since = datetime.now(UTC)
+    started_at = datetime.now(UTC)
     ends = time.monotonic() + seconds
     with httpx.Client(base_url=store.url, timeout=30) as client:
         while time.monotonic() < ends:
@@ -86,11 +87,11 @@ def watch(store: RunningStore, seconds: float, every_s: float) -> dict[str, list
                 if event["event_id"] in known:
                     continue
                 known.add(event["event_id"])
-                # Of a fresh event, its last update is the frame that raised it.
+                # The last update of a new event is the frame that raised it.
                 raised_at = datetime.fromisoformat(event["updated_at"])
                 began_at = datetime.fromisoformat(event["started_at"])
                 stored_ms = event["latency_ms"]["capture_to_store"]
-                if began_at > asking_since and event["version"] == 1 and stored_ms is not None:
+                if began_at > started_at and event["version"] == 1 and stored_ms is not None:
                     delays["capture_to_answer_ms"].append((now - raised_at) / MILLISECOND)
                     delays["began_to_answer_ms"].append((now - began_at) / MILLISECOND)
                     delays["capture_to_store_ms"].append(stored_ms)

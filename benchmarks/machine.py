@@ -1,4 +1,4 @@
-"""What a benchmark ran on, saved beside its figures."""
+"""The machine and versions that a benchmark ran on, saved with its figures."""
 
 from __future__ import annotations
 

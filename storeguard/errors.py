@@ -8,7 +8,7 @@
     ├── ModelError (ValueError)              a model file is unreadable or unfit
     │   └── ModelLayoutError                 its outputs fit no known layout; lists the shapes seen
     ├── BackendUnavailableError (RuntimeError)   the chosen inference backend cannot run here
-    ├── OverloadedError (RuntimeError)   a bounded queue is full; the work was refused
+    ├── OverloadedError (RuntimeError)   a bounded queue is full and refused the work
     ├── JournalError (OSError)               the local event journal cannot be read or written
     ├── StoreError (ConnectionError)         the event store is unreachable or refuses writes
     ├── StorageError (OSError)               object storage cannot be reached or written
@@ -16,9 +16,10 @@
     ├── QueryError (ValueError)              a query parameter is out of range
     ├── CheckpointError (ValueError)     a saved state cannot be read, or belongs elsewhere
     ├── NotFoundError (LookupError)          no such camera, event or clip
-    └── DatasetError (ValueError)            training or evaluation data is missing or malformed
+    ├── DatasetError (ValueError)        training or evaluation data is missing or malformed
+    └── TrainingDivergedError (ArithmeticError)  a loss became infinite or not a number
 
-Messages say what was expected, what was found and, where there is one, the camera's id.
+Messages name what was expected, what was found and, where there is one, the camera's id.
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ from serve.api.protocols import EventSource, Objects
 from serve.api.stream_limit import StreamLimit
 from storeguard.errors import NotFoundError, QueryError, StoreError
 from storeguard.events.event import Event, EventStatus, EventType
-from storeguard.events.keyspace import Change
+from storeguard.events.keyspace import StoredChange
 from storeguard.events.query import MAX_ID, MAX_LIMIT, EventQuery
 
 _MAX_STREAMS: Final = 128
@@ -143,7 +143,9 @@ def _add_stream(router: APIRouter, events: EventSource) -> None:
         )
 
 
-async def _lines(changes: AsyncIterator[Change | None], query: EventQuery) -> AsyncIterator[str]:
+async def _lines(
+    changes: AsyncIterator[StoredChange | None], query: EventQuery
+) -> AsyncIterator[str]:
     try:
         async for change in changes:
             if change is None:

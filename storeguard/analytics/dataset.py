@@ -26,12 +26,11 @@ _OURS: Final = re.compile(r"date=\d{4}-\d\d-\d\d/part-\d+\.parquet")
 
 @dataclass(frozen=True, slots=True)
 class Destination:
-    """Where a dataset goes.
+    """Where to write a dataset.
 
     Attributes:
         uri: a local path, ``file:///folder`` or ``s3://bucket/prefix``.
-        overwrite: replace an earlier export that is there. Anything else that is there is never
-            touched.
+        overwrite: replace an earlier export at this place. Other files are never replaced.
         s3_endpoint, s3_region: as in `ObjectStore`.
     """
 
@@ -47,7 +46,7 @@ class Exported:
 
     Attributes:
         uri: the dataset, as a URI.
-        rows, files: how many; both 0 if there was nothing, and then nothing was written.
+        rows, files: how many; both 0 if there were no rows, and then nothing was written.
     """
 
     uri: str
@@ -62,18 +61,18 @@ DayTable = tuple[date, pa.Table]
 def export_by_day(tables: Iterable[DayTable], to: Destination) -> Exported:
     """Write tables as ``date=YYYY-MM-DD/part-0.parquet`` (hive partitions, zstd).
 
-    Tables of one day that follow each other become the row groups of one file. The same tables
-    make the same bytes. Files are first written elsewhere: a local dataset is then put in place by
-    renaming its folder; into object storage each file goes whole, and none before all were made.
+    Consecutive tables of one day become the row groups of one file. The same tables make the same
+    bytes. All files are first written to a temporary folder. A local dataset is then put in place
+    by renaming that folder; into object storage the finished files are uploaded one by one.
 
     Args:
-        tables: what to write; all with one schema.
-        to: where to.
+        tables: the rows to write; all tables have one schema.
+        to: the destination.
 
     Raises:
-        StorageError: there is something already (and `overwrite` is not set, or it is not an
-            earlier export), or it cannot be written. Errors of `tables` pass through. In all these
-            cases what was there before is still there, and nothing else is.
+        StorageError: the destination is not empty (and `overwrite` is not set, or it holds other
+            files than an earlier export), or it cannot be written. Errors of `tables` pass
+            through. In all these cases the destination is as it was before.
     """
     store = ObjectStore(to.uri, s3_endpoint=to.s3_endpoint, region=to.s3_region)
     local = Path(unquote(urlsplit(store.uri).path)) if store.uri.startswith("file:") else None
@@ -96,10 +95,13 @@ def _check_replaceable(before: set[str], to: Destination, uri: str) -> None:
     foreign = sorted(key for key in before if not _OURS.fullmatch(key))
     if foreign:
         raise StorageError(
-            f"{uri}: expected an empty place or an earlier export, found {foreign[0]!r}"
+            f"{uri}: expected no files, or those of an earlier export, found {foreign[0]!r}"
         )
     if not to.overwrite:
-        raise StorageError(f"{uri}: there are {len(before)} files already; --overwrite replaces")
+        raise StorageError(
+            f"{uri}: expected no files, found {len(before)} files already; "
+            "--overwrite replaces them"
+        )
 
 
 def _keys_in(folder: Path, uri: str) -> set[str]:
@@ -113,7 +115,7 @@ def _keys_in(folder: Path, uri: str) -> set[str]:
 
 @contextmanager
 def _staging(local: Path | None, uri: str) -> Iterator[Path]:
-    """A folder to write in, gone afterwards: beside a local dataset, so that it can be renamed."""
+    """A temporary folder to write in: next to a local dataset, so that it can be renamed."""
     try:
         if local is None:
             stage = Path(tempfile.mkdtemp(prefix="storeguard-export-"))
@@ -131,7 +133,7 @@ def _staging(local: Path | None, uri: str) -> Iterator[Path]:
 
 
 def _write(tables: Iterable[DayTable], stage: Path) -> tuple[int, list[str]]:
-    """Rows written, and the files in order of writing."""
+    """Write the tables; returns the number of rows, and the files in order of writing."""
     rows, keys = 0, list[str]()
     day: date | None = None
     file: IO[bytes] | None = None
@@ -160,7 +162,7 @@ def _write(tables: Iterable[DayTable], stage: Path) -> tuple[int, list[str]]:
         finish()
     finally:
         if file is not None and not file.closed:
-            with suppress(OSError, pa.ArrowException):  # the fault that led here comes first
+            with suppress(OSError, pa.ArrowException):  # the error that led here matters more
                 writer.close()
             file.close()
     return rows, keys
@@ -186,14 +188,14 @@ def _put_in_place(stage: Path, target: Path) -> None:
 
 
 def _upload(stage: Path, keys: list[str], store: ObjectStore, before: set[str]) -> None:
-    fresh: list[str] = []
+    added: list[str] = []
     try:
         for key in keys:
             if key not in before:
-                fresh.append(key)
+                added.append(key)
             store.put_file(stage / key, key)
     except StorageError:
-        for key in fresh:
+        for key in added:
             store.delete(key)
         raise
     for key in before.difference(keys):

@@ -16,7 +16,7 @@ from storeguard.errors import StoreError
 from storeguard.events.event import Event
 
 MOMENT: Final = pa.timestamp("ms", tz="UTC")
-"""Times in exported tables: milliseconds, UTC, cut off as in an event's JSON."""
+"""Times in exported tables: milliseconds, UTC, truncated as in an event's JSON."""
 
 _SPAN: Final = [("uri", pa.string()), ("start", MOMENT), ("end", MOMENT)]
 
@@ -57,9 +57,9 @@ EVENT_SCHEMA: Final = pa.schema(
         pa.field("keep", pa.bool_(), nullable=False),
     ]
 )
-"""An event's fields under their own names (see `Event`); null is what is None there.
+"""An event's fields under their own names (see `Event`); None becomes null.
 
-`rule` and `attributes` are JSON text, with keys in order: their fields differ from rule to rule.
+`rule` and `attributes` are JSON text with sorted keys: their fields differ from rule to rule.
 `box_xyxy` is four float32 fractions 0..1 of the frame.
 """
 
@@ -70,34 +70,34 @@ def events_table(events: Sequence[Event]) -> pa.Table:
 
 
 def export_events(pages: Iterable[Sequence[dict[str, Any]]], to: Destination) -> Exported:
-    """Write events, as the HTTP API gives them, as a dataset of one file a day.
+    """Write events of the HTTP API as a dataset of one file a day.
 
-    The day is that of `started_at`, UTC. Within a file events are in order of start, the id
-    breaking ties, so that the same events make the same bytes. One day is held in memory at a time.
+    The day is that of `started_at`, UTC. Within a file events are sorted by start and id, so that
+    the same events make the same bytes. One day is held in memory at a time.
 
     Args:
         pages: events newest first, as from `ApiClient.events_pages`.
-        to: where to.
+        to: the destination.
 
     Raises:
-        StorageError: as `export_by_day` does.
-        StoreError: a page holds something that is no event.
+        StorageError: as in `export_by_day`.
+        StoreError: an item of a page is not an event.
     """
     return export_by_day(_by_day(pages), to)
 
 
 def _by_day(pages: Iterable[Sequence[dict[str, Any]]]) -> Iterator[DayTable]:
     day: date | None = None
-    gathered: list[pa.Table] = []
+    tables: list[pa.Table] = []
     for page in pages:
         for new_day, events in groupby(map(_event, page), key=_day):
             if new_day != day and day is not None:
-                yield day, _in_order(gathered)
-                gathered = []
+                yield day, _in_order(tables)
+                tables = []
             day = new_day
-            gathered.append(events_table(list(events)))  # far smaller than the events themselves
+            tables.append(events_table(list(events)))  # far smaller than the events themselves
     if day is not None:
-        yield day, _in_order(gathered)
+        yield day, _in_order(tables)
 
 
 def _in_order(tables: list[pa.Table]) -> pa.Table:
@@ -112,8 +112,8 @@ def _event(document: dict[str, Any]) -> Event:
         fault = error.errors()[0]
         where = ".".join(str(part) for part in fault["loc"])
         raise StoreError(
-            f"event {document.get('event_id')!r}: {where}: {fault['msg']}; is the store of another "
-            "version?"
+            f"event {document.get('event_id')!r}: {where}: {fault['msg']}; the running store may "
+            "have another version"
         ) from None
 
 
@@ -122,7 +122,7 @@ def _day(event: Event) -> date:
 
 
 def _row(event: Event) -> dict[str, Any]:
-    # JSON mode for what is free in form; the typed columns take the datetimes as they are.
+    # JSON mode for fields of free form; typed columns take datetimes as they are.
     free = event.model_dump(mode="json", include={"rule", "attributes"})
     row = event.model_dump(exclude={"rule", "attributes"})
     return row | {name: json.dumps(value, sort_keys=True) for name, value in free.items()}

@@ -1,4 +1,4 @@
-"""The durable log of who was where: at most a row a person and second, in Parquet, bounded."""
+"""The durable log of where people were: at most one row a person and second, in Parquet."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ _log = logging.getLogger(__name__)
 
 _TICK_S: Final = 1.0
 _SWEEP_S: Final = 300.0
-_HELD: Final = 4  # times max_rows: what is held in all while the disk does not take it
-_FORGET_MS: Final = 60_000
+_HELD: Final = 4  # times max_rows: rows held in memory while the disk cannot be written
+_SLOT_KEPT_MS: Final = 60_000
 _DAY_MS: Final = 86_400_000
 _EPOCH: Final = date(1970, 1, 1)
 _NO_SPACE: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
@@ -37,17 +37,17 @@ _Row = tuple[int, str, str, float, float, float, float, float, str | None]
 
 @dataclass(frozen=True, slots=True)
 class TrackLogStats:
-    """What the log did so far.
+    """What the log has done so far.
 
     Attributes:
         rows: written to disk.
         bytes, parts: on disk now, as of the last write or sweep.
         waiting: rows in memory.
-        passed_over: rows that the rate left out; this is no loss.
+        passed_over: rows left out by the rate; they are not lost rows.
         dropped: rows lost, by cause: `no_space` (the disk is full), `write_failed`, `backlog`
-            (the writer does not keep up), `fault` (an error of ours), `closed` (came too late).
-        removed_parts: files that retention removed.
-        error: why the disk does not take rows; None when it does.
+            (the writer does not keep up), `fault` (an error in this class), `closed` (after
+            `close`).
+        error: why the last write failed; None if it succeeded.
     """
 
     rows: int = 0
@@ -56,41 +56,40 @@ class TrackLogStats:
     waiting: int = 0
     passed_over: int = 0
     dropped: Mapping[str, int] = field(default_factory=dict)
-    removed_parts: int = 0
     error: str | None = None
 
 
 @dataclass(slots=True)
 class _Buffer:
-    """One camera's rows that are not on disk, the oldest first."""
+    """One camera's rows that are not on disk yet, oldest first."""
 
     since_s: float
     rows: deque[_Row] = field(default_factory=deque)
 
 
 class TrackLog:
-    """Keeps where people were, without ever holding up or failing whoever tells it.
+    """Keeps where people were. Never blocks its caller, and never raises to it.
 
-    `take` only appends to memory; a thread of its own writes. A camera's rows become a file
-    (see `TrackParts`) when there are `max_rows` of them or the first is `max_age_s` old, and at
-    `close`: that much, at most, is lost when the process is killed.
+    `take` only appends to memory; the log's own thread writes. A camera's rows become a file (see
+    `TrackParts`) when there are `max_rows` of them, when the first is `max_age_s` old, and at
+    `close`. At most the rows in memory are lost when the process is killed.
 
-    Of one person it keeps the first row in each slot of 1/`rate_hz` seconds of capture time,
-    counted from 1970, so one row a person a second on the full second at 1 Hz, for all cameras
-    alike; what is told again is not kept again. The volume is people x rate x bytes a row. Measured
-    on jittery random walks with one person or five: 18 bytes a row once an hour is merged (25 to 55
-    in a part of a minute). Five people in view all day long make 5 x 1 Hz x 86 400 s =
+    Of each person it keeps the first row in each slot of 1/`rate_hz` seconds of capture time.
+    Slots are counted from 1970, so at 1 Hz they begin on the full second for all cameras.
+    Observations that are sent twice are kept once. The volume is people x rate x bytes a row.
+    Measured on jittery random walks with one person or five: 18 bytes a row once an hour is merged
+    (25 to 55 in a part of a minute). Five people in view all day make 5 x 1 Hz x 86 400 s =
     432 000 rows, 8 MB a day, 235 MB in 30 days; 1 GiB holds 30 days of 23 people.
 
-    While the disk takes nothing, `_HELD` times `max_rows` rows are held in all; past that the
-    oldest rows of the camera that has most are dropped and counted.
+    While the disk cannot be written, at most `_HELD` times `max_rows` rows are held. Drop policy:
+    the oldest rows of the camera that has most; they are counted.
 
     Args:
-        folder: of the log; made when first written to.
-        clock: tells age.
+        folder: of the log; made by the first write.
+        clock: measures age.
         max_rows: of a part.
         max_age_s: how long rows may stay in memory.
-        retain_days: days before today (UTC) that are kept; a day goes as a whole.
+        retain_days: days before today (UTC) that are kept; a day is removed as a whole.
         max_bytes: of all files; past it the oldest go.
         rate_hz: rows a person and second of capture time, 60 at most.
         min_free_bytes: nothing is written while the disk has less free space than this, which
@@ -124,7 +123,7 @@ class TrackLog:
         self._buffers: dict[str, _Buffer] = {}
         self._slots: dict[str, dict[str, int]] = {}
         self._closed = False
-        self._lock = threading.Lock()  # of all above, and the counters; never held while writing
+        self._lock = threading.Lock()  # guards all above and the counters; never held while writing
         self._writing = threading.Lock()
         self._counts: Counter[str] = Counter()
         self._dropped: Counter[str] = Counter()
@@ -141,19 +140,19 @@ class TrackLog:
         self._thread.start()
 
     def take(self, observations: Sequence[Observation]) -> None:
-        """Keep who was where. Never blocks on the disk and never raises."""
+        """Keep where these people were. Never blocks on the disk and never raises."""
         for observation in observations:
             try:
                 self._take(observation)
-            except Exception as error:  # noqa: BLE001 - the log must never stop the rules
+            except Exception as error:  # noqa: BLE001 - the log never stops the rules
                 with self._lock:
                     self._dropped["fault"] += len(observation.person_id)
                 self._fail(error)
 
     def flush_due(self, *, everything: bool = False) -> None:
-        """Write what is due, then sweep if that is due; never raises.
+        """Write the rows that are due, and sweep if that is due; never raises.
 
-        The thread calls this each second; without `start` the caller does.
+        The log's thread calls this each second; without `start` the caller does.
         """
         with self._writing:
             try:
@@ -168,7 +167,7 @@ class TrackLog:
             self._sweep()
 
     def stats(self) -> TrackLogStats:
-        """What was done so far."""
+        """What the log has done so far."""
         with self._lock:
             counts = self._counts
             return TrackLogStats(
@@ -178,19 +177,18 @@ class TrackLog:
                 waiting=self._waiting(),
                 passed_over=counts["passed_over"],
                 dropped=dict(self._dropped),
-                removed_parts=counts["removed_parts"],
                 error=self._error,
             )
 
     def close(self, *, timeout_s: float = 10.0) -> None:
-        """Write what is left and end. What the disk does not take now is dropped and counted."""
+        """Write the remaining rows and stop; rows not written are dropped and counted."""
         with self._lock:
             self._closed = True
         self._wake.set()
         if self._thread is not None:
             self._thread.join(timeout_s)
             if self._thread.is_alive():
-                _log.error("track log: the disk did not take the last rows in %g s", timeout_s)
+                _log.error("track log: the last rows could not be written within %g s", timeout_s)
                 return
             self._thread = None
         self.flush_due(everything=True)
@@ -219,14 +217,14 @@ class TrackLog:
             slots = self._slots.setdefault(observation.camera_id, {})
             rows = []
             for person_id, box, score in zip(observation.person_id, boxes, scores, strict=True):
-                # An earlier slot is an observation told again: a person's time only goes on.
+                # An earlier slot is an observation sent twice: a person's time never goes back.
                 if slot <= slots.get(person_id, -1):
                     self._counts["passed_over"] += 1
                     continue
                 slots[person_id] = slot
-                told = _labels(observation, person_id)
-                rows.append((at_ms, observation.camera_id, person_id, *box, score, told))
-            oldest = slot - math.ceil(_FORGET_MS * self._rate_hz / 1000)
+                labels = _labels(observation, person_id)
+                rows.append((at_ms, observation.camera_id, person_id, *box, score, labels))
+            oldest = slot - math.ceil(_SLOT_KEPT_MS * self._rate_hz / 1000)
             if len(slots) > 2 * len(observation.person_id) + 64:
                 self._slots[observation.camera_id] = {
                     person_id: last for person_id, last in slots.items() if last >= oldest
@@ -264,7 +262,7 @@ class TrackLog:
                 return
             try:
                 self.flush_due()
-            except Exception as error:  # noqa: BLE001 - one bad turn must not end the log
+            except Exception as error:  # noqa: BLE001 - an error must not end the thread
                 self._fail(error)
 
     def _due(self, *, everything: bool) -> list[str]:
@@ -295,7 +293,7 @@ class TrackLog:
             self._succeed()
             return
         left = deque(row for _, rows in chunks for row in rows)
-        with self._lock:  # the next try comes after max_age_s, or when there is a part's worth
+        with self._lock:  # the next attempt is due after max_age_s, or with max_rows rows
             newer = self._buffers.get(camera_id)
             self._buffers[camera_id] = _Buffer(self._clock.monotonic(), left)
             if newer is not None:
@@ -304,8 +302,8 @@ class TrackLog:
 
     def _check_space(self) -> None:
         if self._min_free_bytes and (free := self._parts.free_bytes()) < self._min_free_bytes:
-            wanted = self._min_free_bytes
-            raise OSError(errno.ENOSPC, f"{free} bytes free, {wanted} are left to the events")
+            reserved = self._min_free_bytes
+            raise OSError(errno.ENOSPC, f"{free} bytes free, {reserved} are reserved for events")
 
     def _sweep(self) -> None:
         now_s = self._clock.monotonic()
@@ -316,8 +314,8 @@ class TrackLog:
         self._swept_s = now_s
         now = self._clock.now()
         try:
-            # First what is to go, which makes room for the merging.
-            gone = self._parts.prune(before=(now - self._retain).date(), max_bytes=self._max_bytes)
+            # Removing first makes room for merging.
+            self._parts.prune(before=(now - self._retain).date(), max_bytes=self._max_bytes)
             self._parts.merge(before=now - timedelta(seconds=2 * self._max_age_s))
             parts = self._parts.parts()
         except (OSError, pa.ArrowException) as error:
@@ -326,7 +324,6 @@ class TrackLog:
         with self._lock:
             self._counts["bytes"] = sum(part.size for part in parts)
             self._counts["parts"] = len(parts)
-            self._counts["removed_parts"] += len(gone)
 
     def _fail(self, error: Exception) -> None:
         no_space = isinstance(error, OSError) and error.errno in _NO_SPACE
@@ -339,12 +336,12 @@ class TrackLog:
 
     def _succeed(self) -> None:
         with self._lock:
-            again = self._error is not None
+            failed_before = self._error is not None
             self._error, self._cause = None, "backlog"
             dropped = dict(self._dropped)
-        if again:
+        if failed_before:
             _log.warning(
-                "track log %s: is written again; rows dropped so far: %s",
+                "track log %s: can be written again; rows dropped so far: %s",
                 self._parts.folder,
                 dropped or "none",
             )
@@ -372,11 +369,11 @@ def track_log(config: StoreConfig, *, clock: Clock | None = None) -> TrackLog | 
 
 
 def _labels(observation: Observation, person_id: str) -> str | None:
-    """What is told of a person, as JSON with keys in order."""
-    told = observation.attributes.get(person_id)
-    if not told:
+    """A person's attributes as JSON with sorted keys; None without any."""
+    attributes = observation.attributes.get(person_id)
+    if not attributes:
         return None
-    return json.dumps({one.name: one.label for one in told}, sort_keys=True)
+    return json.dumps({one.name: one.label for one in attributes}, sort_keys=True)
 
 
 def _chunks(rows: Sequence[_Row], max_rows: int) -> list[tuple[date, list[_Row]]]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import re
 import shutil
 from collections import defaultdict
@@ -18,6 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from storeguard.analytics.events_table import MOMENT
+from storeguard.files import TEMPORARY_PREFIX, sync_folder, write_atomically
 
 _log = logging.getLogger(__name__)
 
@@ -36,7 +36,7 @@ TRACK_SCHEMA: Final = pa.schema(
 )
 """One person in one frame. Corners are fractions 0..1 of the frame; score is the detection's.
 
-`attributes` is a JSON object of the labels told so far, by attribute; null where nothing is.
+`attributes` is a JSON object of the labels predicted so far, by attribute; null without any.
 """
 
 TRACK_ORDER: Final = [
@@ -46,10 +46,9 @@ TRACK_ORDER: Final = [
 ]
 
 _NAME: Final = re.compile(r"part-(\d{8}T\d{6})\d{3}Z-(\d+)\.parquet")
-_TEMPORARY: Final = ".part-"
 _MERGED: Final = ".merged-"
 _INPUTS: Final = b"storeguard.inputs"
-_ROOM: Final = 0.9  # deleting down to this share of the bound, so as not to begin again at once
+_ROOM: Final = 0.9  # pruning down to this share of the bound leaves room for the next writes
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,12 +70,12 @@ class TrackParts:
     """Writes, merges and removes the files of one log; for one writer at a time.
 
     A file with a name as in `Part` is whole: it was written under a hidden name, fsynced and
-    renamed. The parts of an hour that is over are merged into one, which keeps the number of
-    files at no more than about 24 a camera and day. A merge that was cut short at any point is
-    taken back or finished by `recover`, so rows are never there twice nor lost.
+    renamed. The parts of a past hour are merged into one, so that there are about 24 files a camera
+    and day. `recover` takes back or finishes a merge that was cut short at any point, so no row is
+    lost or doubled.
 
     Args:
-        folder: made when first written to.
+        folder: made by the first write.
 
     Methods raise OSError (or ArrowException, from an unreadable file).
     """
@@ -96,7 +95,7 @@ class TrackParts:
     def parts(self, day: date | None = None) -> list[Part]:
         """All parts, or those of one day, oldest first.
 
-        A merge that is under way (or was cut short) counts as done: its file stands for its inputs.
+        A merge that is in progress (or was cut short) counts as done: its file replaces its inputs.
         """
         where = f"date={day.isoformat() if day else '*'}/camera=*"
         paths = [
@@ -113,21 +112,21 @@ class TrackParts:
         return sorted(found, key=lambda part: (part.started_at, part.path))
 
     def free_bytes(self) -> int:
-        """Free space of the disk that the folder is on, or will be."""
+        """Free bytes of the disk that the folder is on, or will be."""
         folder = self.folder.absolute()
         while not folder.exists():
             folder = folder.parent
         return shutil.disk_usage(folder).free
 
     def recover(self) -> None:
-        """Clean up after a writer that was killed. Call before anything is written."""
-        for path in self.folder.glob(f"date=*/camera=*/{_TEMPORARY}*"):
+        """Clean up after a writer that was killed. Call before the first write."""
+        for path in self.folder.glob(f"date=*/camera=*/{TEMPORARY_PREFIX}*"):
             path.unlink()
         for path in self.folder.glob(f"date=*/camera=*/{_MERGED}*"):
             self._finish_merge(path)
 
     def merge(self, *, before: datetime) -> int:
-        """Merge the parts of each hour that ended before a moment; returns the merges made."""
+        """Merge the parts of each hour that ended before a moment; returns the number of merges."""
         hours: defaultdict[tuple[Path, datetime], list[Part]] = defaultdict(list)
         for part in self.parts():
             hour = part.started_at.replace(minute=0, second=0)
@@ -139,22 +138,21 @@ class TrackParts:
                 done += self._merge([part.path for part in parts])
         return done
 
-    def prune(self, *, before: date, max_bytes: int) -> list[Part]:
-        """Remove the days before one, and the oldest parts past a size; returns what was."""
+    def prune(self, *, before: date, max_bytes: int) -> None:
+        """Remove the days before one, and the oldest parts above a total size."""
         parts = self.parts()
         held = sum(part.size for part in parts)
         room = max_bytes if held <= max_bytes else int(max_bytes * _ROOM)
-        gone = []
+        folders = set()
         for part in parts:
             if _day(part) >= before and held <= room:
                 continue
             part.path.unlink(missing_ok=True)
             held -= part.size
-            gone.append(part)
-        for folder in {part.path.parent for part in gone}:
+            folders.add(part.path.parent)
+        for folder in folders:
             _remove_if_empty(folder)
             _remove_if_empty(folder.parent)
-        return gone
 
     def _merge(self, paths: Sequence[Path]) -> int:
         tables = []
@@ -162,7 +160,7 @@ class TrackParts:
             try:
                 tables.append(pq.read_table(path, schema=TRACK_SCHEMA, partitioning=None))
             except (pa.ArrowException, OSError) as error:
-                _log.error("track log: %s is left as it is, it cannot be read: %s", path, error)
+                _log.error("track log: %s cannot be read and stays as it is: %s", path, error)
                 self._unreadable.add(path)
                 return 0
         names = "\n".join(path.name for path in paths).encode()
@@ -174,16 +172,16 @@ class TrackParts:
 
     @staticmethod
     def _finish_merge(merged: Path) -> None:
-        """From here on the merged file is the truth: its inputs go, then it takes its place."""
+        """Remove the inputs of a merged file, which has all their rows, and give it its name."""
         for name in _inputs(merged):
             merged.with_name(name).unlink(missing_ok=True)
         merged.rename(merged.with_name(merged.name.removeprefix(_MERGED)))
-        _sync_folder(merged.parent)
+        sync_folder(merged.parent)
 
 
 def _write_whole(table: pa.Table, target: Path) -> int:
     sink = pa.BufferOutputStream()
-    # Floats of neighbouring rows share their upper bytes: split, they compress much better.
+    # Floats of neighbouring rows share their upper bytes; splitting them compresses much better.
     pq.write_table(
         table,
         sink,
@@ -193,17 +191,7 @@ def _write_whole(table: pa.Table, target: Path) -> int:
     )
     content = sink.getvalue()
     target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_name(f"{_TEMPORARY}{target.name}")
-    try:
-        with temporary.open("wb") as out:
-            out.write(content)
-            out.flush()
-            os.fsync(out.fileno())
-        temporary.rename(target)
-    except OSError:
-        temporary.unlink(missing_ok=True)
-        raise
-    _sync_folder(target.parent)
+    write_atomically(target, content.to_pybytes())
     return int(content.size)
 
 
@@ -236,11 +224,3 @@ def _day(part: Part) -> date:
 def _remove_if_empty(folder: Path) -> None:
     if not any(folder.iterdir()):
         folder.rmdir()
-
-
-def _sync_folder(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

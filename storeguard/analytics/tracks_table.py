@@ -1,4 +1,4 @@
-"""Export of the track log to one dataset."""
+"""Reads the track log, also while it is written, and exports it as a dataset."""
 
 from __future__ import annotations
 
@@ -16,13 +16,14 @@ import pyarrow.parquet as pq
 from storeguard.analytics.dataset import DayTable, Destination, Exported, export_by_day
 from storeguard.analytics.events_table import MOMENT
 from storeguard.analytics.track_parts import TRACK_ORDER, TRACK_SCHEMA, Part, TrackParts
+from storeguard.backoff import Backoff, BackoffSettings
 from storeguard.errors import NotFoundError, QueryError, StorageError
 
 _HOUR: Final = timedelta(hours=1)
 _MICROSECONDS: Final = pa.timestamp("us", tz="UTC")
-_TRIES: Final = 20
-_PAUSE_S: Final = 0.005
-"""Before another try; longer before each, so that a busy writer gets its work done: 1 s in all."""
+_RETRIES: Final = 14
+_BACKOFF: Final = BackoffSettings(initial_s=0.005, max_s=0.1, jitter=0.0)
+"""Waits while the writer merges or removes files: about 1 s in all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +35,7 @@ class TrackQuery:
         start, end: aware; rows with start <= captured_at < end.
 
     Raises:
-        QueryError: a time has no zone, or they are the wrong way round.
+        QueryError: a time has no zone, or start is after end.
     """
 
     camera: str | None = None
@@ -56,37 +57,37 @@ class TrackQuery:
             )
 
 
-def export_tracks(folder: Path, wanted: TrackQuery, to: Destination) -> Exported:
+def export_tracks(folder: Path, query: TrackQuery, to: Destination) -> Exported:
     """Copy rows of a track log into a dataset of one file a day, of `TRACK_SCHEMA`.
 
-    Rows are in order of capture time, camera and person. The log may be written to meanwhile: what
-    is on disk at the start is what is copied. Held in memory is an hour of all cameras.
+    Rows are sorted by capture time, camera and person. The log may be written at the same time; the
+    rows on disk at the start are copied. One hour of all cameras is held in memory.
 
     Raises:
         NotFoundError: there is no such folder.
-        StorageError: a file of the log cannot be read; and as `export_by_day` does.
+        StorageError: a file of the log cannot be read; and as in `export_by_day`.
     """
     if not folder.is_dir():
-        raise NotFoundError(f"{folder}: expected the folder of a track log, there is none")
-    return export_by_day(rows_by_hour(folder, wanted), to)
+        raise NotFoundError(f"{folder}: expected the folder of a track log, found none")
+    return export_by_day(rows_by_hour(folder, query), to)
 
 
-def rows_by_hour(folder: Path, wanted: TrackQuery) -> Iterator[DayTable]:
-    """Rows of a track log, in order, in portions of an hour at most; each with its day (UTC).
+def rows_by_hour(folder: Path, query: TrackQuery) -> Iterator[DayTable]:
+    """Sorted rows of a track log in tables of at most an hour, each with its day (UTC).
 
     Raises:
         StorageError: a file of the log cannot be read.
     """
-    # A part begins in its hour and may reach beyond.
+    # A part begins in its hour and may end after it.
     log = TrackParts(folder)
     later: list[pa.Table] = []
     for hour in sorted({_hour(part) for part in _listed(log)}):
         while later and (first := _first_hour(later)) < hour:
             now, later = _split(later, first + _HOUR)
             yield first.date(), now
-        if wanted.end is not None and hour >= wanted.end:
+        if query.end is not None and hour >= query.end:
             break
-        if tables := [*later, *_read_hour(log, hour, wanted)]:
+        if tables := [*later, *_read_hour(log, hour, query)]:
             now, later = _split(tables, hour + _HOUR)
             yield hour.date(), now
     while later:
@@ -95,20 +96,19 @@ def rows_by_hour(folder: Path, wanted: TrackQuery) -> Iterator[DayTable]:
         yield first.date(), now
 
 
-def _read_hour(log: TrackParts, hour: datetime, wanted: TrackQuery) -> list[pa.Table]:
-    """Rows of the parts that begin in an hour, also while they are being merged."""
-    for tried in range(_TRIES):
-        time.sleep(tried * _PAUSE_S)
+def _read_hour(log: TrackParts, hour: datetime, query: TrackQuery) -> list[pa.Table]:
+    """Tables of the parts that begin in an hour, also while they are being merged."""
+    for _ in _attempts():
         before = _parts_of(log, hour)
         try:
-            tables = [_read(path, wanted) for path in before]
+            tables = [_read(path, query) for path in before]
         except FileNotFoundError:
             continue
         except (pa.ArrowException, OSError) as error:
-            raise StorageError(f"track log {log.folder}: cannot be read: {error}") from error
+            raise _unreadable(log, error) from error
         if before == _parts_of(log, hour):
             return [table for table in tables if table.num_rows]
-    raise _restless(log)
+    raise _busy(log)
 
 
 def _parts_of(log: TrackParts, hour: datetime) -> list[Path]:
@@ -116,19 +116,33 @@ def _parts_of(log: TrackParts, hour: datetime) -> list[Path]:
 
 
 def _listed(log: TrackParts, day: date | None = None) -> list[Part]:
-    for tried in range(_TRIES):
-        time.sleep(tried * _PAUSE_S)
+    for _ in _attempts():
         try:
             return log.parts(day)
         except FileNotFoundError:  # merged or removed meanwhile
             continue
         except (pa.ArrowException, OSError) as error:
-            raise StorageError(f"track log {log.folder}: cannot be read: {error}") from error
-    raise _restless(log)
+            raise _unreadable(log, error) from error
+    raise _busy(log)
 
 
-def _restless(log: TrackParts) -> StorageError:
-    return StorageError(f"track log {log.folder}: its files change all the time")
+def _attempts() -> Iterator[None]:
+    """One item an attempt to read files that the log's writer may replace, with waits between."""
+    backoff = Backoff(_BACKOFF)
+    yield
+    for _ in range(_RETRIES):
+        time.sleep(backoff.next_s())
+        yield
+
+
+def _busy(log: TrackParts) -> StorageError:
+    return StorageError(
+        f"track log {log.folder}: its files changed during each of {_RETRIES + 1} attempts to read"
+    )
+
+
+def _unreadable(log: TrackParts, error: Exception) -> StorageError:
+    return StorageError(f"track log {log.folder}: cannot be read: {error}")
 
 
 def _hour(part: Part) -> datetime:
@@ -141,24 +155,24 @@ def _first_hour(tables: list[pa.Table]) -> datetime:
 
 
 def _split(tables: list[pa.Table], at: datetime) -> tuple[pa.Table, list[pa.Table]]:
-    """Rows before a moment, in order, and the tables of what comes later."""
+    """Sorted rows before a moment, and the tables of later rows."""
     table = pa.concat_tables(tables).sort_by(TRACK_ORDER)
     later = pc.greater_equal(table["captured_at"], pa.scalar(at, MOMENT))
     rest = table.filter(later)
     return table.filter(pc.invert(later)), [rest] if rest.num_rows else []
 
 
-def _read(path: Path, wanted: TrackQuery) -> pa.Table:
+def _read(path: Path, query: TrackQuery) -> pa.Table:
     condition = pc.scalar(True)
-    if wanted.camera is not None:
-        condition &= pc.field("camera_id") == wanted.camera
-    if wanted.person is not None:
-        condition &= pc.field("person_id") == wanted.person
-    if wanted.start is not None:
-        condition &= pc.field("captured_at") >= pa.scalar(wanted.start, _MICROSECONDS)
-    if wanted.end is not None:
-        condition &= pc.field("captured_at") < pa.scalar(wanted.end, _MICROSECONDS)
-    # An open file, as a path the dataset would leave out for its hidden name.
+    if query.camera is not None:
+        condition &= pc.field("camera_id") == query.camera
+    if query.person is not None:
+        condition &= pc.field("person_id") == query.person
+    if query.start is not None:
+        condition &= pc.field("captured_at") >= pa.scalar(query.start, _MICROSECONDS)
+    if query.end is not None:
+        condition &= pc.field("captured_at") < pa.scalar(query.end, _MICROSECONDS)
+    # An open file, as pyarrow leaves out paths with hidden names.
     with path.open("rb") as file:
         table = pq.read_table(file, schema=TRACK_SCHEMA, filters=condition)
     return table.replace_schema_metadata(None)

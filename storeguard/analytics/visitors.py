@@ -20,7 +20,7 @@ MAX_BUCKETS: Final = 2000
 
 @dataclass(frozen=True, slots=True)
 class VisitorQuery:
-    """Which people, and how finely.
+    """Which people to count, and in which buckets.
 
     Attributes:
         start, end: aware; people seen from start on and before end.
@@ -39,7 +39,7 @@ class VisitorQuery:
     attribute: str | None = None
 
     def __post_init__(self) -> None:
-        self.rows()  # says what is wrong with the times
+        self.rows()  # checks the times
         if self.start >= self.end:
             raise QueryError(
                 f"start: expected a time before end ({self.end.isoformat()}), "
@@ -53,18 +53,18 @@ class VisitorQuery:
             )
 
     def rows(self) -> TrackQuery:
-        """The rows it is about."""
+        """The rows to count."""
         return TrackQuery(camera=self.camera, start=self.start, end=self.end)
 
 
 @dataclass(frozen=True, slots=True)
 class VisitorBucket:
-    """One stretch of time.
+    """The visitors of one bucket.
 
     Attributes:
         start: its first moment, aware UTC.
         visitors: people first seen in it.
-        labels: how many of them have which label of the attribute, as of their last sighting in
+        labels: how many of them have each label of the attribute, as of their last sighting in
             the whole span.
     """
 
@@ -74,7 +74,7 @@ class VisitorBucket:
 
     @property
     def unknown(self) -> int:
-        """Those of whom nothing is told."""
+        """Visitors without a label."""
         return self.visitors - sum(self.labels.values())
 
 
@@ -84,44 +84,44 @@ class _Visitor:
     label: str | None = None
 
 
-def count_visitors(folder: Path, wanted: VisitorQuery) -> list[VisitorBucket]:
+def count_visitors(folder: Path, query: VisitorQuery) -> list[VisitorBucket]:
     """Count the people of a track log.
 
-    A visitor is a person as one camera follows them: whom two cameras see counts twice, and so
-    does somebody who was out of sight for longer than the tracker waits. What was seen in the last
+    A visitor is a person as one camera tracks them. A person seen by two cameras counts twice, and
+    so does one who was out of sight for longer than the tracker waits. Rows of the last
     `tracks.flush_s` seconds may not be on disk yet.
 
     Args:
-        folder: of the log; one that does not exist yet holds nobody.
-        wanted: the span.
+        folder: of the log; one that does not exist yet has no visitors.
+        query: the span, the buckets and the filters.
 
     Raises:
         StorageError: a file of the log cannot be read.
     """
     people: dict[str, _Visitor] = {}
     if folder.is_dir():
-        for _, rows in rows_by_hour(folder, wanted.rows()):
-            _take(people, rows, wanted.attribute)
-    step = timedelta(seconds=wanted.bucket_s)
+        for _, rows in rows_by_hour(folder, query.rows()):
+            _take(people, rows, query.attribute)
+    step = timedelta(seconds=query.bucket_s)
     visitors: Counter[int] = Counter()
     labels: dict[int, Counter[str]] = {}
     for one in people.values():
-        number = (one.first_at - wanted.start) // step
+        number = (one.first_at - query.start) // step
         visitors[number] += 1
         if one.label is not None:
             labels.setdefault(number, Counter())[one.label] += 1
     return [
         VisitorBucket(
-            (wanted.start + number * step).astimezone(UTC),
+            (query.start + number * step).astimezone(UTC),
             visitors[number],
             dict(sorted(labels.get(number, {}).items())),
         )
-        for number in range(-((wanted.start - wanted.end) // step))
+        for number in range(-((query.start - query.end) // step))
     ]
 
 
 def _take(people: dict[str, _Visitor], rows: pa.Table, attribute: str | None) -> None:
-    """Add an hour's rows, which are in order of time."""
+    """Add an hour's rows, which are sorted by time."""
     firsts = rows.group_by("person_id").aggregate([("captured_at", "min")])
     for person_id, first_at in zip(
         firsts["person_id"].to_pylist(), firsts["captured_at_min"].to_pylist(), strict=True
@@ -129,8 +129,8 @@ def _take(people: dict[str, _Visitor], rows: pa.Table, attribute: str | None) ->
         people.setdefault(person_id, _Visitor(first_at))
     if attribute is None:
         return
-    told = rows.filter(pc.is_valid(rows["attributes"]))
-    lasts = told.group_by("person_id", use_threads=False).aggregate([("attributes", "last")])
+    labelled = rows.filter(pc.is_valid(rows["attributes"]))
+    lasts = labelled.group_by("person_id", use_threads=False).aggregate([("attributes", "last")])
     for person_id, text in zip(
         lasts["person_id"].to_pylist(), lasts["attributes_last"].to_pylist(), strict=True
     ):

@@ -10,20 +10,21 @@ from typing import Any, Self
 import httpx
 
 from storeguard.errors import NotFoundError, QueryError, StoreError
+from storeguard.files import write_atomically
 
 DEFAULT_URL = "http://127.0.0.1:8080"
 _PAGE = 1000
 
 
 class ApiClient:
-    """Asks a running store.
+    """Client of one running store.
 
     Args:
-        url: where it is, e.g. ``http://127.0.0.1:8080``.
-        token: bearer token; None where the API needs none.
+        url: the store's address, e.g. ``http://127.0.0.1:8080``.
+        token: bearer token; None if the API needs none.
 
-    Every method raises StoreError when the API does not answer, NotFoundError for what is not
-    there and QueryError for what the API refuses, with the API's own words.
+    Every method raises StoreError if the API does not answer, NotFoundError if something does not
+    exist, and QueryError if the API refuses the request, with the API's own message.
     """
 
     def __init__(self, url: str = DEFAULT_URL, *, token: str | None = None) -> None:
@@ -43,30 +44,31 @@ class ApiClient:
         self._http.close()
 
     def events(self, **query: Any) -> list[dict[str, Any]]:
-        """Events, newest first; query parameters as in ``GET /api/v1/events``, None left out."""
-        asked = {name: value for name, value in query.items() if value is not None}
-        found: list[dict[str, Any]] = self._get("events", asked)["events"]
+        """Events, newest first; query parameters as in ``GET /api/v1/events``, without None."""
+        parameters = {name: value for name, value in query.items() if value is not None}
+        found: list[dict[str, Any]] = self._get("events", parameters)["events"]
         return found
 
     def events_pages(self, **query: Any) -> Iterator[list[dict[str, Any]]]:
-        """All events that a query finds, newest first, page by page; `limit` is a page's size.
+        """All events of a query, newest first, page by page; `limit` is the size of a page.
 
         A page may be empty although more follow.
         """
-        asked = {"limit": _PAGE} | {key: value for key, value in query.items() if value is not None}
+        given = {name: value for name, value in query.items() if value is not None}
+        parameters = {"limit": _PAGE} | given
         while True:
-            page = self._get("events", asked)
+            page = self._get("events", parameters)
             yield page["events"]
             if page.get("next_cursor") is None:
                 return
-            asked["cursor"] = page["next_cursor"]
+            parameters["cursor"] = page["next_cursor"]
 
     def event(self, event_id: str) -> dict[str, Any]:
         """One event."""
         return self._get(f"events/{event_id}", {})
 
     def record(self, camera_id: str, command: Mapping[str, Any]) -> dict[str, Any]:
-        """Have a camera start or stop recording, as ``POST cameras/{id}/recordings``."""
+        """Start or stop recording a camera, as ``POST cameras/{id}/recordings``."""
         path = f"cameras/{camera_id}/recordings"
         answer: dict[str, Any] = self._answer("POST", path, json=dict(command)).json()
         return answer
@@ -76,7 +78,7 @@ class ApiClient:
 
         Args:
             event_id: the event.
-            out: where the first file goes; further ones, of a long clip, beside it as
+            out: the first file to write. Further files of a long clip are written next to it as
                 ``<name>.part1.mp4`` and so on.
 
         Returns:
@@ -89,9 +91,7 @@ class ApiClient:
                 "GET", f"events/{event_id}/clip", params={"part": number}
             ).content
             file = out.with_stem(f"{out.stem}.part{number}") if number else out
-            fresh = out.with_name(f".{file.name}.part")
-            fresh.write_bytes(content)
-            fresh.replace(file)
+            write_atomically(file, content)
             files.append(file)
         return files
 

@@ -1,4 +1,4 @@
-"""`storeguard bench`: the benchmarks of a checkout by name."""
+"""`storeguard bench`: runs a checkout's benchmarks by name."""
 
 from __future__ import annotations
 
@@ -19,32 +19,36 @@ FOLDER: Final = Path(__file__).resolve().parents[2] / "benchmarks"
 
 def bench(
     context: typer.Context,
-    name: Annotated[str | None, typer.Argument(help="Which; all are listed without.")] = None,
+    name: Annotated[
+        str | None, typer.Argument(help="The benchmark to run; lists all if left out.")
+    ] = None,
 ) -> None:
-    """Run a benchmark of this checkout; what follows its name is passed on, such as --help."""
+    """Run a benchmark of this checkout; options after its name are passed to it (try --help)."""
     known = benchmarks(FOLDER)
     if name is None:
         Console().print(_table(known))
         return
     if name not in known:
-        raise NotFoundError(f"there is no benchmark {name!r}; there are: {', '.join(known)}")
+        raise NotFoundError(f"benchmark: expected one of {', '.join(known)}, found {name!r}")
     sys.path[:0] = [str(FOLDER), str(FOLDER.parent)]  # some import their neighbours as a package
     sys.argv = [f"storeguard bench {name}", *context.args]
     runpy.run_module(f"benchmarks.{name}", run_name="__main__", alter_sys=True)
 
 
 def benchmarks(folder: Path) -> dict[str, str]:
-    """The benchmarks in a folder, by name, with the first line of what they say of themselves.
+    """The benchmarks in a folder, by name, with the first paragraph of their docstrings.
 
     Raises:
-        NotFoundError: there is no such folder: this is no checkout.
+        NotFoundError: the folder does not exist, because this is not a checkout.
     """
     if not folder.is_dir():
-        raise NotFoundError(f"{folder}: benchmarks are part of a checkout, and this is none")
+        raise NotFoundError(
+            f"{folder}: expected the benchmarks of a checkout, found no such folder"
+        )
     found = {}
     for path in sorted(folder.glob("*.py")):
         text = path.read_text(encoding="utf-8")
-        if '__name__ == "__main__"' in text:  # the others are their parts
+        if '__name__ == "__main__"' in text:  # the others are modules that benchmarks share
             about = ast.get_docstring(ast.parse(text)) or ""
             found[path.stem] = " ".join(about.split("\n\n")[0].split())
     return found

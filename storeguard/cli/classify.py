@@ -1,4 +1,4 @@
-"""`storeguard classify`: what the clip classifier makes of video files."""
+"""`storeguard classify`: scores video files with the clip classifier."""
 
 from __future__ import annotations
 
@@ -19,16 +19,18 @@ def classify(
     model: Annotated[str, typer.Option(help="`bundled`, or an ONNX file.")] = "bundled",
     threshold: Annotated[
         float | None,
-        typer.Option(min=0, max=1, help="Label `shoplifting` from this score; else the model's."),
+        typer.Option(
+            min=0, max=1, help="Label `shoplifting` from this score on; the model's if left out."
+        ),
     ] = None,
     every: Annotated[
-        float, typer.Option(min=0.1, help="Judge each person this often, in seconds of video.")
+        float, typer.Option(min=0.1, help="Seconds of video between a person's clips.")
     ] = 1.0,
 ) -> None:
-    """Judge everybody in videos; one JSON line each: video, score, label, clip_scores, people.
+    """Score the people in videos; one JSON line each: video, score, label, clip_scores, people.
 
-    The score is that of the person who scores highest: the mean of their three highest clips. A
-    file that cannot be read is told of, the others are judged, and the exit code is 2.
+    A video's score is that of the person with the highest one: the mean of their three highest
+    clips. A file that cannot be read is reported, the others are scored, and the exit code is 2.
     """
     from storeguard.classification.clips.classifier import ClipClassifier  # noqa: PLC0415 - slow to load
     from storeguard.detection.detector import Detector  # noqa: PLC0415

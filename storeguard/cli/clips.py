@@ -1,4 +1,4 @@
-"""`storeguard clips`: recording a camera of a running store, and getting what was recorded."""
+"""`storeguard clips`: records cameras of a running store, lists and downloads clips."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from storeguard.errors import ConfigError, StoreError
 
 app = typer.Typer(help="Record cameras of a running store; list and get clips.")
 console = Console(stderr=True)
-_STORED_S = 60.0  # a recording is finished and stored within this after its end, or told of
+_STORED_S = 60.0  # a recording is expected to be stored within this after its end
 
 
 @app.callback()
@@ -31,20 +31,21 @@ def clips() -> None:
 def record_camera(  # noqa: PLR0917 - Typer reads options off the signature
     camera: Annotated[str, typer.Argument(help="The camera's id.")],
     seconds: Annotated[
-        float | None, typer.Option(min=0.1, max=86_400, help="From now; the camera's default else.")
+        float | None,
+        typer.Option(min=0.1, max=86_400, help="From now on; the camera's default if left out."),
     ] = None,
-    stop: Annotated[bool, typer.Option("--stop", help="End what was started.")] = False,
+    stop: Annotated[bool, typer.Option("--stop", help="Stop the recording.")] = False,
     out: Annotated[
-        Path | None, typer.Option(help="Wait until it is stored, and write it here.")
+        Path | None, typer.Option(help="Wait until the clip is stored, and write it to this file.")
     ] = None,
     url: Url = DEFAULT_URL,
     token: Token = None,
 ) -> None:
-    """Record a camera now, beginning some seconds ago (`recording.start_before_now_s`)."""
+    """Record a camera, from some seconds before now on (`recording.start_before_now_s`)."""
     command: dict[str, Any] = {"command": "stop-recording" if stop else "start-recording"}
     if seconds is not None:
         if stop:
-            raise ConfigError("--seconds: expected without --stop")
+            raise ConfigError("--seconds: expected only without --stop, found both")
         command["duration_s"] = seconds
     with ApiClient(url, token=token) as api:
         answer = api.record(camera, command)
@@ -58,12 +59,12 @@ def list_clips(  # noqa: PLR0917 - Typer reads options off the signature
     camera: Annotated[str | None, typer.Option()] = None,
     start: Annotated[str | None, typer.Option(help="RFC 3339, from this moment on.")] = None,
     end: Annotated[str | None, typer.Option(help="RFC 3339, before this moment.")] = None,
-    limit: Annotated[int, typer.Option(min=1, max=1000, help="Events looked at.")] = 100,
+    limit: Annotated[int, typer.Option(min=1, max=1000, help="Events to search.")] = 100,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON line an event.")] = False,
     url: Url = DEFAULT_URL,
     token: Token = None,
 ) -> None:
-    """List events that have a clip, or should have one, newest first."""
+    """List events that have a clip or wait for one, newest first."""
     with ApiClient(url, token=token) as api:
         found = [
             event
@@ -84,15 +85,23 @@ def get_clip(
     url: Url = DEFAULT_URL,
     token: Token = None,
 ) -> None:
-    """Write an event's clip to a file; further files of a long one beside it (NAME.part1.mp4)."""
+    """Write an event's clip to a file; a long clip has further files, NAME.part1.mp4 and so on."""
     with ApiClient(url, token=token) as api:
         _save(api, event_id, out)
 
 
 def clip_table(events: Sequence[dict[str, Any]], *, title: str) -> Table:
-    """Events with clips as the API gives them, one a row."""
+    """A table of events with clips, as the API returns them, one a row."""
     table = Table(title=title, title_justify="left")
-    for heading in ("event", "type", "camera", "clip from (UTC)", "seconds", "asked s", "state"):
+    for heading in (
+        "event",
+        "type",
+        "camera",
+        "clip from (UTC)",
+        "seconds",
+        "requested s",
+        "state",
+    ):
         table.add_column(heading)
     for event in events:
         clip = event["clip"]
@@ -130,9 +139,8 @@ def _save_when_stored(api: ApiClient, answer: dict[str, Any], out: Path) -> None
             if event.get("status") == "closed" and clip.get("error"):
                 break
             time.sleep(0.5)
-    raise StoreError(
-        f"event {event_id}: its clip was not stored: {clip.get('error') or 'no answer'}"
-    )
+    reason = clip.get("error") or f"waited {_STORED_S:g} s after the recording's end"
+    raise StoreError(f"event {event_id}: its clip was not stored: {reason}")
 
 
 def _exists(api: ApiClient, event_id: str) -> bool:

@@ -1,4 +1,4 @@
-"""`storeguard engine`: building engines, and measuring what they bring."""
+"""`storeguard engine`: builds engines, and measures models on this machine."""
 
 from __future__ import annotations
 
@@ -25,7 +25,9 @@ from storeguard.engines.evidence import (
 from storeguard.errors import ConfigError
 from storeguard.inference.backend import EngineOptions
 
-app = typer.Typer(help="Models for one GPU or one precision.", no_args_is_help=True)
+app = typer.Typer(
+    help="Build and measure engines: models for one GPU or precision.", no_args_is_help=True
+)
 
 
 class BuildFor(StrEnum):
@@ -44,12 +46,12 @@ _RUNS_ON = {
 _DEFAULT_DIR = EngineSettings().dir
 
 Model = Annotated[str, typer.Argument(help="`bundled`, or an ONNX file.")]
-MaxBatch = Annotated[int, typer.Option(min=1, max=256, help="The greatest batch.")]
+MaxBatch = Annotated[int, typer.Option(min=1, max=256, help="The largest batch.")]
 Size = Annotated[int, typer.Option(min=32, max=4096, help="Side of the input in pixels.")]
 Pictures = Annotated[
-    Path | None, typer.Option(help="A folder of pictures to compare with FP32 on.")
+    Path | None, typer.Option(help="A folder of pictures; on them it is compared with FP32.")
 ]
-Limit = Annotated[int, typer.Option(min=1, max=4096, help="The most pictures to take.")]
+Limit = Annotated[int, typer.Option(min=1, max=4096, help="Use at most this many pictures.")]
 Runs = Annotated[int, typer.Option(min=1, max=10_000, help="Timed calls for each batch size.")]
 Threads = Annotated[int, typer.Option(min=0, max=256, help="0: one per core.")]
 
@@ -57,7 +59,9 @@ Threads = Annotated[int, typer.Option(min=0, max=256, help="0: one per core.")]
 @app.command()
 def build(  # noqa: PLR0917 - Typer reads options off the signature
     model: Model = "bundled",
-    backend: Annotated[BuildFor, typer.Option(help="What it is built for.")] = BuildFor.TENSORRT,
+    backend: Annotated[
+        BuildFor, typer.Option(help="The library to build for.")
+    ] = BuildFor.TENSORRT,
     precision: Precision = Precision.FP16,
     max_batch: MaxBatch = 8,
     size: Size = 320,
@@ -70,15 +74,16 @@ def build(  # noqa: PLR0917 - Typer reads options off the signature
     out: Annotated[Path, typer.Option(help="Where engines are kept.")] = Path(_DEFAULT_DIR),
     compute_capability: Annotated[
         str | None,
-        typer.Option(help="Build for such a GPU, e.g. 8.9, without one (TensorRT for RTX)."),
+        typer.Option(help="Build for such a GPU, e.g. 8.9, that is not here (TensorRT for RTX)."),
     ] = None,
 ) -> None:
-    """Build an engine, measure it, and write its evidence beside it."""
+    """Build an engine, measure it, and write the evidence next to it."""
     path = model_path(model)
     options = _options(precision, max_batch=max_batch, size=size, folder=out)
     if (calibration is None) == (precision is Precision.INT8):
         raise ConfigError(
-            f"--calibration goes with --precision int8, and with it alone: {precision}"
+            f"--calibration: expected with --precision int8 and not otherwise, found precision "
+            f"{precision} {'without' if calibration is None else 'with'} it"
         )
     batches = picture_batches(path, size, calibration, limit=limit) if calibration else None
     name = _RUNS_ON[backend]
@@ -112,7 +117,9 @@ def build(  # noqa: PLR0917 - Typer reads options off the signature
 def measure_model(  # noqa: PLR0917 - Typer reads options off the signature
     model: Model = "bundled",
     backend: BackendName = BackendName.AUTO,
-    precision: Annotated[Precision | None, typer.Option(help="The backend's own without.")] = None,
+    precision: Annotated[
+        Precision | None, typer.Option(help="The backend's own if left out.")
+    ] = None,
     max_batch: MaxBatch = 8,
     size: Size = 320,
     pictures: Pictures = None,
@@ -140,7 +147,7 @@ def _options(
     precision: Precision | None, *, max_batch: int, size: int, folder: Path
 ) -> EngineOptions:
     if size % 32:
-        raise ConfigError(f"--size {size}: expected a multiple of 32")
+        raise ConfigError(f"--size: expected a multiple of 32, found {size}")
     return EngineOptions(
         settings=EngineSettings(dir=str(folder)),
         precision=precision,
@@ -150,7 +157,7 @@ def _options(
 
 
 def picture_batches(model: Path, size: int, folder: Path, *, limit: int) -> CalibrationBatches:
-    """A folder's pictures as the detector feeds them to its model, one a batch."""
+    """A folder's pictures as the detector's input, one a batch."""
     plain = DetectorSettings(
         model=str(model),
         backend=BackendName.ONNXRUNTIME_CPU,

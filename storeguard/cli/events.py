@@ -1,4 +1,4 @@
-"""`storeguard events`: asking a running store what happened."""
+"""`storeguard events`: shows, lists and exports the events of a running store."""
 
 from __future__ import annotations
 
@@ -16,11 +16,12 @@ from storeguard.cli.api_client import DEFAULT_URL, ApiClient
 from storeguard.errors import QueryError
 from storeguard.events.event import EventStatus, EventType
 
-app = typer.Typer(help="Ask a running store for its events.", no_args_is_help=True)
+app = typer.Typer(help="Show, list and export the events of a running store.", no_args_is_help=True)
 
 Url = Annotated[str, typer.Option(help="Address of the running store.")]
 Token = Annotated[
-    str | None, typer.Option(envvar="STOREGUARD_API_TOKEN", help="Bearer token, if it needs one.")
+    str | None,
+    typer.Option(envvar="STOREGUARD_API_TOKEN", help="Bearer token, if the API needs one."),
 ]
 
 Camera = Annotated[str | None, typer.Option()]
@@ -74,7 +75,7 @@ def get_event(event_id: str, url: Url = DEFAULT_URL, token: Token = None) -> Non
 
 @app.command("export")
 def export(  # noqa: PLR0917 - Typer reads options off the signature
-    out: Annotated[str, typer.Option(help="A folder, file:// or s3:// address that is empty.")],
+    out: Annotated[str, typer.Option(help="An empty folder, file:// or s3:// address.")],
     camera: Camera = None,
     zone: Zone = None,
     person: Person = None,
@@ -84,18 +85,20 @@ def export(  # noqa: PLR0917 - Typer reads options off the signature
     end: End = None,
     tracks: Annotated[
         Path | None,
-        typer.Option(help="Export where people were in place of events: DATA_DIR/tracks."),
+        typer.Option(help="Export this track log (DATA_DIR/tracks) instead of events."),
     ] = None,
     overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace an earlier export there.")
+        bool, typer.Option("--overwrite", help="Replace an earlier export.")
     ] = False,
-    s3_endpoint: Annotated[str | None, typer.Option(help="An S3-compatible server.")] = None,
+    s3_endpoint: Annotated[
+        str | None, typer.Option(help="Address of an S3-compatible server.")
+    ] = None,
     s3_region: Annotated[str | None, typer.Option()] = None,
     url: Url = DEFAULT_URL,
     token: Token = None,
 ) -> None:
     """Write events, or tracks, as a Parquet dataset with a folder a day (date=YYYY-MM-DD, UTC)."""
-    # pyarrow takes its time to load, which the other commands need not wait for.
+    # pyarrow is slow to load, and the other commands do not need it.
     from storeguard.analytics.dataset import Destination  # noqa: PLC0415
     from storeguard.analytics.events_table import export_events  # noqa: PLC0415
     from storeguard.analytics.tracks_table import TrackQuery, export_tracks  # noqa: PLC0415
@@ -103,14 +106,16 @@ def export(  # noqa: PLR0917 - Typer reads options off the signature
     to = Destination(out, overwrite=overwrite, s3_endpoint=s3_endpoint, s3_region=s3_region)
     only_events = {"zone": zone, "type": kind and kind.value, "status": status and status.value}
     if tracks is not None:
-        if odd := [name for name, value in only_events.items() if value is not None]:
-            raise QueryError(f"--{odd[0]}: expected without --tracks, tracks have no {odd[0]}")
+        if given := [name for name, value in only_events.items() if value is not None]:
+            raise QueryError(
+                f"--{given[0]}: expected only without --tracks: tracks have no {given[0]}"
+            )
         span = {"start": _moment("start", start), "end": _moment("end", end)}
         done = export_tracks(tracks, TrackQuery(camera=camera, person=person, **span), to)
     else:
-        asked = {"camera": camera, "person": person, "start": start, "end": end}
+        filters = {"camera": camera, "person": person, "start": start, "end": end}
         with ApiClient(url, token=token) as api:
-            done = export_events(api.events_pages(**only_events, **asked), to)
+            done = export_events(api.events_pages(**only_events, **filters), to)
     what = "rows of tracks" if tracks is not None else "events"
     if done.rows:
         print(f"{done.rows} {what}, {done.files} days, in {done.uri}")  # noqa: T201 - the output
@@ -123,12 +128,12 @@ def _moment(name: str, text: str | None) -> datetime | None:
         return None if text is None else datetime.fromisoformat(text)
     except ValueError:
         raise QueryError(
-            f"{name}: expected a time such as 2026-01-31T09:30:00Z, found {text!r}"
+            f"--{name}: expected a time such as 2026-01-31T09:30:00Z, found {text!r}"
         ) from None
 
 
 def event_table(events: Sequence[dict[str, Any]], *, title: str) -> Table:
-    """Events as the API gives them, one a row."""
+    """A table of events as the API returns them, one a row."""
     table = Table(title=title, title_justify="left")
     for heading in ("type", "status", "camera", "zone", "person", "started (UTC)", "dwell s"):
         table.add_column(heading, no_wrap=True)

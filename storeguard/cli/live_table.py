@@ -1,4 +1,4 @@
-"""The table of cameras that `run` and `demo` show while they work."""
+"""The table of cameras that `run` and `demo` show."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _STATE_STYLE = {
 
 
 def live_table(statuses: Sequence[CameraStatus], *, title: str) -> Table:
-    """One row a camera: state, frames a second in and processed, drops, people, events."""
+    """One row a camera: state, frame rates, frames in and processed, drops, people, events."""
     table = Table(title=title, title_justify="left", expand=False, pad_edge=False)
     table.add_column("camera", style="bold", no_wrap=True)
     table.add_column("state", no_wrap=True)

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from pydantic import ValidationError
 from rich.console import Console
 from rich.live import Live
 from rich.markup import escape
@@ -27,7 +28,7 @@ from storeguard.cli.live_table import live_table
 from storeguard.config.addresses import redact, resolve_source
 from storeguard.config.loading import load_config, load_zones, parse
 from storeguard.config.models import AttributeSettings, DetectorSettings
-from storeguard.config.store import StoreConfig
+from storeguard.config.store import CameraConfig, StoreConfig
 from storeguard.errors import ConfigError, StoreguardError
 
 app = typer.Typer(
@@ -48,14 +49,15 @@ app.command()(classify.classify)
 app.command(context_settings={"allow_extra_args": True, "allow_interspersed_args": False})(
     bench.bench
 )
-_DEMO_CONFIG = Path(__file__).resolve().parents[2] / "configs" / "demo.yaml"
+_DEMO_CONFIG = Path(__file__).with_name("demo.yaml")
 _PLAIN_EVERY_S = 5.0
 
 Seconds = Annotated[
-    float | None, typer.Option(min=1, help="Stop by itself after so long; endless without.")
+    float | None,
+    typer.Option(min=1, help="Stop after so many seconds; run without end if left out."),
 ]
 RayAddress = Annotated[
-    str | None, typer.Option(help="A running Ray cluster, e.g. auto; local Ray without.")
+    str | None, typer.Option(help="A running Ray cluster, e.g. auto; a local Ray if left out.")
 ]
 ModelOption = Annotated[str, typer.Option(help="`bundled`, or an ONNX file.")]
 InputSize = Annotated[
@@ -64,13 +66,13 @@ InputSize = Annotated[
 
 
 def main() -> None:
-    """Entry point: runs the command; a StoreguardError ends it with its message and code 2."""
+    """Run the command; a StoreguardError ends it with its message and exit code 2."""
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
     try:
         app()
     except StoreguardError as error:
-        told = escape(redact(str(error)))
-        console.print(f"[bold red]error:[/] {told}", highlight=False, soft_wrap=True)
+        message = escape(redact(str(error)))
+        console.print(f"[bold red]error:[/] {message}", highlight=False, soft_wrap=True)
         sys.exit(2)
 
 
@@ -92,9 +94,11 @@ def demo(
     seconds: Seconds = None,
     source: Annotated[
         str | None,
-        typer.Option(help="A file, rtsp:// address or camera device in place of the demo's video."),
+        typer.Option(help="A file, rtsp:// address or camera device instead of the demo's videos."),
     ] = None,
-    port: Annotated[int, typer.Option(min=0, max=65535, help="HTTP port; 0 for any free.")] = 8080,
+    port: Annotated[
+        int, typer.Option(min=0, max=65535, help="HTTP port; 0 for any free port.")
+    ] = 8080,
 ) -> None:
     """Run the demo store: two cameras with real video, everything embedded."""
     config = load_config(_DEMO_CONFIG)
@@ -105,10 +109,22 @@ def demo(
             camera.model_copy(update={"source": source, "loop": loop, "start_offset_s": 0.0})
             for camera in cameras
         )
+    _require_videos(cameras)
     api = config.api.model_copy(update={"port": port})
     _run_store(
         config.model_copy(update={"cameras": cameras, "api": api}), seconds=seconds, any_port=True
     )
+
+
+def _require_videos(cameras: Sequence[CameraConfig]) -> None:
+    for camera in cameras:
+        try:
+            resolve_source(camera.source)
+        except ConfigError as error:
+            raise ConfigError(
+                f"camera {camera.id!r}: {error}; install storeguard[demo], or give a video with "
+                "--source"
+            ) from None
 
 
 def _run_store(
@@ -127,7 +143,7 @@ def _run_store(
     began = datetime.now(UTC)
     statuses: list[CameraStatus] = []
     try:
-        with running_store(config, ray_address=ray_address, say=_say) as store:
+        with running_store(config, ray_address=ray_address, say=_report) as store:
             console.print(
                 f"dashboard  {store.url}/\nAPI        {store.url}/docs   {store.url}/api/v1/events"
             )
@@ -145,12 +161,12 @@ def _interrupt(*_: Any) -> None:
     raise KeyboardInterrupt
 
 
-def _say(what: str) -> None:
+def _report(what: str) -> None:
     console.print(f"[dim]{time.strftime('%H:%M:%S')}[/] {what}", highlight=False)
 
 
 def _watch(store: Any, store_id: str, seconds: float | None) -> list[CameraStatus]:
-    """Show the cameras until the time is over or all have ended; returns the last state."""
+    """Show the cameras until the time is over or all have ended; returns their last state."""
     ends_at = None if seconds is None else time.monotonic() + seconds
     statuses: list[CameraStatus] = []
     with _table_display() as show:
@@ -165,7 +181,7 @@ def _watch(store: Any, store_id: str, seconds: float | None) -> list[CameraStatu
 
 @contextmanager
 def _table_display() -> Iterator[Any]:
-    """A table that redraws itself on a terminal, and lines now and then elsewhere."""
+    """A table that is redrawn on a terminal, and printed every few seconds elsewhere."""
     if console.is_terminal:
         with Live(console=console, refresh_per_second=2) as live:
             yield lambda statuses, store: live.update(live_table(statuses, title=f"store {store}"))
@@ -186,12 +202,12 @@ def _recent_events(url: str, config: StoreConfig, since: datetime) -> list[dict[
         with ApiClient(url, token=config.api.token) as api:
             return api.events(limit=20, start=since.isoformat())
     except StoreguardError as error:
-        console.print(f"[red]the events could not be read: {error}[/]")
+        console.print(f"[red]error:[/] the latest events cannot be read: {escape(str(error))}")
         return []
 
 
 def _summarise(statuses: Sequence[CameraStatus], events: Sequence[dict[str, Any]]) -> None:
-    console.print(event_table(events, title="latest events, read back from the event store"))
+    console.print(event_table(events, title="latest events in the event store"))
     for status in statuses:
         dropped = sum(status.dropped.values())
         console.print(
@@ -208,24 +224,31 @@ def _summarise(statuses: Sequence[CameraStatus], events: Sequence[dict[str, Any]
 def process(  # noqa: PLR0917 - Typer reads options off the signature
     video: Annotated[Path, typer.Argument(help="The video file.")],
     zones: Annotated[Path | None, typer.Option(help="YAML list of zones with rules.")] = None,
-    events: Annotated[Path | None, typer.Option(help="Write events as JSON lines.")] = None,
-    tracks: Annotated[Path | None, typer.Option(help="Write tracks, MOTChallenge text.")] = None,
-    overlay: Annotated[
-        Path | None, typer.Option("--video", help="Write the video with its overlay, mp4.")
+    events: Annotated[
+        Path | None, typer.Option(help="Write events to this file, JSON lines.")
     ] = None,
-    metrics: Annotated[Path | None, typer.Option(help="Write the metrics file, JSON.")] = None,
+    tracks: Annotated[
+        Path | None, typer.Option(help="Write tracks to this file, MOTChallenge text.")
+    ] = None,
+    overlay: Annotated[
+        Path | None,
+        typer.Option("--video", help="Write the video with its overlay to this file, mp4."),
+    ] = None,
+    metrics: Annotated[
+        Path | None, typer.Option(help="Write the metrics to this file, JSON.")
+    ] = None,
     model: ModelOption = "bundled",
     input_size: InputSize = None,
-    every: Annotated[int, typer.Option(min=1, help="Process each n-th frame only.")] = 1,
+    every: Annotated[int, typer.Option(min=1, help="Process only each n-th frame.")] = 1,
     start: Annotated[
         datetime | None,
-        typer.Option(help="Capture time of the first frame, UTC; 1970-01-01 without."),
+        typer.Option(help="Capture time of the first frame, UTC; 1970-01-01 if left out."),
     ] = None,
     attribute: Annotated[
         list[str] | None,
         typer.Option(
-            help="NAME=MODEL.onnx[=LABEL,LABEL...]: have an image classifier look at each person "
-            "once a second; may be given again."
+            help="NAME=MODEL.onnx[=LABEL,LABEL...]: classify each person once a second; may be "
+            "repeated."
         ),
     ] = None,
 ) -> None:
@@ -257,7 +280,7 @@ def process(  # noqa: PLR0917 - Typer reads options off the signature
 @app.command()
 def detect(
     images: Annotated[Path, typer.Argument(help="A folder of pictures (jpg, png, bmp, webp).")],
-    out: Annotated[Path, typer.Option(help="Write one JSON line a picture.")],
+    out: Annotated[Path, typer.Option(help="Write to this file, one JSON line a picture.")],
     model: ModelOption = "bundled",
     input_size: InputSize = None,
     min_score: Annotated[float, typer.Option(min=0, max=1)] = 0.1,
@@ -285,8 +308,9 @@ def _detector_settings(model: str, input_size: int | None) -> DetectorSettings:
 
     try:
         return DetectorSettings(model=model, input_size=input_size, num_cpus=available_cores())
-    except ValueError as error:
-        raise ConfigError(f"--input-size {input_size}: {error}") from None
+    except ValidationError as error:
+        complaint = error.errors()[0]["msg"]
+        raise ConfigError(f"--input-size: {complaint}, found {input_size}") from None
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""`storeguard models`: what is bundled, and whether it is what it should be."""
+"""`storeguard models`: lists and verifies the bundled models."""
 
 from __future__ import annotations
 
@@ -20,22 +20,44 @@ from storeguard.engines.evidence import median_ms, processor_name
 from storeguard.errors import ModelError
 from storeguard.inference.backend import Backend, EngineOptions, open_backend, sha256_of
 
-app = typer.Typer(help="The bundled models.", no_args_is_help=True)
+app = typer.Typer(help="List and verify the bundled models.", no_args_is_help=True)
 _SHA256 = re.compile(r"\b[0-9a-f]{64}\b")
 _LICENCE = re.compile(r"^\|\s*licen[cs]e\s*\|\s*([^|]+?)\s*\|", re.IGNORECASE | re.MULTILINE)
-_MODELS = Path(str(resources.files("storeguard.models")))
+MODELS = Path(str(resources.files("storeguard.models")))
+"""The folder of the bundled models and their cards."""
 
 
 @app.command("list")
 def list_models(
     *,
-    measure: Annotated[bool, typer.Option(help="Time one picture or clip here.")] = True,
+    measure: Annotated[bool, typer.Option(help="Measure the time of one picture or clip.")] = True,
 ) -> None:
     """List the bundled models: size, hash, licence, card, and their speed on this machine."""
+    table = models_table(MODELS, measure=measure)
+    Console(width=None if Console().is_terminal else 160).print(table)
+
+
+@app.command()
+def verify() -> None:
+    """Check each bundled model: hash as in its card, loads, one inference gives finite outputs."""
+    failed = verify_models(MODELS)
+    if failed:
+        names = ", ".join(path.name for path in failed)
+        Console(stderr=True).print(f"bad: {names}", style="bold red", soft_wrap=True)
+        raise typer.Exit(1)
+
+
+def models_table(folder: Path, *, measure: bool) -> Table:
+    """The models in a folder, one a row.
+
+    Args:
+        folder: holds ONNX files and their cards.
+        measure: whether to measure the time of one picture or clip.
+    """
     table = Table(title=f"bundled models, on {processor_name()}", title_justify="left")
     for heading in ("model", "MB", "sha256", "licence", "card", "input", "median ms, batch of 1"):
         table.add_column(heading, overflow="fold")
-    for path in bundled_models():
+    for path in models_in(folder):
         card = card_of(path)
         table.add_row(
             path.name,
@@ -45,54 +67,54 @@ def list_models(
             card.name if card.is_file() else "missing",
             *(_speed(path) if measure else ("", "not measured")),
         )
-    Console(width=None if Console().is_terminal else 160).print(table)
+    return table
 
 
-@app.command()
-def verify() -> None:
-    """Check each bundled model: hash as in its card, loads, one inference gives finite outputs."""
+def verify_models(folder: Path) -> list[Path]:
+    """Verify the models in a folder and print the outcome of each; returns those that failed."""
     failed = []
-    for path in bundled_models():
+    for path in models_in(folder):
         try:
             Console().print(f"{path.name}: ok, {verified(path)}", soft_wrap=True)
         except ModelError as error:
-            failed.append(path.name)
+            failed.append(path)
             Console(stderr=True).print(f"{path.name}: {error}", style="red", soft_wrap=True)
-    if failed:
-        Console(stderr=True).print(f"bad: {', '.join(failed)}", style="bold red", soft_wrap=True)
-        raise typer.Exit(1)
+    return failed
 
 
-def bundled_models() -> list[Path]:
-    """The ONNX files in this package, by name."""
-    return sorted(_MODELS.glob("*.onnx"))
+def models_in(folder: Path) -> list[Path]:
+    """The ONNX files in a folder, by name."""
+    return sorted(folder.glob("*.onnx"))
 
 
 def card_of(model: Path) -> Path:
-    """The model's card, which lies beside it."""
+    """The model's card: the Markdown file with the model's name."""
     return model.with_suffix(".md")
 
 
 def verified(path: Path) -> str:
-    """What was found to be right with a model.
+    """Check a model.
+
+    Returns:
+        Its outputs' shapes, the backend and the file's hash.
 
     Raises:
         ModelError: its card is missing or names another hash; or it does not load, fails on a
-            batch, or gives outputs that are not finite or not one a picture or clip.
+            batch, or has outputs that are not finite or not one a picture or clip.
     """
     found, card = sha256_of(path), card_of(path)
     if not card.is_file():
         raise ModelError(f"its card {card.name} is missing")
     named = _SHA256.search(card.read_text(encoding="utf-8"))
     if named is None or named.group() != found:
-        wanted = named.group() if named else "none"
-        raise ModelError(f"its card names sha256 {wanted}, the file has {found}")
+        expected = named.group() if named else "none"
+        raise ModelError(f"its card names sha256 {expected}, the file has {found}")
     backend = open_backend(path, BackendName.ONNXRUNTIME_CPU)
     shape = _one(path, backend)
     outputs = backend.run(np.zeros((1, *shape), dtype=backend.input.dtype))
     for name, output in outputs.items():
         if not len(output) or not np.isfinite(output).all():
-            raise ModelError(f"output {name!r} {output.shape} is empty or not finite")
+            raise ModelError(f"output {name!r} of shape {output.shape}: expected finite numbers")
     _require_batch(backend, shape, outputs)
     shapes = ", ".join(f"{name} {output.shape}" for name, output in outputs.items())
     return f"{shapes} on {backend.name}, sha256 {found}"
@@ -101,15 +123,17 @@ def verified(path: Path) -> str:
 def _require_batch(
     backend: Backend, shape: tuple[int, ...], alone: Mapping[str, NDArray[np.float32]]
 ) -> None:
-    """Bundled models take any batch, and give one answer for each of it."""
+    """Bundled models take any batch size and return one output for each item."""
     if backend.input.shape[0] is not None:
-        raise ModelError(f"its batch size is fixed to {backend.input.shape[0]}")
+        raise ModelError(
+            f"its batch size is fixed to {backend.input.shape[0]}, expected any batch size"
+        )
     outputs = backend.run(np.zeros((2, *shape), dtype=backend.input.dtype))
     for name, output in outputs.items():
         if output.shape != (2, *alone[name].shape[1:]):
             raise ModelError(
-                f"output {name!r}: expected {(2, *alone[name].shape[1:])} for a batch of 2, got "
-                f"{output.shape}"
+                f"output {name!r}: expected shape {(2, *alone[name].shape[1:])} for a batch of 2, "
+                f"found {output.shape}"
             )
 
 

@@ -1,4 +1,4 @@
-"""`storeguard train`: adapting the bundled models to one's own store."""
+"""`storeguard train`: trains the models on data of your own store."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def detector(
     batch_size: Annotated[int, typer.Option(min=1)] = 16,
     seed: Annotated[int, typer.Option(min=0)] = 0,
 ) -> None:
-    """Fine-tune the bundled person detector on your own boxes."""
+    """Fine-tune the bundled person detector on your own labelled boxes."""
     try:
         from storeguard.training.detector.data import DetectorSource  # noqa: PLC0415
         from storeguard.training.detector.train import (  # noqa: PLC0415
@@ -60,7 +60,7 @@ def classifier(
     *,
     validation_group: Annotated[
         list[str] | None,
-        typer.Option(help="A group (person, store) kept for validation; may be given again."),
+        typer.Option(help="A group (person, store) kept for validation; may be repeated."),
     ] = None,
     head: Annotated[
         str, typer.Option(help="tap, tt, lstm, or resnet3d (no backbone; on a GPU).")
@@ -88,9 +88,9 @@ def classifier(
         )
     except ModuleNotFoundError as error:
         raise _needs(error) from None
-    for told, value, known in (("head", head, HeadName), ("backbone", backbone, BackboneName)):
+    for option, value, known in (("head", head, HeadName), ("backbone", backbone, BackboneName)):
         if value not in list(known):
-            raise QueryError(f"--{told}: expected one of {', '.join(known)}, got {value!r}")
+            raise QueryError(f"--{option}: expected one of {', '.join(known)}, found {value!r}")
     settings = ClipTrainSettings(
         data=data,
         out=out,
@@ -117,15 +117,15 @@ def attribute(
     *,
     label: Annotated[
         list[str] | None,
-        typer.Option(help="A label to tell apart, others passed over; may be given again."),
+        typer.Option(help="A label to learn; others are left out; may be repeated."),
     ] = None,
     rename: Annotated[
         list[str] | None,
-        typer.Option("--map", help="FOUND=CALLED: a label under another name; may be given again."),
+        typer.Option("--map", help="FOUND=CALLED: a label under another name; may be repeated."),
     ] = None,
     validation_group: Annotated[
         list[str] | None,
-        typer.Option(help="A group (person, camera) kept for validation; may be given again."),
+        typer.Option(help="A group (person, camera) kept for validation; may be repeated."),
     ] = None,
     weights: Annotated[
         Path | None, typer.Option(help="EfficientNet-Lite0's ImageNet weights, torch state dict.")
@@ -164,10 +164,10 @@ def attribute(
         console.print(f"[bold yellow]beware:[/] {escape(warning)}")
 
 
-def _renaming(told: str) -> tuple[str, str]:
-    found, _, called = told.partition("=")
+def _renaming(text: str) -> tuple[str, str]:
+    found, _, called = text.partition("=")
     if not found or not called:
-        raise QueryError(f"--map: expected FOUND=CALLED, got {told!r}")
+        raise QueryError(f"--map: expected FOUND=CALLED, found {text!r}")
     return found, called
 
 

@@ -7,8 +7,6 @@ that compiles while it loads (an ONNX file). Beside each lies its sidecar, `<eng
 from __future__ import annotations
 
 import hashlib
-import os
-import tempfile
 from datetime import datetime
 from pathlib import Path
 
@@ -16,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from storeguard.config.models import Precision
 from storeguard.errors import ModelError, StorageError
+from storeguard.files import write_atomically
 from storeguard.inference.backend import sha256_of
 
 ENGINE_ENDINGS = frozenset({".engine", ".plan"})
@@ -160,18 +159,7 @@ def write_whole(path: Path, content: bytes) -> None:
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        part = Path(name)
-        try:
-            with os.fdopen(handle, "wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            part.chmod(0o644)
-            part.replace(path)
-        except BaseException:
-            part.unlink(missing_ok=True)
-            raise
+        write_atomically(path, content)
     except OSError as error:
         raise StorageError(f"{path}: cannot be written: {error.strerror}") from error
 

@@ -1,4 +1,4 @@
-"""Commands to record, and the Redis stream they may come on."""
+"""Commands to record, and the Redis stream that may carry them."""
 
 from __future__ import annotations
 
@@ -39,9 +39,9 @@ class RecordCommand(BaseModel):
     """Start or stop recording a camera.
 
     Attributes:
-        start: begin of the wanted span, at most what the camera's cache holds back; None begins
+        start: begin of the requested span, at most as old as the camera's cache; None begins
             `recording.start_before_now_s` ago.
-        end: end of the wanted span; with neither end nor duration the recording stops by command
+        end: end of the requested span; with neither end nor duration the recording stops by command
             or after `recording.default_duration_s`.
         duration_s: length from now on, instead of `end`.
     """
@@ -65,15 +65,15 @@ class RecordCommand(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class CommandStats:
-    """What came on the stream.
+    """What was received on the stream.
 
     Attributes:
         done: commands carried out.
         refused: commands that could not be carried out: a stop without a start, ...
         invalid: messages that are no commands.
-        foreign: commands for cameras this store does not have.
+        foreign: commands for cameras that this store does not have.
         stale: starts of "now" that waited for longer than a minute.
-        last_error: the latest fault in words; None if there was none.
+        last_error: the latest fault, in words; None if there was none.
     """
 
     done: int = 0
@@ -117,9 +117,9 @@ def read_command(fields: Mapping[bytes, bytes]) -> RecordCommand:
 class CommandConsumer:
     """Reads commands off a Redis stream, on a thread of its own, and has them carried out.
 
-    A consumer group of the store remembers what was done, so that a command sent while nobody
-    listened is found later, unless it is about a "now" that is over. A faulty message is logged and
-    counted; the stream's trimming is its producers' matter.
+    A consumer group of the store keeps what was done, so that a command sent while no consumer ran
+    is carried out later, unless it is about a "now" that is over. A faulty message is logged and
+    counted. The producers trim the stream.
 
     Args:
         url: redis://, rediss:// or unix://.
@@ -152,12 +152,12 @@ class CommandConsumer:
                 f"command stream {self._name}: not a usable address: {error}"
             ) from None
         self._stats = CommandStats()
-        self._newest = "$"  # at first only what comes from now on
+        self._newest = "$"  # at first only what is sent from now on
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="commands", daemon=True)
 
     def start(self) -> None:
-        """Begin to read; returns at once, and goes on trying if the server is away."""
+        """Begin to read; returns at once. While the server is unreachable it is tried again."""
         self._thread.start()
 
     def stop(self) -> None:
@@ -172,12 +172,12 @@ class CommandConsumer:
         return self._stats
 
     def step(self) -> int:
-        """Read and carry out what has come, waiting up to a second for it; returns how many.
+        """Read and carry out commands, waiting up to a second for one; returns how many.
 
         Raises:
             redis.RedisError, OSError: the server does not answer.
         """
-        # What was read but not acknowledged before a crash comes first.
+        # What was read but not acknowledged before a crash is first.
         entries = self._read("0") or self._read(">")
         for entry_id, fields in entries:
             if self._stop.is_set():
@@ -213,7 +213,7 @@ class CommandConsumer:
         except redis.ResponseError as error:
             if "NOGROUP" not in str(error):
                 raise
-            # A server that lost its data may have commands already: go on behind the last one read.
+            # A server that lost its data may have commands already: go on after the last one read.
             self._redis.xgroup_create(STREAM, self._group, id=self._newest, mkstream=True)
             if self._newest == "$":
                 self._newest = "0"
@@ -235,7 +235,7 @@ class CommandConsumer:
             return
         age_s = self._clock.now().timestamp() - int(name.split("-", 1)[0]) / 1000
         if command.command == "start-recording" and command.start is None and age_s > _STALE_S:
-            self._count("stale", f"message {name}: came {age_s:.0f} s ago, nothing is recorded now")
+            self._count("stale", f"message {name}: sent {age_s:.0f} s ago, nothing is recorded now")
             return
         try:
             self._execute(camera_id, command)

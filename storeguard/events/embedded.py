@@ -26,7 +26,7 @@ _log = logging.getLogger(__name__)
 _STOP_S: Final = 10.0
 _LOG_LINES: Final = 15
 _PORT_TRIES: Final = 3
-# Runs in the child between fork and exec of the server: asks the kernel to end it with its parent.
+# Runs in the child between fork and exec of the server: the kernel ends it with its parent.
 # A process of its own, because code between fork and exec of a threaded process may deadlock.
 _TIED_TO_PARENT: Final = """
 import ctypes, os, signal, sys
@@ -60,7 +60,7 @@ class EmbeddedValkey:
         options: dict[str, str] | None = None,
     ) -> None:
         self.folder = Path(folder).resolve()
-        self._wanted_port = port
+        self._required_port = port
         self._ready_timeout_s = ready_timeout_s
         self._options = options or {}
         self._port = 0
@@ -88,7 +88,7 @@ class EmbeddedValkey:
         """Start the server and wait until it answers; returns its address.
 
         Raises:
-            StoreError: it did not come up (with the end of its log), or another process of
+            StoreError: it did not start (with the end of its log), or another process of
                 Storeguard uses the folder.
         """
         if self.pid is not None:
@@ -138,13 +138,13 @@ class EmbeddedValkey:
         """Start the server again, at the same address, if it has died; True if it had.
 
         Raises:
-            StoreError: it did not come up.
+            StoreError: it did not start.
         """
         if self.pid is not None:
             return False
         _log.error("event store in %s died; the end of its log:\n%s", self.folder, self.log_tail())
-        self._wanted_port = self._port  # where everybody asks for it, so there or nowhere
-        self.stop()  # lets the folder go, so that `start` can take it again
+        self._required_port = self._port  # its clients know this address, so no other will do
+        self.stop()  # releases the folder, so that `start` can take it again
         self.start()
         return True
 
@@ -188,7 +188,7 @@ class EmbeddedValkey:
             self._lock = None
 
     def _end_stale_server(self) -> None:
-        """End a server that outlived its parent: we hold the folder's lock, so it is nobody's."""
+        """End a server that outlived its parent. No process uses it: we hold the folder's lock."""
         pid = self._read_number("valkey.pid")
         if pid is None or not self._is_our_server(pid):
             return
@@ -212,12 +212,12 @@ class EmbeddedValkey:
         return state != "Z" and there and name.startswith("valkey")
 
     def _choose_port(self) -> int:
-        last = self._wanted_port or self._read_number("port")
+        last = self._required_port or self._read_number("port")
         if last is not None and _is_free(last):
             return last
-        if self._wanted_port is not None:
+        if self._required_port is not None:
             raise StoreError(
-                f"event store in {self.folder}: port {self._wanted_port} on 127.0.0.1 is taken"
+                f"event store in {self.folder}: port {self._required_port} on 127.0.0.1 is taken"
             )
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
@@ -227,8 +227,8 @@ class EmbeddedValkey:
         return port
 
     def _lost_its_port(self) -> bool:
-        """Whether the server ended because somebody took the port that we had found free."""
-        return self._wanted_port is None and self.pid is None and not _is_free(self._port)
+        """Whether the server ended because another process took the port that we had found free."""
+        return self._required_port is None and self.pid is None and not _is_free(self._port)
 
     def _password(self) -> str:
         file = self.folder / "password"
@@ -305,7 +305,7 @@ class EmbeddedValkey:
                 last = "another server answers on its port"
                 time.sleep(0.05)
         raise StoreError(
-            f"event store in {self.folder} did not come up within {self._ready_timeout_s:g} s "
+            f"event store in {self.folder} did not start within {self._ready_timeout_s:g} s "
             f"({last}); the end of its log:\n{self.log_tail()}"
         )
 
@@ -331,7 +331,7 @@ def _binary() -> Path:
 
 
 def _signal(pid: int, number: signal.Signals) -> None:
-    with contextlib.suppress(ProcessLookupError):  # it may be going just now
+    with contextlib.suppress(ProcessLookupError):  # it may be ending just now
         os.kill(pid, number)
 
 

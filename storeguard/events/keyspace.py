@@ -10,8 +10,7 @@ whose members are positions (see `query.position_of`) with score 0, in lexical o
     storeguard:{events}:by:all           every event
     storeguard:{events}:by:camera:<id>   and so on for store, zone, person, type, status
     storeguard:{events}:changes          stream of all changes, capped
-    storeguard:{events}:epoch            names one life of the data: gone when the data is
-    storeguard:{events}:cameras:<store>  camera settings, JSON
+    storeguard:{events}:epoch            names one life of the data: lost when the data is
 """
 
 from __future__ import annotations
@@ -50,7 +49,7 @@ _SCAN: Final = 500
 _MAX_SCANNED: Final = 20_000
 
 
-class Outcome(StrEnum):
+class Upserted(StrEnum):
     """What storing one version of an event did."""
 
     CREATED = "created"
@@ -59,11 +58,11 @@ class Outcome(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Change:
+class StoredChange:
     """One entry of the change stream.
 
     Attributes:
-        id: the stream's id of it; ask for what comes after it.
+        id: the stream's id of it; request what comes after it.
         event: the event as it was stored then.
     """
 
@@ -119,11 +118,6 @@ def event_key(event_id: str) -> str:
     return f"{PREFIX}event:{event_id}"
 
 
-def cameras_key(store_id: str) -> str:
-    """The camera settings of one store."""
-    return f"{PREFIX}cameras:{store_id}"
-
-
 def index_key(field: str, value: str) -> str:
     """The sorted set of events whose `field` has that value."""
     return f"{PREFIX}by:{field}:{value}"
@@ -140,7 +134,7 @@ def _fixed_indexes(event: Event) -> list[str]:
     return [index_key(field, value) for field, value in values.items() if value is not None]
 
 
-def upsert(events: Sequence[tuple[Event, float | None]]) -> Steps[list[Outcome]]:
+def upsert(events: Sequence[tuple[Event, float | None]]) -> Steps[list[Upserted]]:
     """Store versions of events, each with its capture-to-store latency in ms (or None)."""
     keys: list[str] = [CHANGES, ALL]
     values: list[str | bytes | int | float] = [CHANGES_KEPT]
@@ -152,7 +146,7 @@ def upsert(events: Sequence[tuple[Event, float | None]]) -> Steps[list[Outcome]]
         values += [event.status.value, event.model_dump_json(exclude_none=True)]
         values += ["" if latency_ms is None else f"{latency_ms:.3f}"]
     (answer,) = yield [("EVAL", UPSERT, len(keys), *keys, *values)]
-    return [Outcome(outcome.decode()) for outcome in answer]
+    return [Upserted(outcome.decode()) for outcome in answer]
 
 
 def get(event_id: str) -> Steps[Event | None]:
@@ -181,7 +175,7 @@ def query(question: EventQuery) -> Steps[Page]:
         rows = yield [("HMGET", _key_at(position), "body", "latency") for position in positions]
         for position, fields in zip(positions, rows, strict=True):
             if len(found) == question.limit:
-                # `upper` is the last position looked at: the next page goes on behind it.
+                # `upper` is the last position read: the next page continues after it.
                 return Page(tuple(found), cursor_of(upper[1:]))
             event = _event(*fields)
             if event is not None and question.admits(event):
@@ -196,7 +190,7 @@ def query(question: EventQuery) -> Steps[Page]:
 
 
 def _span(question: EventQuery) -> tuple[str, str]:
-    """The positions asked for, as bounds of a lexical range."""
+    """The requested positions, as bounds of a lexical range."""
     upper = "+" if question.end is None else f"({milliseconds(question.end):015d}:"
     if question.cursor is not None:
         behind = f"({position_from(question.cursor)}"
@@ -205,7 +199,7 @@ def _span(question: EventQuery) -> tuple[str, str]:
 
 
 def _indexes_of(question: EventQuery) -> list[str]:
-    """The indexes any of which holds all events asked for."""
+    """The indexes any of which holds all requested events."""
     named = {
         "store": question.store,
         "camera": question.camera,
@@ -218,7 +212,7 @@ def _indexes_of(question: EventQuery) -> list[str]:
     return found or [ALL]
 
 
-def changes_after(change_id: str, limit: int) -> Steps[list[Change]]:
+def changes_after(change_id: str, limit: int) -> Steps[list[StoredChange]]:
     """The changes behind one, oldest first, at most `limit`."""
     (rows,) = yield [("XRANGE", CHANGES, f"({change_id}", "+", "COUNT", limit)]
     return _changes(rows)
@@ -244,7 +238,7 @@ def identity() -> Steps[tuple[str, str | None]]:
 
 
 def begin_epoch(epoch: str) -> Steps[None]:
-    """Name the data's life, unless somebody else already has."""
+    """Name the data's life, unless it has a name already."""
     yield [("SET", EPOCH, epoch, "NX")]
 
 
@@ -257,15 +251,15 @@ def count() -> Steps[int]:
 def remove_oldest(
     *, after: str, before: datetime | None, at_most: int
 ) -> Steps[tuple[int, str | None]]:
-    """Remove some of the oldest events, but for those marked `keep`.
+    """Remove some of the oldest events, except those marked `keep`.
 
     Args:
-        after: position to go on from, ``""`` at first.
+        after: position to continue from, ``""`` at first.
         before: only events that started earlier; None for no such bound.
-        at_most: look at no more than this many.
+        at_most: read no more than this many.
 
     Returns:
-        How many were removed, and the position to go on from; None when there are no more.
+        How many were removed, and the position to continue from; None when there are no more.
     """
     lower = f"({after}" if after else "-"
     upper = "+" if before is None else f"({milliseconds(before):015d}:"
@@ -292,19 +286,8 @@ def remove_oldest(
     return removed, positions[-1]
 
 
-def read_cameras(store_id: str) -> Steps[bytes | None]:
-    """The camera settings of a store as JSON; None when none were written."""
-    (document,) = yield [("GET", cameras_key(store_id))]
-    return None if document is None else bytes(document)
-
-
-def write_cameras(store_id: str, document: bytes) -> Steps[None]:
-    """Replace the camera settings of a store."""
-    yield [("SET", cameras_key(store_id), document)]
-
-
 def ping() -> Steps[None]:
-    """Ask for nothing but an answer."""
+    """Request an answer and nothing else."""
     yield [("PING",)]
 
 
@@ -326,13 +309,13 @@ def _event(body: bytes | None, latency: bytes | None) -> Event | None:
     return event.model_copy(update={"latency_ms": measured})
 
 
-def _changes(rows: Sequence[Any]) -> list[Change]:
+def _changes(rows: Sequence[Any]) -> list[StoredChange]:
     changes = []
     for change_id, flat in rows:
         fields = flat if isinstance(flat, dict) else dict(zip(flat[::2], flat[1::2], strict=True))
         event = _event(fields.get(b"body"), fields.get(b"latency"))
         if event is not None:
-            changes.append(Change(change_id.decode(), event))
+            changes.append(StoredChange(change_id.decode(), event))
     return changes
 
 

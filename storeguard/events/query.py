@@ -1,4 +1,4 @@
-"""Questions to the event store, and the pages it answers with."""
+"""Queries of the event store, and the pages it returns."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def position_from(cursor: str) -> str:
     """The position a cursor names.
 
     Raises:
-        QueryError: no answer of ours ever contained this cursor.
+        QueryError: this cursor was never part of an answer.
     """
     if len(cursor) <= _MAX_CURSOR:
         padded = cursor + "=" * (-len(cursor) % 4)
@@ -111,7 +111,7 @@ class EventQuery:
 
     def admits(self, event: Event) -> bool:
         """Whether every filter but the time span holds for the event."""
-        wanted = (
+        required = (
             (self.store, event.store_id),
             (self.camera, event.camera_id),
             (self.zone, event.zone_id),
@@ -119,7 +119,7 @@ class EventQuery:
             (self.type, event.type),
             (self.status, event.status),
         )
-        if any(value is not None and value != found for value, found in wanted):
+        if any(value is not None and value != found for value, found in required):
             return False
         return self.min_dwell_s is None or (event.dwell_s or -1.0) >= self.min_dwell_s
 
@@ -130,7 +130,7 @@ class Page:
 
     Attributes:
         events: newest first. With rare filters a page may hold fewer than `limit`, even none,
-            although more follow: only `next_cursor` tells.
+            although more follow: only `next_cursor` shows it.
         next_cursor: where to go on; None when there is nothing further.
     """
 

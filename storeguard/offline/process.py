@@ -16,11 +16,11 @@ from typing import Self, TextIO
 import av
 import numpy as np
 
+from storeguard.camera.attribute_predictions import AttributePredictions
 from storeguard.camera.latency import LatencyRecorder
-from storeguard.camera.looks import Looks
-from storeguard.camera.overlay import Rgb, draw
+from storeguard.camera.overlay import annotations_of, draw
 from storeguard.camera.person_clips import PersonClips
-from storeguard.camera.pipeline import observe, scene_of
+from storeguard.camera.pipeline import observe
 from storeguard.classification.attributes.classifier import AttributeClassifier
 from storeguard.classification.clips.classifier import ClipClassifier
 from storeguard.config.models import (
@@ -42,7 +42,7 @@ from storeguard.rules.ongoing import OpenEvent
 from storeguard.rules.verdict import Verdict
 from storeguard.tracking.tracker import Tracker
 from storeguard.tracking.tracks import Tracks
-from storeguard.video.frame import Frame
+from storeguard.video.frame import Frame, Rgb
 from storeguard.video.reader import read_frames
 
 _EPOCH = "0"
@@ -118,8 +118,10 @@ class VideoProcessor:
             id="video", source=str(video), pace=Pace.FAST, zones=options.zones, detect_fps=240
         )
         classifier = ClipClassifier(self._classifier_settings) if camera.classifies else None
-        looks = Looks(camera.id, self._attributes, forget_s=self._tracker_settings.max_lost_s)
-        run = _Run(self._detector, self._tracker_settings, camera, classifier, looks)
+        predictions = AttributePredictions(
+            camera.id, self._attributes, forget_s=self._tracker_settings.max_lost_s
+        )
+        run = _Run(self._detector, self._tracker_settings, camera, classifier, predictions)
         started = time.perf_counter()
         with _Writers(outputs or ProcessOutputs()) as writers:
             for frame in self._chosen(camera, options, run):
@@ -153,10 +155,10 @@ class _Run:
         tracker: TrackerSettings,
         camera: CameraConfig,
         classifier: ClipClassifier | None,
-        looks: Looks,
+        predictions: AttributePredictions,
     ) -> None:
         self._detector = detector
-        self._looks = looks
+        self._predictions = predictions
         self._classifier = classifier
         self._clips = PersonClips(camera)
         self._scores: list[ClipScore] = []
@@ -195,11 +197,11 @@ class _Run:
             seq=self.processed,
             step_s=0.0 if self._last_s is None else frame.time_s - self._last_s,
             clip_scores=self._scores,
-            attributes=self._looks.known(),
+            attributes=self._predictions.known(),
         )
         self._emit(self._rules.step(observation), writers)
         self._scores = self._judge(frame, observation)
-        self._looks.take(frame, observation)
+        self._predictions.seen(frame, observation)
         writers.tracks(frame.index + 1, tracks)
         if writers.wants_video:
             writers.frame(frame, self._picture(frame, observation))
@@ -291,8 +293,8 @@ class _Run:
             writers.event(event)
 
     def _picture(self, frame: Frame, observation: Observation) -> Rgb:
-        scene = scene_of(self._camera, observation, self._verdict(), fps=self._fps)
-        return draw(frame.rgb(), scene)
+        annotations = annotations_of(self._camera, observation, self._verdict(), fps=self._fps)
+        return draw(frame.rgb(), annotations)
 
 
 class _Writers:

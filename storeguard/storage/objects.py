@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import logging
-import os
-import random
 import re
 import shutil
-import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,10 +15,12 @@ from urllib.parse import unquote, urlsplit
 from pyarrow import fs
 from pyarrow.lib import ArrowException
 
+from storeguard.backoff import Backoff, BackoffSettings
 from storeguard.clock import Clock, SystemClock
 from storeguard.config.addresses import redact
 from storeguard.config.store import StoreConfig
 from storeguard.errors import NotFoundError, StorageError
+from storeguard.files import TEMPORARY_PREFIX, replacing
 
 _log = logging.getLogger(__name__)
 
@@ -33,7 +31,6 @@ _KEY: Final = re.compile(
 )
 _MAX_KEY: Final = 900
 _COPY_BYTES: Final = 1 << 20
-_TEMPORARY: Final = ".part-"
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +58,7 @@ class Reader(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class UploadRetries:
-    """How often and how patiently an upload is tried again.
+    """How often, and after what waits, an upload is tried again.
 
     Attributes:
         attempts: tries in all.
@@ -76,8 +73,8 @@ class UploadRetries:
 class ObjectStore:
     """Files under one URI, by key (``corner-shop/table/2026-01-31/clip.mp4``).
 
-    An object is there whole or not at all: locally it is written beside, fsynced and renamed;
-    S3 and GCS work that way. What was written is read back and its checksum compared.
+    An object is there whole or not at all: locally it is written under another name, fsynced
+    and renamed; S3 and GCS work that way. What was written is read back and its checksum compared.
 
     Args:
         uri: ``file:///folder``, ``s3://bucket/prefix``, ``gs://bucket/prefix`` or a plain path.
@@ -137,12 +134,7 @@ class ObjectStore:
             sha256, size = _digest(local.open("rb"))
         except OSError as error:
             raise StorageError(f"{local}: cannot be read for upload: {error}") from error
-        return self._put(key, lambda: local.open("rb"), sha256, size)
-
-    def put_bytes(self, content: bytes, key: str) -> StoredObject:
-        """Store bytes under a key, replacing what was there. Raises as `put_file` does."""
-        sha256 = hashlib.sha256(content).hexdigest()
-        return self._put(key, lambda: io.BytesIO(content), sha256, len(content))
+        return self._put(key, local, sha256, size)
 
     def open(self, key_or_uri: str) -> Reader:
         """A seekable reader of an object; the caller closes it.
@@ -166,7 +158,7 @@ class ObjectStore:
         """Remove an object; False if there was none."""
         path = self._path(key_or_uri)
         try:
-            self.size(key_or_uri)  # S3 says yes to deleting what is not there
+            self.size(key_or_uri)  # S3 confirms deleting what is not there
             self._do(path, lambda: self._fs.delete_file(path))
         except NotFoundError:
             return False
@@ -182,21 +174,20 @@ class ObjectStore:
         selector = fs.FileSelector(path, allow_not_found=True, recursive=True)
         infos = self._do(path, lambda: self._fs.get_file_info(selector))
         for info in sorted(infos, key=lambda info: str(info.path)):
-            if info.type == fs.FileType.File and _TEMPORARY not in info.path:
+            if info.type == fs.FileType.File and TEMPORARY_PREFIX not in info.path:
                 yield info.path[len(self._root) :].lstrip("/"), int(info.size)
 
     # ------------------------------------------------------------------ inside
 
-    def _put(
-        self, key: str, source: Callable[[], IO[bytes]], sha256: str, size: int
-    ) -> StoredObject:
+    def _put(self, key: str, local: Path, sha256: str, size: int) -> StoredObject:
         path = self._path(key)
         retries = self._retries
+        backoff = Backoff(BackoffSettings(initial_s=retries.initial_s, max_s=retries.max_s))
         for attempt in range(1, retries.attempts + 1):
             try:
-                with source() as content:
+                with local.open("rb") as content:
                     if self._is_local:
-                        _write_beside(Path(path), content)
+                        _write_whole(Path(path), content)
                     else:
                         self._stream(path, content, sha256)
                 found, found_size = _digest(self._fs.open_input_file(path))
@@ -207,8 +198,7 @@ class ObjectStore:
                 fault = _cause(error)
             if attempt < retries.attempts:
                 _log.warning("%s: upload %d failed: %s", self._uri_of(path), attempt, fault)
-                wait_s = min(retries.initial_s * 2.0 ** (attempt - 1), retries.max_s)
-                self._clock.sleep(wait_s * random.uniform(0.7, 1.3))  # noqa: S311 - no secret
+                self._clock.sleep(backoff.next_s())
         raise StorageError(
             f"{self._uri_of(path)}: cannot be stored, tried {retries.attempts} times: {fault}"
         )
@@ -270,23 +260,10 @@ def _bucket_and_prefix(uri: str) -> tuple[str, str]:
     return root, f"{parts.scheme}://{root}"
 
 
-def _write_beside(target: Path, content: IO[bytes]) -> None:
+def _write_whole(target: Path, content: IO[bytes]) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_name(f"{_TEMPORARY}{uuid.uuid4().hex}")
-    try:
-        with temporary.open("xb") as out:
-            shutil.copyfileobj(content, out, _COPY_BYTES)
-            out.flush()
-            os.fsync(out.fileno())
-        temporary.replace(target)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-    folder = os.open(target.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+    with replacing(target) as part, part.open("wb") as out:
+        shutil.copyfileobj(content, out, _COPY_BYTES)
 
 
 def _digest(reader: Any) -> tuple[str, int]:

@@ -1,4 +1,4 @@
-"""Fakes, and clocks to be turned by hand, for tests of Storeguard and of what is built on it."""
+"""Clocks that tests set, for tests of Storeguard and of software built on it."""
 
 from __future__ import annotations
 
@@ -8,11 +8,13 @@ import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+from storeguard.files import write_atomically
+
 
 class FakeClock:
-    """A clock whose hands are turned by hand. Thread-safe.
+    """A clock that only tests advance. Thread-safe.
 
-    `sleep` advances it at once, so code under test never really waits.
+    `sleep` advances it and returns, so code under test never really waits.
     """
 
     def __init__(self, start: datetime = datetime(2026, 1, 1, tzinfo=UTC)) -> None:
@@ -35,45 +37,43 @@ class FakeClock:
         self.advance(max(0.0, seconds))
 
     def advance(self, seconds: float) -> None:
-        """Let time pass on both clocks."""
+        """Advance both clocks."""
         with self._lock:
             self._now += timedelta(seconds=seconds)
             self._monotonic += seconds
 
     def step_wall_clock(self, seconds: float) -> None:
-        """Set the wall clock forward or back, as NTP or a person would; monotonic time goes on."""
+        """Set the wall clock forward or back, as NTP or a person would; not the monotonic clock."""
         with self._lock:
             self._now += timedelta(seconds=seconds)
 
 
 class SteppedClock:
-    """The machine's clocks, with the wall clock ahead of it, or behind, as a file says.
+    """The machine's clocks, with the wall clock ahead or behind by the seconds in a file.
 
-    Goes with actors into their processes: all that hold a clock of the same file follow it.
+    It can be sent to actors in other processes: all clocks of one file follow it.
 
     Args:
-        path: holds the seconds that the wall clock is ahead; absent as long as it is not.
+        path: the file; while it does not exist, the wall clock is the machine's.
     """
 
     def __init__(self, path: Path) -> None:
         self._path = path
 
     def set(self, ahead_s: float) -> None:
-        """Set everybody's wall clock ahead of the machine's (or, below zero, behind it)."""
-        fresh = self._path.with_name(f".{self._path.name}.tmp")
-        fresh.write_text(str(ahead_s), encoding="ascii")
-        fresh.replace(self._path)
+        """Set the wall clock of all processes ahead of the machine's, or behind it if negative."""
+        write_atomically(self._path, str(ahead_s), sync=False)
 
     def now(self) -> datetime:
-        """The current moment as set, aware UTC."""
+        """The current moment, as set, aware UTC."""
         return datetime.now(UTC) + timedelta(seconds=self._ahead_s())
 
     def monotonic(self) -> float:
-        """`time.monotonic()`, which no setting of the wall clock touches."""
+        """`time.monotonic()`, not affected by `set`."""
         return time.monotonic()
 
     def sleep(self, seconds: float) -> None:
-        """`time.sleep`, returning at once for zero or less."""
+        """`time.sleep`; returns immediately for zero or less."""
         if seconds > 0:
             time.sleep(seconds)
 

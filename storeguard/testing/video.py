@@ -26,7 +26,7 @@ _ENCODERS = {
 
 @dataclass(frozen=True, slots=True)
 class VideoSpec:
-    """What a test video is like.
+    """The settings of a test video.
 
     Attributes:
         codec: `h264`, `hevc`, `vp8`, `vp9`, `mjpeg` or `mpeg4`.
@@ -67,7 +67,7 @@ def number_of(frame: av.VideoFrame) -> int:
     """The number that a frame of a test video carries.
 
     Raises:
-        ValueError: the bits cannot be told apart: the picture is damaged.
+        ValueError: a bit is neither dark nor bright: the picture is damaged.
     """
     gray = frame.reformat(format="gray").to_ndarray()
     cell = frame.width // _NUM_BITS
@@ -76,7 +76,9 @@ def number_of(frame: av.VideoFrame) -> int:
         middle = gray[8 : _BAND_PX - 8, bit * cell + 2 : (bit + 1) * cell - 2]
         level = float(middle.mean())
         if 100 < level < 156:
-            raise ValueError(f"bit {bit} is neither dark nor bright: level {level:.0f}")
+            raise ValueError(
+                f"bit {bit}: expected a level near {_DARK} or {_BRIGHT}, found {level:.0f}"
+            )
         number = number << 1 | (level > 128)
     return number
 
@@ -108,7 +110,7 @@ def make_video(path: Path, spec: VideoSpec | None = None) -> Path:
 
 
 def make_audio(path: Path, *, seconds: int = 1) -> Path:
-    """A file with sound alone. Returns `path`."""
+    """Encode a file that holds only audio. Returns `path`."""
     with av.open(str(path), "w") as out:
         sound = _add_audio(out, "aac")
         for index in range(seconds * 10):

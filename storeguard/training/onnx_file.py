@@ -14,6 +14,7 @@ from onnx import helper
 from torch import nn
 
 from storeguard.errors import ModelError
+from storeguard.files import replacing
 
 OPSET = 17
 _TOLERANCE = 1e-3
@@ -43,22 +44,18 @@ def write_checked(
         ModelError: that difference is more than a thousandth.
     """
     model.eval()
-    partial = path.with_name(f".{path.name}.partial")
-    try:
-        export_onnx(model, torch.zeros(2, *shape), partial, names=names)
-        proto = onnx.load(partial)
+    with replacing(path) as part:
+        export_onnx(model, torch.zeros(2, *shape), part, names=names)
+        proto = onnx.load(part)
         helper.set_model_props(proto, dict(metadata or {}))
         onnx.checker.check_model(proto)
-        partial.write_bytes(proto.SerializeToString())
-        difference = _difference(model, partial, shape, names[0])
+        part.write_bytes(proto.SerializeToString())
+        difference = _difference(model, part, shape, names[0])
         if not difference <= _TOLERANCE:
             raise ModelError(
                 f"{path}: the exported model's {names[1]} differ by {difference:.2g} from torch's, "
                 f"expected at most {_TOLERANCE}"
             )
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
     return difference
 
 

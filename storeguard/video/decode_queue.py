@@ -4,35 +4,25 @@ from __future__ import annotations
 
 import threading
 from collections import Counter, deque
-from dataclasses import dataclass
 from enum import Enum
 
 from storeguard.video.packets import EncodedPacket, MediaKind
 
 
 class Mark(Enum):
-    """What stands in the queue beside packets."""
+    """What the queue holds besides packets."""
 
     SCENE_CUT = "scene_cut"  # the file starts over
     RESYNC = "resync"  # packets are missing here
     END = "end"  # nothing more will come
 
 
-@dataclass(frozen=True, slots=True)
-class QueueStats:
-    """Packets waiting, and packets dropped because decoding lagged."""
-
-    num_waiting: int
-    dropped: Counter[str]
-
-
 class DecodeQueue:
     """Video packets waiting to be decoded, and marks. Thread-safe.
 
-    Bound: `max_packets`. Drop policy, where packets may be dropped at all: up to the next
-    keyframe. When the queue is full, what waits ahead of the last keyframe in it goes; without a
-    keyframe in it all goes, and so does what comes until the next keyframe. Marks are never
-    dropped. Drops are counted as `decode_lag`.
+    Bound: `max_packets`. Drop policy, unless lossless: a full queue drops the packets before its
+    last keyframe; if there is none behind its first item, it drops all of them, and new ones until
+    a keyframe arrives. Marks are never dropped. Drops are counted as `decode_lag`.
 
     Args:
         max_packets: the bound.
@@ -77,7 +67,7 @@ class DecodeQueue:
             self._changed.notify_all()
 
     def take(self, *, timeout_s: float) -> EncodedPacket | Mark | None:
-        """The oldest item; None when none came in time. `Mark.END` once the queue is closed."""
+        """The oldest item; None after `timeout_s` without one; `Mark.END` from a closed queue."""
         with self._changed:
             self._changed.wait_for(lambda: self._closed or bool(self._items), timeout_s)
             if self._closed:
@@ -91,20 +81,20 @@ class DecodeQueue:
             return item
 
     def close(self) -> None:
-        """Forget what waits and let go whoever waits."""
+        """Drop all items and wake every waiting caller."""
         with self._changed:
             self._closed = True
             self._items.clear()
             self._num_packets = 0
             self._changed.notify_all()
 
-    def stats(self) -> QueueStats:
-        """Counters."""
+    def dropped(self) -> Counter[str]:
+        """Packets dropped so far, by cause."""
         with self._changed:
-            return QueueStats(self._num_packets, self._dropped.copy())
+            return self._dropped.copy()
 
     def _make_room(self, newest: EncodedPacket) -> None:
-        last_key = -1  # position of the last keyframe that waits
+        last_key = -1  # position of the last keyframe in the queue
         for position in range(len(self._items) - 1, 0, -1):
             item = self._items[position]
             if not isinstance(item, Mark) and item.is_keyframe:
@@ -114,8 +104,8 @@ class DecodeQueue:
             last_key = len(self._items)
             self._skipping = True
         kept = list(self._items)[last_key:]
-        gone = list(self._items)[:last_key]
-        marks = [item for item in gone if isinstance(item, Mark) and item is not Mark.RESYNC]
-        self._dropped["decode_lag"] += len([item for item in gone if not isinstance(item, Mark)])
+        removed = list(self._items)[:last_key]
+        marks = [item for item in removed if isinstance(item, Mark) and item is not Mark.RESYNC]
+        self._dropped["decode_lag"] += sum(not isinstance(item, Mark) for item in removed)
         self._items = deque([*marks, Mark.RESYNC, *kept])
         self._num_packets = sum(not isinstance(item, Mark) for item in kept)

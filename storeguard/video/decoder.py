@@ -17,7 +17,7 @@ from storeguard.video.packets import EncodedPacket, MediaKind, Opaque, Packet
 MIN_STEP_US = 1000
 """Two frames are never closer than this on the time line: events count milliseconds."""
 
-_MAX_INSIDE = 64  # packets that may be inside a decoder; beyond it they were lost there
+_MAX_INSIDE = 64  # packets that may be inside a decoder; older ones were lost in it
 
 
 class FrameDecoder:
@@ -34,7 +34,7 @@ class FrameDecoder:
         camera_id: for the frames.
         threads: of one decoder. 1 is best with many cameras on few cores: no hand-over between
             threads and no frames waiting inside; 0 takes one per core, for a single file.
-        skip_before_us: frames earlier than this on the time line are decoded but not handed on.
+        skip_before_us: frames earlier than this on the time line are decoded but not returned.
     """
 
     def __init__(
@@ -84,14 +84,14 @@ class FrameDecoder:
         self._inside.clear()
 
     def resync(self) -> Iterator[Frame]:
-        """Get ready for packets after a gap: drain, forget references, wait for a keyframe."""
+        """Prepare for packets after a gap: drain, drop references, wait for a keyframe."""
         yield from self.drain()
         if self._context is not None:
             self._context.flush_buffers()
         self._waiting = True
 
     def cut_scene(self) -> Iterator[Frame]:
-        """The file starts over: drain, then mark the next frame as the first of another scene."""
+        """The file starts over: drain, and mark the next frame as the first of a new scene."""
         yield from self.drain()
         self._context, self._key = None, None
         self._cut = True
@@ -122,7 +122,7 @@ class FrameDecoder:
         if self._mistimed and self._inside:
             time_us = heapq.heappop(self._inside)
         else:
-            self._forget(packet_us)
+            self._remove_up_to(packet_us)
         if self._skip_before_us is not None and time_us < self._skip_before_us:
             return None
         time_us = max(time_us, self._last_us + MIN_STEP_US)
@@ -145,7 +145,7 @@ class FrameDecoder:
         self.wh = frame.wh
         return frame
 
-    def _forget(self, time_us: int) -> None:
-        """This packet, and any that came before it and gave no frame, are out of the decoder."""
+    def _remove_up_to(self, time_us: int) -> None:
+        """Drop this packet's time, and those of earlier packets that produced no frame."""
         while self._inside and self._inside[0] <= time_us:
             heapq.heappop(self._inside)

@@ -17,7 +17,7 @@ Rgb = NDArray[np.uint8]
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """A decoded picture, still in the decoder's pixel format; converted only when asked.
+    """A decoded picture, still in the decoder's pixel format; converted only on request.
 
     Attributes:
         camera_id: the camera's id in the configuration.
@@ -25,8 +25,8 @@ class Frame:
         captured_at: aware UTC capture time: PTS through the connection's clock anchor.
         time_s: seconds of stream time since the camera's first frame; strictly increasing.
         picture: the decoder's frame. Read only: the decoder may still refer to it.
-        scene_cut: True on the first frame after a file wrapped around to its start: who was seen
-            before cannot be who is seen now.
+        scene_cut: True on the first frame after a file started over: the people before it are not
+            the people after it.
         decode_ms: milliseconds spent decoding this frame.
         received_s: `time.monotonic()` when its packet was read; for ages and latencies.
     """

@@ -1,4 +1,4 @@
-"""Encoded video as it left the camera, and the ring that remembers the last seconds of it."""
+"""Encoded video as it left the camera, and the ring that keeps its last seconds."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ import av
 
 Packet: TypeAlias = "av.Packet[Any]"
 Opaque = tuple[int, float, int]
-"""What a packet hands to its pictures: time_us, received_s, duration_us."""
+"""What a packet passes to its pictures: time_us, received_s, duration_us."""
 
 MICROSECOND = Fraction(1, 1_000_000)
 """Time base of every packet behind the source: the camera's own time line."""
@@ -32,7 +32,7 @@ class MediaKind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class StreamFormat:
-    """All that a decoder or a muxer must know about a stream beside its packets.
+    """All that a decoder or a muxer must know about a stream besides its packets.
 
     Two formats that compare equal can be decoded, and written to one file, without a break.
 
@@ -42,9 +42,9 @@ class StreamFormat:
         extradata: codec parameters (avcC, hvcC, Annex B parameter sets, ...); may be empty.
         wh: width and height in pixels; (0, 0) for audio, and while it is not known yet.
         sample_rate: audio samples a second; 0 for video.
-        header: a NUT file with this one stream and no content. It outlives the connection that
-            the stream came from, can be sent to another process, and makes the template of a
-            decoder or an output stream. Empty if the codec has no place in NUT.
+        header: a NUT file with this one stream and no content: the template of a decoder or an
+            output stream. It outlives the stream's connection and can be sent to another process.
+            Empty if NUT does not support the codec.
     """
 
     kind: MediaKind
@@ -62,7 +62,7 @@ class StreamFormat:
         extradata: bytes | None = None,
         wh: tuple[int, int] | None = None,
     ) -> StreamFormat:
-        """Take the format off an open `av` video or audio stream, maybe with other parameters."""
+        """The format of an open `av` video or audio stream, with other parameters if given."""
         context = stream.codec_context
         video = stream.type == "video"
         size = (wh or (context.width, context.height)) if video else (0, 0)
@@ -133,7 +133,7 @@ def _header_of(
                 copy.codec_context.extradata = extradata
             if wh is not None:
                 copy.codec_context.width, copy.codec_context.height = wh
-            # NUT's reader wants one packet; its content is never looked at.
+            # NUT's reader requires one packet; its content is never read.
             packet = av.Packet(bytes(1))
             packet.stream = copy
             packet.pts = packet.dts = 0
@@ -152,13 +152,13 @@ class EncodedPacket:
     Attributes:
         data: the packet; its pts, dts and duration are in microseconds of the camera's time line.
             `pts` is None where the source gave none (AVI with B-frames). Its `opaque` is the
-            tuple (time_us, received_s, duration_us), which decoders hand on to their pictures.
+            tuple (time_us, received_s, duration_us), which decoders pass on to their pictures.
         format: of the stream it belongs to.
         is_keyframe: whether decoding can start here.
         time_us: presentation time in microseconds on the camera's time line. Decoding order is
             not presentation order where there are B-frames.
         decode_us: decoding time likewise; never decreases for one kind.
-        duration_us: how long it is shown (or heard), as well as known.
+        duration_us: how long it lasts, as far as known.
         captured_at: aware UTC of `time_us`.
         connection: counts the times the source was opened, from 0; a decoder serves one of them.
         segment: counts unbroken stretches of timestamps; between two of them there may be a gap.
@@ -183,32 +183,21 @@ class EncodedPacket:
 
     @property
     def ends_at(self) -> datetime:
-        """When the picture gives way to the next."""
+        """When the next picture is due."""
         return self.captured_at + timedelta(microseconds=self.duration_us)
-
-
-@dataclass(frozen=True, slots=True)
-class RingStats:
-    """What a ring holds. `evicted` counts packets that aged out, which is its purpose."""
-
-    num_packets: int
-    size_bytes: int
-    span_s: float
-    evicted: int
 
 
 class PacketRing:
     """The last seconds of one camera's packets, bounded in seconds and in bytes. Thread-safe.
 
-    Every packet gets a number, counted up by one from 0. The oldest packets go first, a whole
-    group of pictures at a time, so that the ring always begins with a keyframe; only a group that
-    is alone larger than `max_bytes` is cut short, and then nothing of it is kept but what follows
-    its next keyframe. Drop policy: oldest group first.
+    Packets are numbered from 0. Drop policy: the oldest group of pictures first, as a whole, so
+    that the ring always begins with a keyframe. A single group larger than `max_bytes` is dropped
+    too; the ring then stays empty until the next keyframe.
 
     Args:
-        max_s: seconds to remember. The ring covers at least this much once it has seen it,
-            unless `max_bytes` forbids.
-        max_bytes: encoded bytes to remember at most.
+        max_s: seconds to keep. Once so much was appended, the ring covers at least this much,
+            unless `max_bytes` is reached.
+        max_bytes: encoded bytes to keep at most.
     """
 
     def __init__(self, *, max_s: float, max_bytes: int) -> None:
@@ -219,7 +208,6 @@ class PacketRing:
         self._keys: deque[int] = deque()  # numbers of the video keyframes held
         self._bytes = 0
         self._newest_us = -(2**62)
-        self._evicted = 0
         self._audio: StreamFormat | None = None
         self._connection = -1
         self._changed = threading.Condition()
@@ -253,7 +241,7 @@ class PacketRing:
             return first.captured_at, first.captured_at + timedelta(microseconds=past_us)
 
     def newest(self) -> datetime | None:
-        """End of the newest picture: the camera's own present. None without a keyframe."""
+        """End of the newest picture; None without a keyframe."""
         span = self.span()
         return None if span is None else span[1]
 
@@ -279,8 +267,8 @@ class PacketRing:
         """Packets from `number` on.
 
         Returns:
-            The number of the first packet returned (later than asked if the ring has moved on),
-            and up to `limit` packets.
+            The number of the first packet returned (higher than requested if older packets were
+            dropped), and up to `limit` packets.
         """
         with self._changed:
             begin = max(number, self._first)
@@ -293,21 +281,10 @@ class PacketRing:
             return self._first + len(self._packets)
 
     def wait(self, number: int, *, timeout_s: float) -> bool:
-        """Wait until the ring has packet `number`; False when time runs out first."""
+        """Wait until packet `number` was appended; False after `timeout_s` without it."""
         with self._changed:
             return self._changed.wait_for(
                 lambda: self._first + len(self._packets) > number, timeout_s
-            )
-
-    def stats(self) -> RingStats:
-        """What the ring holds now."""
-        span = self.span()
-        with self._changed:
-            return RingStats(
-                num_packets=len(self._packets),
-                size_bytes=self._bytes,
-                span_s=0.0 if span is None else (span[1] - span[0]).total_seconds(),
-                evicted=self._evicted,
             )
 
     def _evict(self) -> None:
@@ -324,9 +301,7 @@ class PacketRing:
 
     def _drop_before(self, number: int) -> None:
         while self._first < number and self._packets:
-            gone = self._packets.popleft()
-            self._bytes -= gone.data.size
-            self._evicted += 1
+            self._bytes -= self._packets.popleft().data.size
             self._first += 1
         while self._keys and self._keys[0] < self._first:
             self._keys.popleft()

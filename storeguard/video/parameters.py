@@ -1,8 +1,7 @@
-"""Noticing that a camera changed its resolution or codec parameters in the middle of a stream.
+"""Detects that a camera changed its resolution or codec parameters in the middle of a stream.
 
-H.264 and HEVC cameras repeat their parameter sets in front of keyframes (Annex B: each unit
-behind a start code). When these differ from what the stream began with, whoever writes files must
-begin a new one.
+H.264 and HEVC cameras repeat their parameter sets before keyframes (Annex B: each unit follows a
+start code). When these differ from the stream's first ones, a recording must begin a new file.
 """
 
 from __future__ import annotations
@@ -37,7 +36,7 @@ def parameter_sets(codec: str, data: bytes) -> tuple[bytes, ...]:
     starts = [match.end() for match in _START.finditer(head)]
     found = []
     for begin, after in zip_longest(starts, starts[1:]):
-        # The last unit of the head may be cut; it counts only if it is all there is.
+        # The last unit of the head may be cut off; it counts only if the data ends with it.
         end = len(head) if after is None else after - 3
         if after is None and len(data) > len(head):
             break
@@ -48,7 +47,7 @@ def parameter_sets(codec: str, data: bytes) -> tuple[bytes, ...]:
 
 
 class ParameterWatch:
-    """The current format of one video stream, kept up to date by looking at its packets.
+    """The current format of one video stream, kept up to date from its packets.
 
     Args:
         first: the format the stream was opened with.
@@ -60,8 +59,8 @@ class ParameterWatch:
         if is_annex_b(first.codec, first.extradata):
             self._sets = frozenset(parameter_sets(first.codec, first.extradata))
 
-    def see(self, packet: Packet) -> StreamFormat:
-        """The format of this packet."""
+    def format_of(self, packet: Packet) -> StreamFormat:
+        """The format of the stream's next packet. Call with every packet, in order."""
         if packet.has_sidedata("new_extradata"):
             self._change(bytes(packet.get_sidedata("new_extradata")), packet)
         elif packet.is_keyframe and is_annex_b(self.format.codec, self.format.extradata):
@@ -95,7 +94,7 @@ def _decoded_wh(
 class AdtsStripper:
     """Turns AAC with a header on each packet (ADTS: MPEG-TS, some cameras) into plain AAC.
 
-    mp4 wants one description for the whole stream (AudioSpecificConfig, ISO/IEC 14496-3, 1.6.2.1)
+    mp4 needs one description for the whole stream (AudioSpecificConfig, ISO/IEC 14496-3, 1.6.2.1)
     before its first packet. It is made from the first header's profile, rate and channels
     (ISO/IEC 13818-7, 6.2.1).
 

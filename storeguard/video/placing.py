@@ -20,7 +20,7 @@ class Placer:
         self._frame_us = 0
 
     def connect(self, source: Source) -> None:
-        """A source was opened: the first time, again, or for another pass over a file."""
+        """Begin a connection: the source was opened, reopened, or started over."""
         self.connection += 1
         self._segment += 1
         self._frame_us = source.facts.frame_us
@@ -58,11 +58,11 @@ class Placer:
             received_s=received_s,
         )
 
-    def settle(self, first: list[tuple[RawPacket, float]]) -> list[tuple[RawPacket, float]]:
-        """Anchor a live connection by the least delayed of its first packets.
+    def anchor(self, first: list[tuple[RawPacket, float]]) -> list[tuple[RawPacket, float]]:
+        """Anchor a live connection at the least delayed of its first packets.
 
         Returns:
-            The packets, those in front without timestamps (RTSP leaves out the first) given some.
+            The packets. Leading ones without timestamps (RTSP leaves out the first) have got some.
         """
         first = self._stamped(first)
         video = [item for item in first if item[0].format.kind is MediaKind.VIDEO]

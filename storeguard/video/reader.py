@@ -1,7 +1,7 @@
-"""Reading one camera: a thread that reads packets and a thread that decodes them.
+"""Reads one camera: one thread reads packets, another decodes them.
 
-Reading never waits for decoding (but for files at full speed), so that packets are recorded and a
-camera counts as alive whatever the rest of the system does.
+Except for files at pace `fast`, reading never waits for decoding. So packets are recorded, and the
+camera is known to be alive, however slow the rest of the system is.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Self
 
+from storeguard.backoff import Backoff, BackoffSettings
 from storeguard.clock import Clock, SystemClock
 from storeguard.config.addresses import redact
 from storeguard.config.store import CameraConfig, Pace
 from storeguard.errors import SourceError
-from storeguard.video.backoff import Backoff
 from storeguard.video.decode_queue import DecodeQueue, Mark
 from storeguard.video.decoder import FrameDecoder
 from storeguard.video.frame import Frame
@@ -37,12 +37,12 @@ from storeguard.video.timing import FAST_START, Reanchor, Timeline
 
 _log = logging.getLogger(__name__)
 
-QUEUE_PACKETS = 64
+_QUEUE_PACKETS = 64
 _FPS_WINDOW_S = 5.0
-_SETTLE_S = 0.3  # packets held back on connecting, to anchor by the least delayed
-_SETTLE_PACKETS = 256
-_SLEEP_S = 0.1  # a stop is noticed within this
-_LATE_S = 1.0  # a file this late plays late from then on, rather than racing to catch up
+_ANCHOR_S = 0.3  # packets held back on connecting, to anchor at the least delayed
+_ANCHOR_PACKETS = 256
+_SLEEP_S = 0.1  # a sleeping thread stops within this
+_LATE_S = 1.0  # a file that is later than this stays late instead of catching up
 _STABLE_S = 10.0  # a connection that lasted this long resets the backoff
 _LOCAL = {SourceKind.FILE, SourceKind.IMAGES}
 
@@ -65,21 +65,19 @@ class ReaderStats:
     Attributes:
         state: what it is doing.
         frames_in: video packets read; each is a picture.
-        frames_decoded: frames handed on.
+        frames_decoded: frames passed to `on_frame`.
         dropped: frames lost, by cause: `decode_lag` (decoding too slow), `undecodable` (damage),
             `before_keyframe` (decoding could not start yet).
         consumer_errors: times a callback raised.
-        connects: times the source was opened.
-        reconnects: times it was lost, or could not be opened, and tried again.
+        reconnects: times the source was lost or could not be opened.
         reanchors: faults of time by cause, see `storeguard.video.timing.Reanchor`.
-        last_error: the latest error in words, without credentials; None if there was none.
+        last_error: message of the latest error, without credentials; None if there was none.
         codec: None until connected.
         wh: of the newest frame, else as the source declares; None until known.
         fps_in: packets a second over the last 5 s.
-        late_s: by how much a file at real-time pace plays late because the machine was too slow.
-        wall_offset_s: captured_at minus the wall clock's idea of it: not 0 after the wall clock
-            was set while the camera went on.
-        newest_at: capture time of the newest packet; None before the first.
+        late_s: seconds that a file at real-time pace plays late because the machine was too slow.
+        wall_offset_s: seconds that captured_at is ahead of the wall clock: not 0 after the wall
+            clock was set during a connection.
     """
 
     state: ReaderState
@@ -87,7 +85,6 @@ class ReaderStats:
     frames_decoded: int = 0
     dropped: Mapping[str, int] = field(default_factory=dict)
     consumer_errors: int = 0
-    connects: int = 0
     reconnects: int = 0
     reanchors: Mapping[str, int] = field(default_factory=dict)
     last_error: str | None = None
@@ -96,7 +93,6 @@ class ReaderStats:
     fps_in: float = 0.0
     late_s: float = 0.0
     wall_offset_s: float = 0.0
-    newest_at: datetime | None = None
 
 
 def _named(reanchors: Mapping[Reanchor, int]) -> dict[str, int]:
@@ -109,11 +105,11 @@ def read_frames(
 ) -> Iterator[Frame]:
     """Every frame of a file or image folder, once, in order, as fast as they can be decoded.
 
-    Deterministic: capture times are file time from `start`. A live source works too, and then
-    frames are captured as they come.
+    Deterministic: capture times are file time from `start`. A live source works too; its frames
+    have the times at which they were captured.
 
     Args:
-        camera: its settings; `pace` and `loop` do not count here.
+        camera: its settings; `pace` and `loop` are ignored.
         start: capture time of the first frame.
         threads: of the decoder; 0 takes one per core.
 
@@ -153,21 +149,21 @@ def read_frames(
 class CameraReader:
     """Reads and decodes one camera on two threads until stopped.
 
-    Both callbacks run on the reader's threads, one call at a time each. If one raises, the
-    exception is logged and counted, and reading goes on. A slow `on_frame` makes frames drop
-    (`decode_lag`) but never packets, unless the camera's pace is `fast`, where reading waits
-    instead and nothing is dropped.
+    Both callbacks run on the reader's threads, one call at a time each. An exception of a callback
+    is logged and counted, and reading continues. While `on_frame` is slow, frames are dropped
+    (`decode_lag`) but no packets; at pace `fast` reading waits instead and nothing is dropped.
 
     Args:
         camera: its settings.
-        on_frame: gets every decoded frame. Called on the decoding thread.
-        on_packet: gets every packet, video and audio, at once. Called on the reading thread, so
-            it must not block: append to a `PacketRing`, no more.
+        on_frame: called with every decoded frame, on the decoding thread.
+        on_packet: called with every packet, video and audio, on the reading thread as soon as it
+            is read. It must not block: append to a `PacketRing`, no more.
         clock: paces files, times backoff and stamps captures.
         start: capture time of a file's first frame; None takes 1970-01-01 at pace `fast`, so
             that runs repeat exactly, and the moment of first playing at real-time pace.
         seed: of the backoff's jitter.
         threads: of the decoder, see `FrameDecoder`.
+        queue_packets: packets that may wait to be decoded.
     """
 
     def __init__(
@@ -180,6 +176,7 @@ class CameraReader:
         start: datetime | None = None,
         seed: int | str | None = None,
         threads: int = 1,
+        queue_packets: int = _QUEUE_PACKETS,
     ) -> None:
         self._camera = camera
         self._on_frame = on_frame
@@ -187,8 +184,15 @@ class CameraReader:
         self._clock = clock or SystemClock()
         self._fast = camera.pace is Pace.FAST
         self._start_at = start
-        self._backoff = Backoff(camera.reconnect, seed=seed)
-        self._queue = DecodeQueue(max_packets=QUEUE_PACKETS, lossless=self._fast)
+        self._backoff = Backoff(
+            BackoffSettings(
+                initial_s=camera.reconnect.initial_s,
+                max_s=camera.reconnect.max_s,
+                jitter=camera.reconnect.jitter,
+            ),
+            seed=seed,
+        )
+        self._queue = DecodeQueue(max_packets=queue_packets, lossless=self._fast)
         skip_before_us = 0 if camera.start_offset_s else None
         self._decoder = FrameDecoder(camera.id, threads=threads, skip_before_us=skip_before_us)
         self._placer: Placer | None = None
@@ -199,13 +203,11 @@ class CameraReader:
         self._frames_in = 0
         self._frames_decoded = 0
         self._consumer_errors = 0
-        self._connects = 0
         self._reconnects = 0
         self._last_error: str | None = None
         self._facts: StreamFacts | None = None
         self._arrivals_s: deque[float] = deque()
         self._late_s = 0.0
-        self._newest_at: datetime | None = None
         name = f"camera-{camera.id}"
         self._threads = (
             threading.Thread(target=self._read_loop, name=f"{name}-read", daemon=True),
@@ -220,10 +222,10 @@ class CameraReader:
     def stop(self, *, timeout_s: float = 10.0) -> bool:
         """Stop and join the threads; safe to call twice.
 
-        FFmpeg cannot be interrupted from outside while it opens or reads, but each of its steps
-        ends at the camera's deadlines. So this returns after `timeout_s` at the latest; a thread
-        that still waits on a dead camera then ends by itself, within `open_timeout_s` a step or
-        `read_timeout_s`, and closes its connection. No callback begins after this returns.
+        FFmpeg cannot be interrupted while it opens or reads, but each of its steps ends at the
+        camera's deadlines. So this returns after at most `timeout_s`; a thread that still waits for
+        a dead camera ends within `open_timeout_s` a step or `read_timeout_s`, and then closes its
+        connection. No callback begins after this returns.
 
         Returns:
             True if both threads have ended.
@@ -240,7 +242,7 @@ class CameraReader:
         return not any(thread.is_alive() for thread in self._threads)
 
     def join(self, timeout_s: float | None = None) -> bool:
-        """Wait until the source has ended or failed and its last frame was handed on."""
+        """Wait until the source has ended or failed and `on_frame` has had its last frame."""
         return self._done.wait(timeout_s)
 
     def __enter__(self) -> Self:
@@ -254,16 +256,15 @@ class CameraReader:
         """Counters at this moment."""
         now_s = self._clock.monotonic()
         timeline = None if self._placer is None else self._placer.timeline
-        dropped = self._decoder.dropped.copy() + self._queue.stats().dropped
+        dropped = self._decoder.dropped.copy() + self._queue.dropped()
         with self._lock:
-            self._forget_arrivals(now_s)
+            self._drop_old_arrivals(now_s)
             return ReaderStats(
                 state=self._state,
                 frames_in=self._frames_in,
                 frames_decoded=self._frames_decoded,
                 dropped=dict(dropped),
                 consumer_errors=self._consumer_errors,
-                connects=self._connects,
                 reconnects=self._reconnects,
                 reanchors={} if timeline is None else _named(timeline.reanchors),
                 last_error=self._last_error,
@@ -272,7 +273,6 @@ class CameraReader:
                 fps_in=len(self._arrivals_s) / _FPS_WINDOW_S,
                 late_s=self._late_s,
                 wall_offset_s=0.0 if timeline is None else timeline.wall_offset_s(),
-                newest_at=self._newest_at,
             )
 
     # ------------------------------------------------------------------ reading thread
@@ -287,14 +287,14 @@ class CameraReader:
                     finished = self._after(error, self._clock.monotonic() - began_s)
                 if finished:
                     break
-        except Exception as error:  # noqa: BLE001  # a camera's thread must never end in silence
+        except Exception as error:  # noqa: BLE001  # a camera's thread never ends without a log entry
             _log.exception("camera %r: reading failed", self._camera.id)
             self._set(ReaderState.FAILED, error=redact(f"{type(error).__name__}: {error}"))
         finally:
             self._queue.mark(Mark.END)
 
     def _play_once(self) -> bool:
-        """Open the source and hand on its packets until it ends; True if that was all."""
+        """Open the source and deliver its packets until it ends; True if no pass follows."""
         first_pass = self._placer is None
         offset_s = None if first_pass else 0.0
         with open_source(self._camera, clock=self._clock, start_offset_s=offset_s) as source:
@@ -302,7 +302,6 @@ class CameraReader:
             placer.connect(source)
             with self._lock:
                 self._facts = source.facts
-                self._connects += 1
             self._placer = placer
             num_before = self._frames_in
             if source.facts.live:
@@ -314,7 +313,8 @@ class CameraReader:
             return True
         if not played:
             raise SourceError(
-                f"camera {self._camera.id!r}: {redact(self._camera.source)}: no packet in it"
+                f"camera {self._camera.id!r}: {redact(self._camera.source)}: "
+                "expected video packets, found none"
             )
         if not self._camera.loop:
             self._set(ReaderState.ENDED)
@@ -336,12 +336,12 @@ class CameraReader:
             if self._stop.is_set():
                 return
             if held is None:
-                self._hand_on(placer, raw, received_s)
+                self._place_and_deliver(placer, raw, received_s)
                 continue
             held.append((raw, received_s))
-            if received_s - held[0][1] >= _SETTLE_S or len(held) >= _SETTLE_PACKETS:
-                for item, item_received_s in placer.settle(held):
-                    self._hand_on(placer, item, item_received_s)
+            if received_s - held[0][1] >= _ANCHOR_S or len(held) >= _ANCHOR_PACKETS:
+                for item, item_received_s in placer.anchor(held):
+                    self._place_and_deliver(placer, item, item_received_s)
                 held = None
 
     def _play_file(self, source: Source, placer: Placer) -> None:
@@ -362,13 +362,13 @@ class CameraReader:
             self._deliver(packet, self._clock.monotonic())
 
     def _pace_origin(self, due_s: float, source: Source) -> float:
-        """Monotonic time of the time line's zero."""
+        """Monotonic seconds of the time line's zero."""
         now_s = self._clock.monotonic()
-        # Packets ahead of the start offset are only there to be decoded: they are due at once.
+        # Packets before the start offset are only needed for decoding: they are due at once.
         return now_s - (0.0 if source.origin_us is not None and due_s < 0 else due_s)
 
     def _pace(self, origin_s: float, due_s: float) -> float:
-        """Sleep until a packet is due. Returns the origin, moved if the file plays late."""
+        """Sleep until a packet is due; returns the origin, later if the file plays late."""
         while not self._stop.is_set():
             early_s = origin_s + due_s - self._clock.monotonic()
             if early_s <= 0:
@@ -381,7 +381,7 @@ class CameraReader:
             self._late_s += late_s
         return origin_s + late_s
 
-    def _hand_on(self, placer: Placer, raw: RawPacket, received_s: float) -> None:
+    def _place_and_deliver(self, placer: Placer, raw: RawPacket, received_s: float) -> None:
         packet = placer.place(raw, received_s)
         if packet is not None:
             self._deliver(packet, received_s)
@@ -390,27 +390,26 @@ class CameraReader:
         if packet.kind is MediaKind.VIDEO:
             with self._lock:
                 self._frames_in += 1
-                self._newest_at = packet.captured_at
                 self._arrivals_s.append(now_s)
-                self._forget_arrivals(now_s)
+                self._drop_old_arrivals(now_s)
                 if self._state is not ReaderState.PLAYING and not self._stop.is_set():
                     self._state = ReaderState.PLAYING
         if self._on_packet is not None:
             try:
                 self._on_packet(packet)
-            except Exception as error:  # noqa: BLE001  # others' code must not stop the camera
+            except Exception as error:  # noqa: BLE001  # a consumer must not stop the camera
                 self._consumer_failed(error)
         self._queue.put(packet)
 
     def _after(self, error: SourceError, lasted_s: float) -> bool:
-        """What to do about an error; True if it is final."""
+        """Handle an error: wait before the next attempt, or give up; True if it is final."""
         text = redact(str(error))
         if self._stop.is_set():
             return True
         if kind_of(self._camera.source) in _LOCAL:
             played = self._frames_in > 0
             if played and self._camera.loop:
-                # A truncated file still loops, over what there is of it.
+                # A truncated file still loops over the part that can be read.
                 self._set(ReaderState.PLAYING, error=text)
                 self._queue.mark(Mark.SCENE_CUT)
                 return False
@@ -442,7 +441,7 @@ class CameraReader:
             for frame in self._frames_of(item):
                 if self._stop.is_set():
                     break
-                self._show(frame)
+                self._deliver_frame(frame)
             if item is Mark.END:
                 break
         self._done.set()
@@ -458,18 +457,18 @@ class CameraReader:
             case Mark.END:
                 return self._decoder.drain()
 
-    def _show(self, frame: Frame) -> None:
+    def _deliver_frame(self, frame: Frame) -> None:
         with self._lock:
             self._frames_decoded += 1
         try:
             self._on_frame(frame)
-        except Exception as error:  # noqa: BLE001  # others' code must not stop the camera
+        except Exception as error:  # noqa: BLE001  # a consumer must not stop the camera
             self._consumer_failed(error)
 
     # ------------------------------------------------------------------ both
 
     def _consumer_failed(self, error: Exception) -> None:
-        _log.exception("camera %r: whoever takes its frames or packets raised", self._camera.id)
+        _log.exception("camera %r: the consumer of its frames or packets raised", self._camera.id)
         with self._lock:
             self._consumer_errors += 1
             self._last_error = redact(f"{type(error).__name__}: {error}")
@@ -480,6 +479,6 @@ class CameraReader:
             if error is not None:
                 self._last_error = error
 
-    def _forget_arrivals(self, now_s: float) -> None:
+    def _drop_old_arrivals(self, now_s: float) -> None:
         while self._arrivals_s and self._arrivals_s[0] < now_s - _FPS_WINDOW_S:
             self._arrivals_s.popleft()

@@ -1,8 +1,7 @@
 """Opening a camera's address and reading encoded packets from it.
 
 An address is a file, a folder of images, `rtsp://`, `http(s)://` or a V4L2 device. Opening and
-reading always have deadlines; what goes wrong is told with the camera's id and its address
-without credentials.
+reading always have deadlines. Errors name the camera's id and its address without credentials.
 """
 
 from __future__ import annotations
@@ -13,7 +12,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
-from fractions import Fraction
 from pathlib import Path
 from typing import Protocol
 from urllib.parse import urlsplit
@@ -24,7 +22,7 @@ from storeguard.clock import Clock
 from storeguard.config.addresses import redact
 from storeguard.config.store import CameraConfig
 from storeguard.errors import EmptySourceError, SourceError, SourceTimeoutError
-from storeguard.video.packets import MICROSECOND, MediaKind, Packet, StreamFormat
+from storeguard.video.packets import MediaKind, Packet, StreamFormat
 from storeguard.video.parameters import AdtsStripper, ParameterWatch
 from storeguard.video.timing import Stamps
 
@@ -38,12 +36,12 @@ _IMAGE_CODECS = {
     ".tiff": "tiff",
     ".ppm": "ppm",
 }
-_UNTIMED_FORMATS = {"mpjpeg"}  # their timestamps are made up from a nominal rate
-_SLACK = 0.8  # an error this close to a deadline was the deadline
+_UNTIMED_FORMATS = {"mpjpeg"}  # FFmpeg invents their timestamps from a nominal rate
+_SLACK = 0.8  # an error after this fraction of a deadline is taken to be the deadline
 
 
 class SourceKind(StrEnum):
-    """What an address leads to."""
+    """What kind of source an address names."""
 
     FILE = "file"
     IMAGES = "images"
@@ -57,15 +55,13 @@ class StreamFacts:
     """What is known of a source once it is open.
 
     Attributes:
-        kind: what the address leads to.
-        live: whether packets come when they are captured; False for what can be played again.
+        kind: what the address names.
+        live: whether packets arrive as they are captured; False for what can be played twice.
         container: FFmpeg's name of the container or protocol.
         codec: FFmpeg's name of the video codec.
-        wh: width and height in pixels; (0, 0) when a live stream has not told yet.
+        wh: width and height in pixels; (0, 0) while a live stream has not declared it.
         average_fps: frames per second as declared; None when unknown.
-        time_base: seconds of one tick of the video stream's timestamps.
         duration_s: declared length; None for live streams and where it is not declared.
-        audio_codec: None without audio.
     """
 
     kind: SourceKind
@@ -74,9 +70,7 @@ class StreamFacts:
     codec: str
     wh: tuple[int, int]
     average_fps: float | None
-    time_base: Fraction
     duration_s: float | None
-    audio_codec: str | None
 
     @property
     def frame_us(self) -> int:
@@ -85,13 +79,13 @@ class StreamFacts:
 
     @property
     def local(self) -> bool:
-        """Whether an error is final: files do not come back by themselves, cameras do."""
+        """Whether an error is final: a camera may come back, a file does not."""
         return self.kind in {SourceKind.FILE, SourceKind.IMAGES}
 
 
 @dataclass(frozen=True, slots=True)
 class RawPacket:
-    """A packet as the source gave it, its timestamps converted to microseconds.
+    """A packet as the source sent it, with its timestamps in microseconds.
 
     Attributes:
         data: the packet, in the source's own time base.
@@ -124,7 +118,7 @@ class Source(Protocol):
 
 
 def kind_of(address: str) -> SourceKind:
-    """What sort of source an address is. Looks at the file system."""
+    """The kind of source that an address names; a path is looked up in the file system."""
     match urlsplit(address).scheme.lower():
         case "rtsp" | "rtsps":
             return SourceKind.RTSP
@@ -147,8 +141,8 @@ def open_source(
         start_offset_s: seconds of a file to skip; None takes the camera's own setting.
 
     Raises:
-        SourceTimeoutError: it did not answer within `open_timeout_s` (per step: FFmpeg first
-            connects, then looks into the stream, and each may take that long).
+        SourceTimeoutError: it did not answer within `open_timeout_s`. FFmpeg first connects and
+            then probes the stream; each step has this deadline.
         EmptySourceError: there is no video in it.
         SourceError: anything else that keeps it from being opened.
     """
@@ -183,7 +177,7 @@ def _options(camera: CameraConfig, kind: SourceKind) -> dict[str, str]:
                 "rtsp_transport": camera.rtsp_transport,
                 # A second guard on the socket itself, under PyAV's own deadline.
                 "timeout": str(int(camera.read_timeout_s * 1_000_000)),
-                # The SDP tells the codec; more looking would only delay the first picture.
+                # The SDP declares the codec; longer probing would only delay the first picture.
                 "analyzeduration": "1000000",
             }
         case SourceKind.HTTP:
@@ -205,7 +199,7 @@ def _require_video_file(camera: CameraConfig) -> None:
         reason = "no such file" if isinstance(error, FileNotFoundError) else error.strerror
         raise SourceError(f"{_name(camera)}: {reason}") from None
     if not stat.S_ISREG(status.st_mode):
-        # Opening a FIFO would block for ever, beyond the reach of any deadline.
+        # Opening a FIFO would block without end; no deadline applies to it.
         raise SourceError(f"{_name(camera)}: expected a regular file")
     if status.st_size == 0:
         raise EmptySourceError(f"{_name(camera)}: the file is empty (0 bytes)")
@@ -231,9 +225,9 @@ def _open_failure(
 
 
 def _reason(error: Exception) -> str:
-    """FFmpeg's words without the address, which may hold credentials."""
-    words = getattr(error, "strerror", None)
-    return redact(words or type(error).__name__)
+    """FFmpeg's message without the address, which may hold credentials."""
+    message = getattr(error, "strerror", None)
+    return redact(message or type(error).__name__)
 
 
 class _FFmpegSource:
@@ -251,7 +245,7 @@ class _FFmpegSource:
         self._camera, self._container, self._clock = camera, container, clock
         if not container.streams.video:
             others = ", ".join(s.type for s in container.streams) or "nothing at all"
-            raise EmptySourceError(f"{_name(camera)}: no video stream in it, found {others}")
+            raise EmptySourceError(f"{_name(camera)}: expected a video stream, found {others}")
         self._video = container.streams.video[0]
         if self._video.codec_context is None:
             raise SourceError(f"{_name(camera)}: FFmpeg has no decoder for its video codec")
@@ -281,9 +275,7 @@ class _FFmpegSource:
             codec=video.codec_context.name,
             wh=(video.codec_context.width, video.codec_context.height),
             average_fps=float(rate) if rate else None,
-            time_base=video.time_base or MICROSECOND,
             duration_s=None if live else duration_s,
-            audio_codec=None if self._audio is None else self._audio.codec_context.name,
         )
 
     def _seek(self, offset_s: float) -> int | None:
@@ -308,25 +300,25 @@ class _FFmpegSource:
             adts = None if audio.extradata else AdtsStripper(self._audio)
         streams = [s for s in (self._video, self._audio) if s is not None]
         last_us = 0
-        asked_s = self._clock.monotonic()
+        requested_s = self._clock.monotonic()
         try:
             for packet in self._container.demux(streams):
                 if packet.size:
                     stamps = Stamps(None, None, 0) if untimed else _stamps(packet)
                     if packet.stream is self._video:
                         last_us = max(last_us, (stamps.pts_us or 0) + stamps.duration_us)
-                        yield RawPacket(packet, watch.see(packet), stamps, untimed)
+                        yield RawPacket(packet, watch.format_of(packet), stamps, untimed)
                     elif adts is not None:
                         plain = adts.strip(packet)
                         if plain is not None:
                             yield RawPacket(*plain, stamps)
                     elif audio is not None:
                         yield RawPacket(packet, audio, stamps)
-                asked_s = self._clock.monotonic()
+                requested_s = self._clock.monotonic()
         except (av.FFmpegError, OSError) as error:
-            raise self._read_failure(error, self._clock.monotonic() - asked_s) from None
+            raise self._read_failure(error, self._clock.monotonic() - requested_s) from None
         if self.facts.live:
-            raise self._read_failure(None, self._clock.monotonic() - asked_s)
+            raise self._read_failure(None, self._clock.monotonic() - requested_s)
         self._require_whole(last_us)
 
     def _read_failure(self, error: Exception | None, waited_s: float) -> SourceError:
@@ -375,8 +367,8 @@ class _ImageFolder:
         )
         if not self._paths:
             raise EmptySourceError(
-                f"{_name(camera)}: no images in the folder (looked for "
-                f"{', '.join(sorted(_IMAGE_CODECS))})"
+                f"{_name(camera)}: no images in the folder, expected files named "
+                f"{', '.join(f'*{suffix}' for suffix in sorted(_IMAGE_CODECS))}"
             )
         num_images = len(self._paths)
         self._paths = self._paths[int(offset_s * camera.image_fps) :]
@@ -392,9 +384,7 @@ class _ImageFolder:
             codec=codec,
             wh=wh,
             average_fps=camera.image_fps,
-            time_base=MICROSECOND,
             duration_s=len(self._paths) / camera.image_fps,
-            audio_codec=None,
         )
 
     def _first_picture(self) -> tuple[str, tuple[int, int]]:

@@ -1,9 +1,9 @@
-"""A camera's time line: from the timestamps of its stream to capture times that never lie back.
+"""A camera's time line: from the timestamps of its stream to capture times that never go back.
 
-Streams restart, jump, wrap around, leave timestamps out, and the wall clock is set by people and
-by NTP. The time line takes each packet's timestamps and gives microseconds that begin near 0 with
-the camera's first picture and only go forward, and UTC, which is one fixed moment plus these
-microseconds. Whatever breaks the stream's own clock moves the anchor, and is counted.
+Streams restart, jump, wrap around and leave timestamps out; people and NTP set the wall clock. The
+time line turns each packet's timestamps into microseconds, which begin near 0 with the camera's
+first picture and never decrease, and into UTC, which is one fixed moment plus these microseconds.
+Every fault of the stream's own clock moves the anchor and is counted.
 """
 
 from __future__ import annotations
@@ -16,20 +16,20 @@ from enum import StrEnum
 from storeguard.clock import Clock, both_times
 
 FAST_START = datetime(1970, 1, 1, tzinfo=UTC)
-"""Where the time line of a file played as fast as possible begins, unless told otherwise."""
+"""UTC at which the time line of a file played as fast as possible begins, by default."""
 
-_JUMP_US = 3_000_000  # a forward step of more than this is a fault, if no real time has passed
+_JUMP_US = 3_000_000  # a longer forward step is a fault, unless as much real time has passed
 _BACK_DTS_US = 500_000  # decoding times go back this far by jitter; presentation times by B-frames
 _BACK_PTS_US = 1_000_000
 _WRAP_US = (2**33 * 1_000_000) // 90_000  # MPEG's 33-bit, 90 kHz timestamps: 26.5 hours
 _WRAP_SLACK_US = 10_000_000
 _WALL_STEP_US = 1_000_000
-_WINDOW_US = 10_000_000  # lateness is judged over this long
+_WINDOW_US = 10_000_000  # lateness is measured over this long
 _WINDOW_SLEW_US = 20_000  # ... and corrected by at most this much: 0.2 %, far above any crystal
 
 
 class Reanchor(StrEnum):
-    """Why the time line could not simply follow the stream's timestamps."""
+    """Why the time line did not follow the stream's timestamps."""
 
     PTS_FORWARD = "pts_forward"
     PTS_BACKWARD = "pts_backward"
@@ -67,18 +67,18 @@ class Placed:
 class Timeline:
     """One camera's time line, over all its connections. Used by the demuxing thread alone.
 
-    Live sources are anchored at arrival: a packet is taken to be captured as long before it
-    arrives as the least delayed one around it, never in the future. A new connection is anchored
-    anew, so that time without the camera is a gap of the right length. Files are anchored where
-    they begin to play; a file that starts over continues without a gap.
+    Live sources are anchored at arrival: the least delayed of the packets around one gives the
+    delay between its capture and its arrival. No capture time is in the future. Each connection
+    gets its own anchor, so that time without the camera is a gap of the right length. Files are
+    anchored where they begin to play; a file that starts over continues without a gap.
 
-    The wall clock is read once. When somebody sets it, running connections go on undisturbed
-    (counted as `wall_clock`); a step forward is followed at the next connection, a step back
-    never, because captures would then lie before earlier ones.
+    The wall clock is read once. A step of the wall clock (counted as `wall_clock`) does not affect
+    the running connection. The next connection follows a step forward; a step back is never
+    followed, because captures would then lie before earlier ones.
 
     Args:
         clock: wall and monotonic time.
-        live: whether packets arrive when they are captured.
+        live: whether packets arrive as they are captured.
         start: UTC of the beginning; None takes the moment of the first packet.
     """
 
@@ -120,11 +120,11 @@ class Timeline:
             self._last_arrival = 0
             self._start_clocks()
         if self._live and self._mono0 is not None:
-            self.arrival_us(self._clock.monotonic())  # notices a step during the outage
+            self.arrival_us(self._clock.monotonic())  # detects a step during the outage
             self._drift += max(0, self._wall_ahead - self._drift)
 
     def arrival_us(self, received_s: float) -> int:
-        """The time line's own idea of when something arrived at `received_s` (monotonic)."""
+        """The time on the line of an arrival at `received_s` (monotonic seconds)."""
         if self._mono0 is None:
             self._start_clocks(received_s)
         assert self._mono0 is not None  # noqa: S101  # for the type checker: just set
@@ -136,7 +136,7 @@ class Timeline:
         if abs(step) > _WALL_STEP_US:
             self.reanchors[Reanchor.WALL_CLOCK] += 1
         else:
-            self._drift += step  # NTP slewing the clock: too little to notice, so follow
+            self._drift += step  # NTP slews the clock: small enough to follow
         return int((received_s - self._mono0) * 1_000_000) + self._drift
 
     def anchor(self, first: Stamps, delays_us: int) -> None:
@@ -147,11 +147,11 @@ class Timeline:
             delays_us: the least of (arrival - presentation time) over its first packets.
         """
         pts, dts = self._complete(first)
-        self._offset = self._after_the_past(pts, dts, delays_us)
+        self._offset = self._offset_after_latest(pts, dts, delays_us)
         self._last_ref = dts
 
     def place(self, stamps: Stamps, received_s: float) -> Placed:
-        """Put a video packet on the time line; packets come in decoding order."""
+        """Place a video packet on the time line; call in decoding order."""
         arrival = self.arrival_us(received_s)
         if stamps.pts_us is None and stamps.dts_us is None:
             self.reanchors[Reanchor.MISSING_PTS] += 1
@@ -171,7 +171,7 @@ class Timeline:
         return Placed(time_us, min(decode_us, time_us), self.utc(time_us), broken)
 
     def place_audio(self, stamps: Stamps) -> Placed | None:
-        """Put an audio packet beside the video; None before the first video packet."""
+        """Place an audio packet on the time line; None before the first video packet."""
         stamp = stamps.pts_us if stamps.pts_us is not None else stamps.dts_us
         if self._offset is None or self._end is None or stamp is None:
             return None
@@ -186,7 +186,7 @@ class Timeline:
         return self._utc0 + timedelta(microseconds=time_us)
 
     def wall_offset_s(self) -> float:
-        """Seconds by which the time line's UTC is ahead of the wall clock; 0 in good times."""
+        """Seconds by which the time line's UTC is ahead of the wall clock; 0 without a step."""
         return (self._drift - self._wall_ahead) / 1_000_000
 
     def _start_clocks(self, received_s: float | None = None) -> None:
@@ -198,7 +198,7 @@ class Timeline:
                 self._utc0 = self._wall0
 
     def _complete(self, stamps: Stamps) -> tuple[int, int]:
-        """Presentation and decoding time, guessing what is absent."""
+        """Presentation and decoding time; absent ones are estimated."""
         dts = stamps.dts_us if stamps.dts_us is not None else stamps.pts_us
         if dts is None:
             dts = self._last_ref + self._frame_us
@@ -208,7 +208,7 @@ class Timeline:
     def _anchor_at(self, pts: int, dts: int, arrival: int, *, has_dts: bool) -> bool:
         if self._offset is None:
             delay = arrival - pts if self._live else None
-            self._offset = self._after_the_past(pts, dts, delay)
+            self._offset = self._offset_after_latest(pts, dts, delay)
             return False
         step = dts - self._last_ref
         if abs(step + _WRAP_US) < _WRAP_SLACK_US:
@@ -224,11 +224,11 @@ class Timeline:
         else:
             return False
         self.reanchors[cause] += 1
-        self._offset = self._after_the_past(pts, dts, arrival - pts if self._live else None)
+        self._offset = self._offset_after_latest(pts, dts, arrival - pts if self._live else None)
         return True
 
-    def _after_the_past(self, pts: int, dts: int, delay: int | None) -> int:
-        """The offset that shows `pts` when it arrived, but not before what was shown last."""
+    def _offset_after_latest(self, pts: int, dts: int, delay: int | None) -> int:
+        """The offset that places `pts` at its arrival, but not before the latest picture's end."""
         if self._end is None:
             return -pts if delay is None else delay
         after = max(self._end - pts, self._last_decode + 1 - dts)
@@ -238,7 +238,7 @@ class Timeline:
         assert self._offset is not None  # noqa: S101  # for the type checker
         late = arrival - (pts + self._offset)
         if late < 0:
-            # From the future: the anchor came late. Pull it in without changing frames' order.
+            # In the future: the anchor was late. Correct it without changing the order of frames.
             most = self._frame_us // 8 if self._reordered else self._frame_us * 9 // 10
             self._offset -= min(-late, most)
             late = 0

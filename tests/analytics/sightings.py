@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -11,9 +12,11 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from storeguard.analytics.track_parts import TrackParts
-from storeguard.rules.observation import Observation
+from storeguard.events.event import ModelRef
+from storeguard.rules.observation import Attribute, Observation
 
 NOON = datetime(2026, 1, 31, 12, tzinfo=UTC)
+BY = ModelRef(name="m", sha256="1" * 64)
 
 
 def seen(
@@ -29,6 +32,14 @@ def seen(
         xyxy=np.tile(np.array(box, np.float32), (len(people), 1)),
         score=np.full(len(people), 0.5, np.float32),
     )
+
+
+def labelled(observation: Observation, **labels: str) -> Observation:
+    """The same frame, with a label of the attribute `basket` for each of these people."""
+    attributes = {
+        person: (Attribute("basket", label, 1.0, 3, BY),) for person, label in labels.items()
+    }
+    return replace(observation, attributes=attributes)
 
 
 def stream(

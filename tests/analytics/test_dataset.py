@@ -39,10 +39,10 @@ def names(folder: Path) -> list[str]:
 
 
 @pytest.mark.parametrize("as_uri", [False, True], ids=["path", "file uri"])
-@pytest.mark.parametrize("there", ["nothing", "an empty folder"])
-def test_a_file_a_day(tmp_path: Path, as_uri: bool, there: str) -> None:
+@pytest.mark.parametrize("state", ["nothing", "an empty folder"])
+def test_a_file_a_day(tmp_path: Path, as_uri: bool, state: str) -> None:
     out = tmp_path / "with space" / "out"
-    if there == "an empty folder":
+    if state == "an empty folder":
         out.mkdir(parents=True)
     tables = [
         (FIRST, numbers(1, 2)),
@@ -59,7 +59,7 @@ def test_a_file_a_day(tmp_path: Path, as_uri: bool, there: str) -> None:
     ]
 
 
-def test_a_day_that_comes_back_gets_another_file(tmp_path: Path) -> None:
+def test_a_day_that_returns_gets_another_file(tmp_path: Path) -> None:
     tables = [(FIRST, numbers(1)), (SECOND, numbers(2)), (FIRST, numbers(3))]
     assert export_by_day(tables, Destination(str(tmp_path / "out"))).files == 3
     assert sorted(n for n, _ in rows(tmp_path / "out")) == [1, 2, 3]
@@ -71,7 +71,7 @@ def test_nothing_is_written_for_nothing(tmp_path: Path) -> None:
     assert names(tmp_path) == []
 
 
-def test_an_earlier_export_is_replaced_only_when_told_to(tmp_path: Path) -> None:
+def test_an_earlier_export_is_replaced_only_on_request(tmp_path: Path) -> None:
     out = tmp_path / "out"
     export_by_day([(FIRST, numbers(1)), (SECOND, numbers(2))], Destination(str(out)))
     with pytest.raises(StorageError, match="2 files already; --overwrite"):
@@ -82,7 +82,7 @@ def test_an_earlier_export_is_replaced_only_when_told_to(tmp_path: Path) -> None
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
-def test_other_peoples_files_are_never_replaced(tmp_path: Path) -> None:
+def test_other_files_are_never_replaced(tmp_path: Path) -> None:
     out = tmp_path / "out"
     export_by_day([(FIRST, numbers(1))], Destination(str(out)))
     (out / "thesis.odt").write_text("years of work")
@@ -94,7 +94,7 @@ def test_other_peoples_files_are_never_replaced(tmp_path: Path) -> None:
         export_by_day([(FIRST, numbers(2))], Destination(str(out / "thesis.odt"), overwrite=True))
 
 
-def test_a_failure_halfway_leaves_what_was_there(tmp_path: Path) -> None:
+def test_a_failure_halfway_leaves_the_earlier_export(tmp_path: Path) -> None:
     out = tmp_path / "out"
     export_by_day([(FIRST, numbers(1))], Destination(str(out)))
 
@@ -109,7 +109,7 @@ def test_a_failure_halfway_leaves_what_was_there(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
-def test_where_nothing_can_be_written() -> None:
+def test_a_place_that_cannot_be_written() -> None:
     with pytest.raises(StorageError, match="cannot be written"):
         export_by_day([(FIRST, numbers(1))], Destination("/proc/storeguard/out"))
 
@@ -129,5 +129,5 @@ def test_into_object_storage(s3: S3Process) -> None:
         export_by_day([(FIRST, numbers(3))], to())
     export_by_day([(FIRST, numbers(3))], to(overwrite=True))
     assert read() == [3]
-    gone = s3.filesystem().get_file_info(f"{BUCKET}/export/date=2026-01-31/part-0.parquet")
-    assert gone.type is fs.FileType.NotFound
+    removed = s3.filesystem().get_file_info(f"{BUCKET}/export/date=2026-01-31/part-0.parquet")
+    assert removed.type is fs.FileType.NotFound

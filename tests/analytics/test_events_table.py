@@ -81,7 +81,7 @@ def event(number: int, started_at: datetime = START, **more: Any) -> Event:
 
 
 def pages_of(events: list[Event], size: int = 1000) -> list[list[dict[str, Any]]]:
-    """As the API gives them."""
+    """As the API returns them."""
     newest = sorted(events, key=lambda one: (one.started_at, one.event_id), reverse=True)
     documents = [one.model_dump(mode="json") for one in newest]
     return [documents[at : at + size] for at in range(0, len(documents), size)]
@@ -147,17 +147,17 @@ def test_times_are_cut_to_milliseconds_as_in_json() -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "words"),
+    ("change", "message"),
     [
         ({"mood": "sad"}, "mood: Extra"),  # a newer server
         ({"type": "earthquake"}, "type: Input should be"),
         ({"started_at": "yesterday"}, "started_at"),
     ],
 )
-def test_what_is_no_event_ends_the_export(
-    tmp_path: Path, change: dict[str, Any], words: str
+def test_an_item_that_is_not_an_event_ends_the_export(
+    tmp_path: Path, change: dict[str, Any], message: str
 ) -> None:
     document = event(1).model_dump(mode="json") | change
-    with pytest.raises(StoreError, match=f"'event-1': {words}"):
+    with pytest.raises(StoreError, match=f"'event-1': {message}"):
         export_events([[document]], Destination(str(tmp_path / "out")))
     assert list(tmp_path.iterdir()) == []

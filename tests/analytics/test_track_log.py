@@ -24,35 +24,9 @@ from hypothesis import strategies as st
 from storeguard.analytics.track_log import TrackLog, track_log
 from storeguard.analytics.track_parts import TRACK_SCHEMA, TrackParts
 from storeguard.config.store import StoreConfig, TrackLogSettings
-from storeguard.rules.observation import Observation
 from storeguard.testing import FakeClock
+from tests.analytics.sightings import NOON, read, seen, stream
 from tests.waiting import wait_for
-
-NOON = datetime(2026, 1, 31, 12, tzinfo=UTC)
-
-
-def seen(
-    at: datetime, *people: str, camera: str = "table", box: tuple[float, ...] = (0.1, 0.2, 0.3, 0.5)
-) -> Observation:
-    return Observation(
-        camera_id=camera,
-        epoch="e",
-        seq=0,
-        captured_at=at,
-        person_id=people,
-        xyxy=np.tile(np.array(box, np.float32), (len(people), 1)),
-        score=np.full(len(people), 0.5, np.float32),
-    )
-
-
-def stream(start: datetime, seconds: float, *people: str, fps: float = 5.0, camera: str = "table"):
-    for n in range(round(seconds * fps)):
-        yield seen(start + timedelta(seconds=n / fps), *people, camera=camera)
-
-
-def read(folder: Path) -> list[dict[str, Any]]:
-    tables = [pq.read_table(part.path, partitioning=None) for part in TrackParts(folder).parts()]
-    return [row for table in tables for row in table.to_pylist()]
 
 
 def log(folder: Path, clock: FakeClock, **more: Any) -> TrackLog:
@@ -64,7 +38,7 @@ def clock() -> FakeClock:
     return FakeClock(NOON)
 
 
-def test_rows_as_they_were_seen(tmp_path: Path, clock: FakeClock) -> None:
+def test_rows_are_the_observations(tmp_path: Path, clock: FakeClock) -> None:
     tracks = log(tmp_path, clock)
     tracks.take([seen(NOON, "a", "b"), seen(NOON, "c", camera="door")])
     tracks.take([seen(NOON + timedelta(seconds=1), "a", box=(0.25, 0.5, 0.75, 1.0))])
@@ -120,20 +94,20 @@ def test_the_rate_bounds_the_rows_of_a_person(
 def test_one_row_a_slot_and_replays_change_nothing(
     steps: list[tuple[int, set[str]]], rate_hz: float, repeat: int
 ) -> None:
-    at_ms, told = int(NOON.timestamp() * 1000), []
+    at_ms, sightings = int(NOON.timestamp() * 1000), []
     for step_ms, people in steps:
         at_ms += step_ms
-        told.append(seen(datetime.fromtimestamp(at_ms / 1000, UTC), *sorted(people)))
+        sightings.append(seen(datetime.fromtimestamp(at_ms / 1000, UTC), *sorted(people)))
     expected = {
         (person, math.floor(round(one.captured_at.timestamp() * 1000) * rate_hz / 1000))
-        for one in told
+        for one in sightings
         for person in one.person_id
     }
     with tempfile.TemporaryDirectory() as folder:
         tracks = log(Path(folder), FakeClock(NOON), rate_hz=rate_hz, max_rows=40)
-        tracks.take(told)
+        tracks.take(sightings)
         tracks.flush_due()
-        tracks.take(told[-repeat:])
+        tracks.take(sightings[-repeat:])
         tracks.close()
         found = read(Path(folder))
     slots = [
@@ -171,7 +145,7 @@ def test_a_part_is_written_by_age_by_number_and_at_the_end(
     assert tracks.stats().dropped == {"closed": 2}
 
 
-def test_midnight_parts_the_days(tmp_path: Path, clock: FakeClock) -> None:
+def test_a_new_part_begins_at_midnight(tmp_path: Path, clock: FakeClock) -> None:
     tracks = log(tmp_path, clock)
     midnight = NOON.replace(hour=0) + timedelta(days=1)
     tracks.take(list(stream(midnight - timedelta(seconds=3), 7, "a")))
@@ -185,7 +159,7 @@ def test_midnight_parts_the_days(tmp_path: Path, clock: FakeClock) -> None:
     assert days == ["date=2026-01-31", "date=2026-02-01"]
 
 
-def test_its_own_thread_writes_and_ends(tmp_path: Path, clock: FakeClock) -> None:
+def test_the_logs_thread_writes_and_ends(tmp_path: Path, clock: FakeClock) -> None:
     tracks = TrackLog(tmp_path, clock=clock, max_rows=3)
     tracks.start()
     try:
@@ -198,7 +172,7 @@ def test_its_own_thread_writes_and_ends(tmp_path: Path, clock: FakeClock) -> Non
     assert tracks.stats().error is None
 
 
-# ------------------------------------------------------------------ when the disk does not take it
+# ------------------------------------------------------------------ when the disk cannot be written
 
 
 def full_disk(_: int) -> None:
@@ -206,7 +180,7 @@ def full_disk(_: int) -> None:
 
 
 @pytest.mark.parametrize("fault", [(errno.ENOSPC, "no_space"), (errno.EIO, "write_failed")])
-def test_a_disk_that_takes_nothing_for_a_while(
+def test_a_disk_that_cannot_be_written_for_a_while(
     tmp_path: Path,
     clock: FakeClock,
     monkeypatch: pytest.MonkeyPatch,
@@ -238,7 +212,7 @@ def test_a_disk_that_takes_nothing_for_a_while(
         NOON + timedelta(seconds=second) for second in range(60, 100)
     ]
     ours = [record.levelno for record in caplog.records if "track log" in record.message]
-    assert ours == [logging.ERROR, logging.WARNING]  # each once, whatever the number of tries
+    assert ours == [logging.ERROR, logging.WARNING]  # each once, whatever the number of attempts
     tracks.close()
 
 
@@ -256,7 +230,7 @@ def test_a_camera_that_fills_the_memory_costs_no_other_one_its_rows(
     assert Counter(row["camera_id"] for row in read(tmp_path)) == {"table": 39, "quiet": 1}
 
 
-def test_free_space_is_left_to_the_events(tmp_path: Path, clock: FakeClock) -> None:
+def test_free_space_is_reserved_for_events(tmp_path: Path, clock: FakeClock) -> None:
     tracks = log(tmp_path / "not" / "there", clock, min_free_bytes=2**62)
     tracks.take([seen(NOON, "a")])
     tracks.close()
@@ -264,7 +238,7 @@ def test_free_space_is_left_to_the_events(tmp_path: Path, clock: FakeClock) -> N
     assert list(tmp_path.iterdir()) == []
 
 
-def test_nothing_it_is_told_makes_it_raise(tmp_path: Path, clock: FakeClock) -> None:
+def test_no_observation_makes_it_raise(tmp_path: Path, clock: FakeClock) -> None:
     tracks = log(tmp_path, clock)
     odd = seen(NOON, "a")
     object.__setattr__(odd, "person_id", ("a", "b"))  # contradicts its arrays
@@ -295,7 +269,9 @@ def test_impossible_settings(tmp_path: Path) -> None:
 # ------------------------------------------------------------------ retention and merging
 
 
-def test_old_days_and_too_many_bytes_go_the_oldest_first(tmp_path: Path, clock: FakeClock) -> None:
+def test_old_days_and_excess_bytes_are_removed_oldest_first(
+    tmp_path: Path, clock: FakeClock
+) -> None:
     tracks = log(tmp_path, clock, retain_days=2)
     for day in range(4):
         tracks.take(list(stream(NOON - timedelta(days=day), 5, f"p{day}")))
@@ -303,7 +279,6 @@ def test_old_days_and_too_many_bytes_go_the_oldest_first(tmp_path: Path, clock: 
     assert {path.name for path in tmp_path.iterdir()} == {
         f"date=2026-01-{day}" for day in (29, 30, 31)
     }
-    assert tracks.stats().removed_parts == 1
     tracks.close()
     size = max(part.size for part in TrackParts(tmp_path).parts())
     bounded = log(tmp_path, clock, max_bytes=int(2.5 * size))
@@ -324,7 +299,7 @@ def test_the_bound_holds_while_it_is_written(tmp_path: Path, clock: FakeClock) -
     tracks.close()
 
 
-def test_hours_that_are_over_become_one_file(tmp_path: Path, clock: FakeClock) -> None:
+def test_past_hours_become_one_file(tmp_path: Path, clock: FakeClock) -> None:
     tracks = log(tmp_path, clock, max_rows=60, max_age_s=60)
     for minute in range(70):  # 12:00 to 13:10
         tracks.take(list(stream(NOON + timedelta(minutes=minute), 60, "a", fps=1)))
@@ -337,7 +312,7 @@ def test_hours_that_are_over_become_one_file(tmp_path: Path, clock: FakeClock) -
         NOON + timedelta(seconds=n) for n in range(4200)
     ]
     assert tracks.stats().bytes == sum(p.stat().st_size for p in tmp_path.rglob("*.parquet"))
-    # Rows that come late are merged in, too.
+    # Rows that arrive late are merged too.
     tracks.take([seen(NOON + timedelta(minutes=2), "late")])
     clock.advance(600)
     tracks.flush_due()
@@ -348,43 +323,30 @@ def test_hours_that_are_over_become_one_file(tmp_path: Path, clock: FakeClock) -
 
 @pytest.mark.parametrize("removed", [0, 1, 2, 3])
 def test_a_merge_that_was_cut_short_is_finished(
-    tmp_path: Path, removed: int, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, removed: int, clock: FakeClock
 ) -> None:
     parts = TrackParts(tmp_path)
     for n in range(3):
         table = pa.Table.from_pylist([{"captured_at": NOON + timedelta(seconds=n), "camera_id": "table", "person_id": "a", "x1": 0, "y1": 0, "x2": 1, "y2": 1, "score": 1}], schema=TRACK_SCHEMA)  # fmt: skip
         parts.write(table, NOON.date(), "table")
-    left = removed
-    unlink = Path.unlink
-
-    def dying(self: Path, *, missing_ok: bool = False) -> None:
-        nonlocal left
-        if left == 0:
-            raise KeyboardInterrupt
-        left -= 1
-        unlink(self, missing_ok=missing_ok)
-
-    def dying_rename(self: Path, target: Path) -> Path:
-        if not self.name.startswith(".part-"):
-            raise KeyboardInterrupt
-        return self.replace(target)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Path, "unlink", dying)
-        patch.setattr(Path, "rename", dying_rename)
-        with pytest.raises(KeyboardInterrupt):
-            parts.merge(before=NOON + timedelta(hours=2))
+    inputs = {part.path: part.path.read_bytes() for part in parts.parts()}
+    assert parts.merge(before=NOON + timedelta(hours=2)) == 1
+    # As a process leaves it that is killed after it removed so many of the merge's inputs.
+    (merged,) = [part.path for part in parts.parts()]
+    merged.rename(merged.with_name(f".merged-{merged.name}"))
+    for path, content in list(inputs.items())[removed:]:
+        path.write_bytes(content)
     assert len(read(tmp_path)) == 3  # for a reader the merge is done
-    again = log(tmp_path, clock)
-    again.flush_due()
+    restarted = log(tmp_path, clock)
+    restarted.flush_due()
     assert [path.name for path in tmp_path.rglob("*part*")] == [
         "part-20260131T120000000Z-0.parquet"
     ]
     assert [row["captured_at"].second for row in read(tmp_path)] == [0, 1, 2]
-    again.close()
+    restarted.close()
 
 
-def test_a_file_that_is_none_is_left_alone(
+def test_a_file_that_is_not_parquet_stays(
     tmp_path: Path, clock: FakeClock, caplog: pytest.LogCaptureFixture
 ) -> None:
     tracks = log(tmp_path, clock)
@@ -405,14 +367,14 @@ WRITER = """
 import sys, time
 from datetime import timedelta
 from pathlib import Path
-from tests.analytics.test_track_log import NOON, stream
+from tests.analytics.sightings import NOON, stream
 from storeguard.analytics.track_log import TrackLog, track_log
 from storeguard.testing import FakeClock
 
 clock = FakeClock(NOON)
 log = TrackLog(Path(sys.argv[1]), clock=clock, max_rows=40, max_age_s=1)
 n = 0
-while n < 400:  # whoever kills it may be late: no day is too old yet, and the pipe takes all
+while n < 400:  # so that no day is too old yet, and the pipe holds all output, if the kill is late
     at = NOON + timedelta(minutes=10 * n)
     clock.step_wall_clock(600)
     log.take(list(stream(at, 20, f"a{n}", f"b{n}", fps=1)))
@@ -425,7 +387,7 @@ time.sleep(600)
 """
 
 
-def test_killed_at_any_moment_only_whole_parts_are_left(tmp_path: Path) -> None:
+def test_a_kill_at_any_moment_leaves_only_whole_parts(tmp_path: Path) -> None:
     seed = np.random.default_rng(7)
     for turn in range(2):
         folder = tmp_path / str(turn)
@@ -434,18 +396,18 @@ def test_killed_at_any_moment_only_whole_parts_are_left(tmp_path: Path) -> None:
             cwd=Path(__file__).parent.parent.parent, env={**os.environ, "PYTHONPATH": "."},
         )  # fmt: skip
         assert writer.stdout is not None
-        said = 0
+        written = 0
         for _ in range(int(seed.integers(12, 30))):
-            said = int(writer.stdout.readline())
+            written = int(writer.stdout.readline())
         writer.send_signal(signal.SIGKILL)
         rest = writer.stdout.read().split()
         writer.wait()
-        said = max([said, *(int(number) for number in rest)])
+        written = max([written, *(int(number) for number in rest)])
         for path in folder.rglob("part-*.parquet"):
             pq.read_metadata(path)  # every visible file is whole
         for _ in range(2):  # before and after recovery
             rows = Counter((row["person_id"], row["captured_at"]) for row in read(folder))
             assert set(rows.values()) == {1}
-            assert 40 * said <= len(rows) <= 40 * (said + 1)
+            assert 40 * written <= len(rows) <= 40 * (written + 1)
             TrackParts(folder).recover()
         assert [path for path in folder.rglob(".*")] == []  # noqa: C416 - to be shown when not

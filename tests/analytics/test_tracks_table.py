@@ -46,8 +46,8 @@ def tracks(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def exported(tracks: Path, out: Path, wanted: TrackQuery) -> list[dict[str, Any]]:
-    done = export_tracks(tracks, wanted, Destination(str(out)))
+def exported(tracks: Path, out: Path, query: TrackQuery) -> list[dict[str, Any]]:
+    done = export_tracks(tracks, query, Destination(str(out)))
     if not done.rows:
         assert not out.exists()
         return []
@@ -62,7 +62,7 @@ def exported(tracks: Path, out: Path, wanted: TrackQuery) -> list[dict[str, Any]
     return rows
 
 
-def test_all_of_it_in_order(tracks: Path, tmp_path: Path) -> None:
+def test_all_rows_in_order(tracks: Path, tmp_path: Path) -> None:
     rows = exported(tracks, tmp_path / "out", TrackQuery())
     found = [(row["captured_at"], row["camera_id"], row["person_id"]) for row in rows]
     assert found == [
@@ -73,7 +73,7 @@ def test_all_of_it_in_order(tracks: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("wanted", "minutes", "people"),
+    ("query", "minutes", "people"),
     [
         (TrackQuery(camera="table"), range(180), "c"),
         (TrackQuery(person="b"), range(180), "b"),
@@ -92,9 +92,9 @@ def test_all_of_it_in_order(tracks: Path, tmp_path: Path) -> None:
     ],
 )  # fmt: skip
 def test_filters(
-    tracks: Path, tmp_path: Path, wanted: TrackQuery, minutes: range, people: str
+    tracks: Path, tmp_path: Path, query: TrackQuery, minutes: range, people: str
 ) -> None:
-    rows = exported(tracks, tmp_path / "out", wanted)
+    rows = exported(tracks, tmp_path / "out", query)
     assert [(row["captured_at"], row["person_id"]) for row in rows] == [
         (START + timedelta(minutes=minute), person) for minute in minutes for person in people
     ]
@@ -104,13 +104,13 @@ def test_while_it_is_written_and_merged(tmp_path: Path) -> None:
     folder, ended = tmp_path / "tracks", threading.Event()
     clock = FakeClock(START)
     log = TrackLog(folder, clock=clock, max_rows=20)
-    # So much is written during each export, whichever of the two is faster.
-    wanted, written = threading.Semaphore(0), threading.Semaphore(0)
+    # So many parts are written during each export, whichever of the two is faster.
+    requests, written = threading.Semaphore(0), threading.Semaphore(0)
     per_turn = 30
 
     def write() -> None:
         minute = 0
-        while wanted.acquire() and not ended.is_set():
+        while requests.acquire() and not ended.is_set():
             clock.step_wall_clock(600)
             log.take([seen(600 * minute + n, "table", "a") for n in range(20)])
             minute += 1
@@ -126,16 +126,16 @@ def test_while_it_is_written_and_merged(tmp_path: Path) -> None:
     try:
         counts = []
         for turn in range(8):
-            wanted.release(per_turn)
+            requests.release(per_turn)
             rows = exported(folder, tmp_path / f"out-{turn}", TrackQuery())
             times = [row["captured_at"] for row in rows]
             assert times == sorted(set(times))  # nothing twice
-            assert len(times) % 20 == 0  # nothing of what is on disk left out
+            assert len(times) % 20 == 0  # every row on disk
             counts.append(len(times))
             assert all(written.acquire(timeout=180) for _ in range(per_turn))
     finally:
         ended.set()
-        wanted.release()
+        requests.release()
         writer.join()
         log.close()
     assert counts[-1] > counts[0] > 0

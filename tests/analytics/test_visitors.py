@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 
@@ -12,20 +11,10 @@ import pytest
 from storeguard.analytics.track_log import TrackLog
 from storeguard.analytics.visitors import MAX_BUCKETS, VisitorBucket, VisitorQuery, count_visitors
 from storeguard.errors import QueryError
-from storeguard.events.event import ModelRef
-from storeguard.rules.observation import Attribute, Observation
 from storeguard.testing import FakeClock
-from tests.analytics.test_track_log import NOON, read, seen
+from tests.analytics.sightings import NOON, labelled, read, seen
 
-BY = ModelRef(name="m", sha256="1" * 64)
 HOUR = timedelta(hours=1)
-
-
-def told(observation: Observation, **labels: str) -> Observation:
-    attributes = {
-        person: (Attribute("basket", label, 1.0, 3, BY),) for person, label in labels.items()
-    }
-    return replace(observation, attributes=attributes)
 
 
 @pytest.fixture
@@ -36,10 +25,10 @@ def folder(tmp_path: Path) -> Path:
     tracks.take(
         [
             seen(NOON, "a", "b"),
-            told(seen(NOON + 2 * minute, "a", "b"), a="none"),
-            told(seen(NOON + 4 * minute, "a", "b"), a="basket", b="none"),
+            labelled(seen(NOON + 2 * minute, "a", "b"), a="none"),
+            labelled(seen(NOON + 4 * minute, "a", "b"), a="basket", b="none"),
             seen(NOON + 61 * minute, "a"),
-            told(seen(NOON + 70 * minute, "c", camera="door"), c="basket"),
+            labelled(seen(NOON + 70 * minute, "c", camera="door"), c="basket"),
             seen(NOON + 150 * minute, "d"),
         ]
     )
@@ -54,14 +43,14 @@ def test_labels_are_on_the_rows(folder: Path) -> None:
     assert ("d", None) in rows
 
 
-def test_each_counts_once_where_first_seen(folder: Path) -> None:
-    wanted = VisitorQuery(NOON, NOON + 3 * HOUR, attribute="basket")
-    assert count_visitors(folder, wanted) == [
+def test_each_person_counts_once_when_first_seen(folder: Path) -> None:
+    query = VisitorQuery(NOON, NOON + 3 * HOUR, attribute="basket")
+    assert count_visitors(folder, query) == [
         VisitorBucket(NOON, 2, {"basket": 1, "none": 1}),
         VisitorBucket(NOON + HOUR, 1, {"basket": 1}),
         VisitorBucket(NOON + 2 * HOUR, 1, {}),
     ]
-    assert [one.unknown for one in count_visitors(folder, wanted)] == [0, 0, 1]
+    assert [one.unknown for one in count_visitors(folder, query)] == [0, 0, 1]
 
 
 def test_without_an_attribute_no_labels_are_counted(folder: Path) -> None:
@@ -82,7 +71,7 @@ def test_without_an_attribute_no_labels_are_counted(folder: Path) -> None:
             600,
             None,
             [1, 1, 0],
-        ),  # a was there before: counted where first seen from then on
+        ),  # a was seen before: counted when first seen in the span
         ((200, 260), 3600, None, [0]),
     ],
 )
@@ -101,12 +90,12 @@ def test_spans_and_cameras(
     ]
 
 
-def test_a_log_that_is_not_there_yet_holds_nobody(tmp_path: Path) -> None:
+def test_a_log_that_does_not_exist_yet_has_no_visitors(tmp_path: Path) -> None:
     (bucket,) = count_visitors(tmp_path / "none", VisitorQuery(NOON, NOON + HOUR))
     assert bucket.visitors == 0
 
 
-def test_parts_of_before_there_were_attributes_are_read(folder: Path) -> None:
+def test_parts_from_before_attributes_are_read(folder: Path) -> None:
     for path in folder.rglob("*.parquet"):
         table = pq.read_table(path, partitioning=None)
         pq.write_table(table.drop_columns(["attributes"]), path)
@@ -115,7 +104,7 @@ def test_parts_of_before_there_were_attributes_are_read(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("start", "end", "bucket_s", "says"),
+    ("start", "end", "bucket_s", "message"),
     [
         (NOON, NOON, 60, "before end"),
         (NOON + HOUR, NOON, 60, "not after end"),
@@ -123,12 +112,12 @@ def test_parts_of_before_there_were_attributes_are_read(folder: Path) -> None:
         (NOON, NOON + timedelta(seconds=MAX_BUCKETS + 1), 1, "at most 2000 buckets"),
     ],
 )
-def test_impossible_spans(start: datetime, end: datetime, bucket_s: float, says: str) -> None:
-    with pytest.raises(QueryError, match=says):
+def test_impossible_spans(start: datetime, end: datetime, bucket_s: float, message: str) -> None:
+    with pytest.raises(QueryError, match=message):
         VisitorQuery(start, end, bucket_s=bucket_s)
 
 
-def test_other_zones_of_time_mean_the_same(folder: Path) -> None:
+def test_other_time_zones_mean_the_same(folder: Path) -> None:
     start = NOON.astimezone(timezone(timedelta(hours=9)))
     (bucket,) = count_visitors(folder, VisitorQuery(start, start + HOUR))
     assert (bucket.start, bucket.start.tzinfo, bucket.visitors) == (NOON, UTC, 2)

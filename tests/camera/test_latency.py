@@ -23,7 +23,7 @@ def test_percentiles_by_linear_interpolation() -> None:
     assert (between.p50, between.p95) == (1.5, 1.95)
 
 
-def test_what_was_not_measured_is_none_and_never_zero() -> None:
+def test_a_step_that_was_not_measured_is_none_and_never_zero() -> None:
     latency = LatencyRecorder(warm_up=0)
     latency.add(infer=0.0)
 
@@ -58,7 +58,7 @@ def test_no_more_frames_are_warm_up_than_there_were(frames: int, expected: int) 
     assert latency.warm_up_frames == expected
 
 
-def test_past_the_limit_the_oldest_give_way() -> None:
+def test_past_the_limit_the_oldest_are_dropped() -> None:
     latency = LatencyRecorder(warm_up=0, limit=3)
     for ms in (100.0, 1.0, 2.0, 3.0):
         latency.add(infer=ms)
@@ -68,6 +68,6 @@ def test_past_the_limit_the_oldest_give_way() -> None:
     assert (summary.p50, summary.max) == (2.0, 3.0)
 
 
-def test_a_step_that_does_not_exist_is_no_silent_loss() -> None:
+def test_a_step_that_does_not_exist_is_an_error() -> None:
     with pytest.raises(KeyError):
         LatencyRecorder().add(inference=1.0)

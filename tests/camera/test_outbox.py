@@ -13,15 +13,10 @@ from hypothesis import strategies as st
 
 from storeguard.camera.outbox import Outbox
 from storeguard.rules.observation import Observation
-from storeguard.rules.verdict import Verdict
+from storeguard.rules.verdict import Heartbeat, Verdict
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 WITHIN_S = 120.0
-
-
-@pytest.fixture(autouse=True)
-def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Outbox, "_BACKOFF_S", (0.0, 0.001))
 
 
 def observation(seq: int, camera_id: str = "cam") -> Observation:
@@ -52,13 +47,16 @@ class Rules:
         self.gate.set()
         self._seen: set[tuple[str, str, int]] = set()
 
-    async def observe(self, batch: Sequence[Observation]) -> list[Verdict]:
+    async def observe(
+        self, batch: Sequence[Observation], heartbeats: Sequence[Heartbeat]
+    ) -> list[Verdict]:
+        self.heartbeats = [one.camera_id for one in heartbeats]
         self.calls.append([one.seq for one in batch])
         self.calling.set()
         await self.gate.wait()
         if self.away:
             self.away -= 1
-            raise ConnectionError("nobody is there")
+            raise ConnectionError("connection refused")
         for one in batch:
             key = (one.camera_id, one.epoch, one.seq)
             if key not in self._seen:
@@ -77,7 +75,12 @@ def run(body: Callable[[Outbox, Rules, list[Verdict]], Awaitable[None]], limit: 
     async def main() -> None:
         rules, verdicts = Rules(), list[Verdict]()
         outbox = Outbox(
-            rules.observe, verdicts.append, answer_s=WITHIN_S, limit=limit, linger_s=0.0
+            rules.observe,
+            verdicts.append,
+            answer_s=WITHIN_S,
+            limit=limit,
+            linger_s=0.0,
+            retry_s=(0.0, 0.001),
         )
         running = asyncio.create_task(outbox.run())
         try:
@@ -89,7 +92,7 @@ def run(body: Callable[[Outbox, Rules, list[Verdict]], Awaitable[None]], limit: 
     asyncio.run(main())
 
 
-def test_what_comes_together_goes_together_and_is_answered() -> None:
+def test_observations_put_together_are_sent_in_one_batch() -> None:
     async def body(outbox: Outbox, rules: Rules, verdicts: list[Verdict]) -> None:
         for seq in range(3):
             outbox.put(observation(seq))
@@ -102,7 +105,7 @@ def test_what_comes_together_goes_together_and_is_answered() -> None:
     run(body)
 
 
-def test_a_backlog_goes_in_batches_of_bounded_size() -> None:
+def test_a_backlog_is_sent_in_batches_of_bounded_size() -> None:
     async def body(outbox: Outbox, rules: Rules, verdicts: list[Verdict]) -> None:
         del verdicts
         for seq in range(2 * Outbox.MAX_BATCH + 1):
@@ -115,7 +118,7 @@ def test_a_backlog_goes_in_batches_of_bounded_size() -> None:
     run(body)
 
 
-def test_rules_that_are_away_for_a_while_get_all_of_it_in_order() -> None:
+def test_rules_that_cannot_be_reached_for_a_while_receive_all_in_order() -> None:
     async def body(outbox: Outbox, rules: Rules, verdicts: list[Verdict]) -> None:
         rules.away = 7
         for seq in range(20):
@@ -130,7 +133,7 @@ def test_rules_that_are_away_for_a_while_get_all_of_it_in_order() -> None:
     run(body)
 
 
-def test_an_answer_that_was_lost_means_a_replay_and_no_harm() -> None:
+def test_a_lost_answer_leads_to_a_replay_and_no_harm() -> None:
     async def body(outbox: Outbox, rules: Rules, verdicts: list[Verdict]) -> None:
         rules.answers_lost = 1
         outbox.put(observation(0))
@@ -144,26 +147,26 @@ def test_an_answer_that_was_lost_means_a_replay_and_no_harm() -> None:
     run(body)
 
 
-def test_past_the_limit_the_oldest_that_wait_are_dropped_and_counted() -> None:
+def test_past_the_limit_the_oldest_waiting_are_dropped_and_counted() -> None:
     async def body(outbox: Outbox, rules: Rules, verdicts: list[Verdict]) -> None:
         del verdicts
         rules.gate.clear()
         outbox.put(observation(0))
         outbox.put(observation(1))
-        await rules.calling.wait()  # 0 and 1 are on their way
+        await rules.calling.wait()  # 0 and 1 are being sent
         for seq in range(2, 10):
             outbox.put(observation(seq))
         rules.gate.set()
         assert await outbox.flush(WITHIN_S)
 
-        # five in all: the two on their way, which may have arrived already, and the newest three
+        # five in all: the two being sent, which may have arrived already, and the newest three
         assert rules.taken == [0, 1, 7, 8, 9]
         assert outbox.dropped == 5
 
     run(body, limit=5)
 
 
-def test_what_came_back_counts_for_the_limit_again() -> None:
+def test_a_requeued_batch_counts_towards_the_limit() -> None:
     async def body(outbox: Outbox, rules: Rules, verdicts: list[Verdict]) -> None:
         del verdicts
         rules.gate.clear()
@@ -176,7 +179,7 @@ def test_what_came_back_counts_for_the_limit_again() -> None:
         rules.gate.set()
         assert await outbox.flush(WITHIN_S)
 
-        # all three of the limit were on their way; when they came back the newest one was kept too
+        # all three of the limit were being sent; after the requeue the newest one was kept too
         assert rules.taken == [1, 2, 5]
         assert outbox.dropped == 3
 
@@ -201,7 +204,7 @@ def test_a_tiny_limit_loses_nothing_uncounted(limit: int) -> None:
     run(body, limit=limit)
 
 
-def test_flush_says_when_it_was_not_enough() -> None:
+def test_flush_returns_false_past_its_deadline() -> None:
     async def body(outbox: Outbox, rules: Rules, verdicts: list[Verdict]) -> None:
         del verdicts
         assert await outbox.flush(0.01)  # nothing to do
@@ -214,7 +217,7 @@ def test_flush_says_when_it_was_not_enough() -> None:
     run(body)
 
 
-def test_what_was_being_sent_when_it_was_stopped_is_sent_when_it_runs_again() -> None:
+def test_a_batch_whose_sending_was_cancelled_is_sent_when_it_runs_again() -> None:
     async def main() -> None:
         rules = Rules()
         outbox = Outbox(rules.observe, lambda _: None, answer_s=WITHIN_S, linger_s=0.0)
@@ -234,14 +237,16 @@ def test_what_was_being_sent_when_it_was_stopped_is_sent_when_it_runs_again() ->
     asyncio.run(main())
 
 
-def test_rules_that_hang_are_asked_again_in_order() -> None:
-    """As with an actor, a call that is given up goes on over there, and is taken in late."""
+def test_batches_are_resent_in_order_to_rules_that_hang() -> None:
+    """As with an actor, a call that is abandoned is still processed there, only late."""
 
     async def main() -> None:
         rules, verdicts = Rules(), list[Verdict]()
         calls: set[asyncio.Future[list[Verdict]]] = set()
 
-        def observe(batch: Sequence[Observation]) -> Awaitable[list[Verdict]]:
+        def observe(
+            batch: Sequence[Observation], _: Sequence[Heartbeat]
+        ) -> Awaitable[list[Verdict]]:
             call = asyncio.ensure_future(rules.observe(batch))
             calls.add(call)
             return asyncio.shield(call)
@@ -274,7 +279,7 @@ plans = st.lists(st.sampled_from(["put", "put", "put", "away", "lost", "yield"])
 
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(plans, st.integers(1, 12))
-def test_each_observation_is_taken_once_and_in_order_or_counted(
+def test_each_observation_is_delivered_once_and_in_order_or_counted(
     plan: list[str], limit: int
 ) -> None:
     async def body(outbox: Outbox, rules: Rules, verdicts: list[Verdict]) -> None:

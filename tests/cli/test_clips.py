@@ -42,11 +42,19 @@ def event(event_id: str, clip: ClipRef) -> Event:
     )
 
 
+def _store(objects: ObjectStore, source: Path, content: bytes, key: str) -> str:
+    source.write_bytes(content)
+    return objects.put_file(source, key).uri
+
+
 @pytest.fixture(scope="module")
 def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     folder = tmp_path_factory.mktemp("store")
     objects = ObjectStore(str(folder / "objects"))
-    uris = [objects.put_bytes(content, f"{n}.mp4").uri for n, content in enumerate(FILES)]
+    uris = [
+        _store(objects, folder / "source.mp4", content, f"{n}.mp4")
+        for n, content in enumerate(FILES)
+    ]
     first, *rest = [ClipPart(uri=uri, start=START, end=START) for uri in uris]
     long = ClipRef(uri=first.uri, start=START, end=START, parts=tuple(rest))
     short = ClipRef(uri=first.uri, start=START, end=START)
@@ -92,7 +100,7 @@ def test_get_writes_every_file(url: str, tmp_path: Path, event_id: str, names: l
     assert [(tmp_path / name).read_bytes() for name in names] == FILES[: len(names)]
 
 
-def test_get_of_an_event_without_a_clip_says_why_and_writes_nothing(
+def test_get_of_an_event_without_a_clip_reports_why_and_writes_nothing(
     url: str, tmp_path: Path
 ) -> None:
     result = CliRunner().invoke(app, ["get", "none", str(tmp_path / "clip.mp4"), "--url", url])

@@ -1,7 +1,8 @@
-"""`storeguard engine` and `storeguard models`, as a user runs them."""
+"""`storeguard engine` and `storeguard models`, as a user runs them, and the parts they print."""
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import shutil
@@ -9,11 +10,11 @@ import sys
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 from typer.testing import CliRunner
 
-from storeguard.cli import models as cli_models
 from storeguard.cli.main import app
-from storeguard.cli.models import bundled_models
+from storeguard.cli.models import MODELS, card_of, models_in, models_table, verify_models
 from storeguard.engines.cache import write_whole
 from storeguard.errors import BackendUnavailableError, ConfigError, DatasetError, StoreguardError
 from storeguard.inference.backend import sha256_of
@@ -50,8 +51,8 @@ def test_measure_writes_evidence(tmp_path: Path) -> None:
     assert evidence["build_s"] is None
 
 
-def test_build_converts_measures_and_keeps(tmp_path: Path) -> None:
-    told = storeguard(
+def test_build_converts_and_measures(tmp_path: Path) -> None:
+    printed = storeguard(
         *("engine", "build", "--backend", "onnxruntime", "--precision", "fp16"),
         *("--runs", 2, "--max-batch", 4, "--out", tmp_path),
         *("--pictures", pictures(tmp_path / "pictures")),
@@ -62,7 +63,7 @@ def test_build_converts_measures_and_keeps(tmp_path: Path) -> None:
     assert evidence["engine_bytes"] == engine.stat().st_size < 2_000_000
     assert [speed["batch"] for speed in evidence["speed"]] == [1, 4]
     assert 0 < evidence["agreement"]["max_abs"] < 1
-    assert "fp16" in told
+    assert "fp16" in printed
 
 
 def test_clips_are_measured_on_noise(tmp_path: Path) -> None:
@@ -78,11 +79,11 @@ def test_clips_are_measured_on_noise(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("no_tensorrt")
 @pytest.mark.parametrize(
-    ("words", "error", "told"),
+    ("words", "error", "message"),
     [
         (["build"], BackendUnavailableError, "needs the package tensorrt"),
-        (["build", "--precision", "int8"], ConfigError, "--calibration goes with"),
-        (["build", "--calibration", "x"], ConfigError, "--calibration goes with"),
+        (["build", "--precision", "int8"], ConfigError, "found precision int8 without it"),
+        (["build", "--calibration", "x"], ConfigError, "found precision fp16 with it"),
         (["build", "--size", "321"], ConfigError, "multiple of 32"),
         (
             ["build", "--precision", "int8", "--calibration", "/nowhere"],
@@ -93,10 +94,10 @@ def test_clips_are_measured_on_noise(tmp_path: Path) -> None:
     ],
 )
 def test_what_cannot_be_done(
-    tmp_path: Path, words: list[str], error: type[StoreguardError], told: str
+    tmp_path: Path, words: list[str], error: type[StoreguardError], message: str
 ) -> None:
     where = ["--out", tmp_path / "e"] if words[0] == "build" else []
-    with pytest.raises(error, match=told):
+    with pytest.raises(error, match=message):
         storeguard("engine", *words, *where)
     assert not (tmp_path / "e").exists()
 
@@ -127,39 +128,48 @@ def test_a_file_that_cannot_be_finished_is_not_seen(
 
 
 @pytest.fixture
-def models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The bundled models and one that takes clips, each with its card."""
-    for path in cli_models.bundled_models():
+def models(tmp_path: Path) -> Path:
+    """A folder with the bundled models and one that takes clips, each with its card."""
+    for path in models_in(MODELS):
         shutil.copy(path, tmp_path)
-        shutil.copy(cli_models.card_of(path), tmp_path)
+        shutil.copy(card_of(path), tmp_path)
     clips = mean_model(tmp_path / "shoplifting_small.onnx", ("n", 4, 3, 64, 64))
     card = f"| sha256 | `{sha256_of(clips)}` |\n| licence | MIT |\n"
     clips.with_suffix(".md").write_text(card)
-    monkeypatch.setattr(cli_models, "_MODELS", tmp_path)
     return tmp_path
 
 
-@pytest.mark.usefixtures("models")
-def test_list_shows_all_models_with_their_speed() -> None:
-    told = storeguard("models", "list")
-    assert "person_yolox_nano.onnx" in told
-    assert "shoplifting_small.onnx" in told
-    assert "Apache-2.0" in told
-    assert "MIT" in told
-    assert "4x3x64x64" in told
-    assert told.count("on onnxruntime-cpu") == len(bundled_models())
-    assert storeguard("models", "list", "--no-measure").count("not measured") == len(
-        bundled_models()
-    )
+def printed_table(models: Path, *, measure: bool) -> str:
+    console = Console(width=160, record=True, file=io.StringIO())
+    console.print(models_table(models, measure=measure))
+    return console.export_text()
 
 
-@pytest.mark.usefixtures("models")
-def test_verify_finds_good_models_good() -> None:
-    assert storeguard("models", "verify").count(": ok, ") == len(bundled_models())
+def test_the_table_has_all_models_with_their_speed(models: Path) -> None:
+    printed = printed_table(models, measure=True)
+    assert "person_yolox_nano.onnx" in printed
+    assert "shoplifting_small.onnx" in printed
+    assert "Apache-2.0" in printed
+    assert "MIT" in printed
+    assert "4x3x64x64" in printed
+    num_models = len(models_in(models))
+    assert printed.count("on onnxruntime-cpu") == num_models
+    assert printed_table(models, measure=False).count("not measured") == num_models
+
+
+def test_the_bundled_models_are_listed_and_good() -> None:
+    names = [path.name for path in models_in(MODELS)]
+    listed = storeguard("models", "list", "--no-measure")
+    assert all(name in listed for name in names)
+    assert storeguard("models", "verify").count(": ok, ") == len(names) == 2
+
+
+def test_verify_accepts_good_models(models: Path) -> None:
+    assert verify_models(models) == []
 
 
 @pytest.mark.parametrize(
-    ("fault", "told"),
+    ("fault", "message"),
     [
         ("hash", "its card names sha256"),  # the file is another than the card's
         ("card", "its card shoplifting_small.md is missing"),
@@ -167,7 +177,9 @@ def test_verify_finds_good_models_good() -> None:
         ("batch", "batch size is fixed to 1"),
     ],
 )
-def test_verify_names_the_bad_one(models: Path, fault: str, told: str) -> None:
+def test_verify_names_the_bad_one(
+    models: Path, fault: str, message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     clips = models / "shoplifting_small.onnx"
     card = clips.with_suffix(".md")
     if fault == "card":
@@ -180,8 +192,8 @@ def test_verify_names_the_bad_one(models: Path, fault: str, told: str) -> None:
         else:
             mean_model(clips, (1, 4, 3, 64, 64))
         card.write_text(f"sha256 {sha256_of(clips)}")
-    done = CliRunner().invoke(app, ["models", "verify"])
-    assert done.exit_code == 1
-    assert told in done.output
-    assert "bad: shoplifting_small.onnx" in done.output
-    assert "person_yolox_nano.onnx: ok" in done.output
+    assert verify_models(models) == [clips]
+    printed = capsys.readouterr()
+    assert message in printed.err
+    assert "shoplifting_small.onnx: " in printed.err
+    assert "person_yolox_nano.onnx: ok" in printed.out

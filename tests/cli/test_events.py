@@ -24,7 +24,7 @@ from storeguard.events.event import Event, EventStatus, EventType
 from storeguard.events.store import EventReader, EventStore
 from storeguard.storage.objects import ObjectStore
 from storeguard.testing import FakeClock
-from tests.analytics.test_track_log import seen
+from tests.analytics.sightings import seen
 from tests.valkey import refusing_port, running_valkey
 from tests.waiting import wait_for
 
@@ -83,7 +83,7 @@ def run(*words: str) -> Result:
     return CliRunner().invoke(app, [str(word) for word in words], env={"COLUMNS": "200"})
 
 
-def said(*words: str) -> str:
+def output_of(*words: str) -> str:
     result = run(*words)
     assert result.exception is None, result.output
     return result.output
@@ -96,11 +96,11 @@ def ids_in(folder: Path) -> list[str]:
 def test_list_and_get(url: str) -> None:
     listed = [
         json.loads(line)
-        for line in said("list", "--json", "--limit", "3", "--url", url).splitlines()
+        for line in output_of("list", "--json", "--limit", "3", "--url", url).splitlines()
     ]
     assert [event["event_id"] for event in listed] == ["event-29", "event-28", "event-27"]
-    assert "intrusion" in said("list", "--type", "intrusion", "--url", url)
-    assert json.loads(said("get", "event-07", "--url", url))["dwell_s"] == 7.0
+    assert "intrusion" in output_of("list", "--type", "intrusion", "--url", url)
+    assert json.loads(output_of("get", "event-07", "--url", url))["dwell_s"] == 7.0
     assert isinstance(run("get", "event-99", "--url", url).exception, NotFoundError)
 
 
@@ -116,8 +116,8 @@ def test_pages_neither_skip_nor_repeat(url: str, size: int) -> None:
 
 def test_export_is_what_the_store_holds(url: str, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    words = said("export", "--out", out, "--url", url)
-    assert words == f"30 events, 2 days, in {out.as_uri()}\n"
+    printed = output_of("export", "--out", out, "--url", url)
+    assert printed == f"30 events, 2 days, in {out.as_uri()}\n"
     assert ids_in(out) == [event.event_id for event in EVENTS]
     rows = ds.dataset(out, partitioning="hive").to_table().to_pylist()
     assert [row["dwell_s"] for row in rows] == [event.dwell_s for event in EVENTS]
@@ -127,7 +127,7 @@ def test_export_is_what_the_store_holds(url: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("filters", "wanted"),
+    ("filters", "numbers"),
     [
         (["--camera", "table"], range(0, 30, 3)),
         (["--type", "loitering"], range(1, 30, 2)),
@@ -138,25 +138,25 @@ def test_export_is_what_the_store_holds(url: str, tmp_path: Path) -> None:
     ],
 )
 def test_export_takes_the_filters_of_list(
-    url: str, tmp_path: Path, filters: list[str], wanted: range
+    url: str, tmp_path: Path, filters: list[str], numbers: range
 ) -> None:
-    said("export", "--out", tmp_path / "out", "--url", url, *filters)
-    expected = [f"event-{n:02d}" for n in wanted]
+    output_of("export", "--out", tmp_path / "out", "--url", url, *filters)
+    expected = [f"event-{n:02d}" for n in numbers]
     assert ids_in(tmp_path / "out") == expected
-    listed = said("list", "--json", "--limit", "100", "--url", url, *filters).splitlines()
+    listed = output_of("list", "--json", "--limit", "100", "--url", url, *filters).splitlines()
     assert sorted(json.loads(line)["event_id"] for line in listed) == expected
 
 
-def test_export_overwrites_only_when_told_to(url: str, tmp_path: Path) -> None:
+def test_export_overwrites_only_on_request(url: str, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    said("export", "--out", out, "--url", url)
+    output_of("export", "--out", out, "--url", url)
     refused = run("export", "--out", out, "--url", url).exception
     assert isinstance(refused, StorageError)
     assert "--overwrite" in str(refused)
-    nothing = said("export", "--out", out, "--url", url, "--camera", "cellar", "--overwrite")
+    nothing = output_of("export", "--out", out, "--url", url, "--camera", "cellar", "--overwrite")
     assert nothing == "no events found, nothing was written\n"
     assert len(ids_in(out)) == 30
-    said("export", "--out", out, "--url", url, "--status", "open", "--overwrite")
+    output_of("export", "--out", out, "--url", url, "--status", "open", "--overwrite")
     assert ids_in(out) == ["event-29"]
 
 
@@ -177,9 +177,9 @@ def test_export_of_tracks(tmp_path: Path) -> None:
     log.take([seen(START, "b", "c")])
     log.close()
     out = tmp_path / "out"
-    words = said("export", "--tracks", tmp_path / "tracks", "--out", out)
-    assert words == f"5 rows of tracks, 2 days, in {out.as_uri()}\n"
-    said("export", "--tracks", tmp_path / "tracks", "--out", out, "--overwrite", "--camera", "door", "--end", "2026-02-01T00:30:00Z")  # fmt: skip
+    printed = output_of("export", "--tracks", tmp_path / "tracks", "--out", out)
+    assert printed == f"5 rows of tracks, 2 days, in {out.as_uri()}\n"
+    output_of("export", "--tracks", tmp_path / "tracks", "--out", out, "--overwrite", "--camera", "door", "--end", "2026-02-01T00:30:00Z")  # fmt: skip
     table = ds.dataset(out, partitioning="hive").to_table()
     assert table["person_id"].to_pylist() == ["a", "a"]
     for option in (["--zone", "shelf"], ["--status", "open"], ["--start", "noon"]):

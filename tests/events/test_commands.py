@@ -63,7 +63,7 @@ def test_times_keep_their_zone():
     ],
 )
 def test_what_is_no_command_is_refused(fields: dict[str, str]):
-    with pytest.raises(ValueError):  # noqa: PT011 - each says something else
+    with pytest.raises(ValueError):  # noqa: PT011 - each names another fault
         read_command(encoded(fields))
 
 
@@ -103,7 +103,7 @@ def send(server: ValkeyProcess, *commands: Any, at_ms: int | None = None) -> Non
 
 
 def consumer(server: ValkeyProcess, cameras: Cameras, store_id: str = "shop") -> CommandConsumer:
-    # The clock stands still: however late a command is read, it is as old as its id says.
+    # The clock stands still: a command is as old as its id, however late it is read.
     clock = FakeClock(datetime.now(UTC))
     commands = CommandConsumer(server.url, store_id=store_id, execute=cameras.execute, clock=clock)
     commands._redis.connection_pool.connection_kwargs["socket_timeout"] = 60
@@ -192,7 +192,7 @@ def test_its_thread_outlives_a_server_that_goes_and_comes(server: ValkeyProcess)
         time.sleep(0.2)  # long enough to be noticed, mostly
         server.start()
         send(server, STOP)
-        # The first one once more if the server went before it was acknowledged.
+        # The first one once more if the server ended before it was acknowledged.
         wait_for(lambda: cameras.done[-1] == ("till", "stop-recording"))
     finally:
         commands.stop()

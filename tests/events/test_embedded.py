@@ -31,13 +31,13 @@ def wait_until_gone(pid: int) -> None:
 
 
 def patient(folder: Path, *, port: int | None = None) -> EmbeddedValkey:
-    """One that may take minutes to come up."""
+    """One that may take minutes to start."""
     return EmbeddedValkey(folder, port=port, ready_timeout_s=180)
 
 
 def test_data_and_address_survive_a_restart(tmp_path: Path) -> None:
     folder = tmp_path / "with space"
-    # A port that nobody is given by chance while it stands still.
+    # A port that the system gives to no other process while the server is stopped.
     with patient(folder, port=free_port()) as server, EventStore(server.url, timeout_s=60) as store:
         url = server.url
         store.upsert([(event(1), None)])
@@ -85,15 +85,15 @@ def test_a_port_taken_before_the_server_has_it_is_replaced(
             assert server.port != taken.getsockname()[1]
 
 
-def test_a_stale_server_that_is_gone_by_itself_is_passed_over(
+def test_a_stale_server_that_ended_by_itself_is_passed_over(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with subprocess.Popen(["true"]) as gone:
+    with subprocess.Popen(["true"]) as ended:
         pass
-    (tmp_path / "valkey.pid").write_text(str(gone.pid))
+    (tmp_path / "valkey.pid").write_text(str(ended.pid))
     server = patient(tmp_path)
-    looks = iter([True])  # it was there when it was looked for, and not when it was to be ended
-    monkeypatch.setattr(server, "_is_our_server", lambda _: next(looks, False))
+    found = iter([True])  # it runs at the first check, and no longer at the second
+    monkeypatch.setattr(server, "_is_our_server", lambda _: next(found, False))
     with server, EventStore(server.url, timeout_s=60) as store:
         store.ping()
 
@@ -109,7 +109,7 @@ def test_a_server_that_cannot_start_shows_its_log(tmp_path: Path) -> None:
     (aof,) = (tmp_path / "appendonlydir").glob("*.incr.aof")
     aof.write_bytes(b"*3\r\n$garbage\r\n" * 9)
     server = patient(tmp_path)
-    with pytest.raises(StoreError, match="did not come up") as caught:
+    with pytest.raises(StoreError, match="did not start") as caught:
         server.start()
     assert "Bad file format" in str(caught.value)
     assert server.pid is None

@@ -8,19 +8,18 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from storeguard.config.store import CameraConfig
 from storeguard.errors import StoreError
 from storeguard.events.event import Event, EventStatus, EventType
-from storeguard.events.keyspace import CHANGES, PREFIX, Change, Outcome
+from storeguard.events.keyspace import CHANGES, PREFIX, StoredChange, Upserted
 from storeguard.events.query import EventQuery
 from storeguard.events.store import EventReader, EventStore
 from tests.events.factories import START, event
 from tests.valkey import ValkeyProcess, refusing_port
 
-CREATED, UPDATED, UNCHANGED = Outcome.CREATED, Outcome.UPDATED, Outcome.UNCHANGED
+CREATED, UPDATED, UNCHANGED = Upserted.CREATED, Upserted.UPDATED, Upserted.UNCHANGED
 
 
-def put(store: EventStore, *events: Event) -> list[Outcome]:
+def put(store: EventStore, *events: Event) -> list[Upserted]:
     return store.upsert([(one, None) for one in events])
 
 
@@ -69,7 +68,6 @@ def test_latency_is_that_of_the_first_storing(store: EventStore) -> None:
 def test_all_keys_share_a_hash_tag(store: EventStore, valkey: ValkeyProcess) -> None:
     put(store, event(1), event(2, zone_id=None, person_id=None))
     store.identity()
-    store.put_cameras("shop", [])
     with valkey.client() as client:
         keys = [key.decode() for key in client.keys("*")]
     assert len(keys) > 8
@@ -93,7 +91,7 @@ def test_a_record_that_is_no_event_hides_no_other(
     assert "no valid event" in caplog.text
 
 
-# ---------------------------------------------------------------------- asking
+# ---------------------------------------------------------------------- querying
 
 CAMERAS, ZONES, PEOPLE = ("table", "door"), ("a", "b", None), ("p", "q", "r")
 
@@ -215,7 +213,7 @@ def test_trimming_by_age_and_number_spares_what_is_kept(
 
 
 def test_trimming_by_age_spares_files_whose_time_begins_in_1970(store: EventStore) -> None:
-    """Played at full pace, a file's times are positions in it; they say nothing about age."""
+    """Played at full pace, a file's times are positions in it; they are no ages."""
     played = event("played").model_copy(
         update={"started_at": datetime(1970, 1, 1, tzinfo=UTC) + timedelta(seconds=12)}
     )
@@ -236,14 +234,6 @@ def test_identity_tells_restart_and_loss_apart(valkey: ValkeyProcess, store: Eve
     assert (run, epoch == identity.partition("/")[2]) == (identity.partition("/")[0], False)
 
 
-def test_cameras_are_kept_with_their_credentials(store: EventStore) -> None:
-    assert store.get_cameras("shop") is None
-    cameras = (CameraConfig(id="table", source="rtsp://u:p@10.0.0.7/1", detect_fps=2),)
-    store.put_cameras("shop", cameras)
-    assert store.get_cameras("shop") == cameras
-    assert store.get_cameras("kiosk") is None
-
-
 @pytest.mark.parametrize(
     ("url", "words"), [("ftp://x", "address"), ("redis://:pw@127.0.0.1:{port}", "refused")]
 )
@@ -260,7 +250,9 @@ def test_unreachable(url: str, words: str) -> None:
 # ---------------------------------------------------------------------- reading, asyncio
 
 
-async def first(changes: AsyncIterator[Change | None], count: int) -> list[Change | None]:
+async def first(
+    changes: AsyncIterator[StoredChange | None], count: int
+) -> list[StoredChange | None]:
     found = []
     async for change in changes:
         found.append(change)
@@ -272,16 +264,14 @@ async def first(changes: AsyncIterator[Change | None], count: int) -> list[Chang
 def test_the_reader_answers_as_the_store(valkey: ValkeyProcess, store: EventStore) -> None:
     put(store, *(event(second) for second in range(5)))
 
-    async def ask() -> None:
+    async def query() -> None:
         reader = EventReader(valkey.url, timeout_s=60)
         assert await reader.get("event-3") == store.get("event-3")
         assert await reader.query(EventQuery(limit=2)) == store.query(EventQuery(limit=2))
         assert await reader.count() == 5
-        await reader.put_cameras("shop", [])
-        assert await reader.get_cameras("shop") == ()
         await reader.close()
 
-    asyncio.run(ask())
+    asyncio.run(query())
 
 
 def test_following_changes(valkey: ValkeyProcess, store: EventStore) -> None:
@@ -289,8 +279,8 @@ def test_following_changes(valkey: ValkeyProcess, store: EventStore) -> None:
 
     async def follow() -> None:
         reader = EventReader(valkey.url, poll_s=0.01, timeout_s=60)
-        settled, *known = await first(reader.changes("0-0"), 3)
-        assert settled is None
+        beginning, *known = await first(reader.changes("0-0"), 3)
+        assert beginning is None
         assert [change.event.event_id for change in known if change] == ["event-1", "event-2"]
         assert known[0] is not None
         after = await first(reader.changes(known[0].id), 2)

@@ -16,8 +16,7 @@ from storeguard.analytics.visitors import VisitorBucket, VisitorQuery, count_vis
 from storeguard.clock import SystemClock
 from storeguard.config.store import ApiSettings
 from storeguard.errors import StorageError
-from tests.analytics.labels import labelled
-from tests.analytics.sightings import seen
+from tests.analytics.sightings import labelled, seen
 from tests.serve.browser import opened_page
 from tests.serve.dashboard_system import DashboardSystem, serving
 

@@ -1,10 +1,12 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import logging
 import os
 from collections.abc import Iterator
-from pathlib import Path
+from pathlib import Path, PosixPath
+from typing import Any
 
 import pytest
 
@@ -12,6 +14,7 @@ from storeguard.errors import NotFoundError, StorageError
 from storeguard.storage.objects import ObjectStore, UploadRetries
 from storeguard.testing import FakeClock
 from tests.s3_server import ACCESS_KEY, BUCKET, SECRET_KEY, S3Process, running_s3
+from tests.storage.objects import put
 
 CLIP = os.urandom(300_000)
 KEY = "shop/table/2026-01-31/clip_1.mp4"
@@ -60,33 +63,33 @@ def test_what_was_put_is_found_by_key_and_uri(store: ObjectStore, clip: Path) ->
 
 
 def test_putting_again_replaces(store: ObjectStore) -> None:
-    store.put_bytes(b"one", KEY)
-    store.put_bytes(b"another", KEY)
+    put(store, b"one", KEY)
+    put(store, b"another", KEY)
     assert store.size(KEY) == 7
     assert list(store.list()) == [(KEY, 7)]
 
 
 def test_nothing_at_all_can_be_stored(store: ObjectStore) -> None:
-    assert store.put_bytes(b"", "empty").size == 0
+    assert put(store, b"", "empty").size == 0
     assert store.size("empty") == 0
 
 
 def test_listing_by_folder(store: ObjectStore) -> None:
     assert list(store.list()) == []
     for key in ("a/1", "a/b/2", "ab/3", "c"):
-        store.put_bytes(key.encode(), key)
+        put(store, key.encode(), key)
     assert list(store.list()) == [("a/1", 3), ("a/b/2", 5), ("ab/3", 4), ("c", 1)]
     assert list(store.list("a")) == [("a/1", 3), ("a/b/2", 5)]
     assert list(store.list("nothing")) == []
 
 
 def test_deleting(store: ObjectStore) -> None:
-    stored = store.put_bytes(b"x", KEY)
+    stored = put(store, b"x", KEY)
     assert store.delete(stored.uri)
     assert not store.delete(KEY)
-    for ask in (store.open, store.size):
+    for read in (store.open, store.size):
         with pytest.raises(NotFoundError, match=r"clip_1\.mp4"):
-            ask(KEY)
+            read(KEY)
 
 
 @pytest.mark.parametrize(
@@ -94,7 +97,7 @@ def test_deleting(store: ObjectStore) -> None:
 )
 def test_keys_that_could_lead_elsewhere(store: ObjectStore, key: str) -> None:
     with pytest.raises(StorageError, match="expected a key"):
-        store.put_bytes(b"x", key)
+        put(store, b"x", key)
 
 
 def test_addresses_of_other_stores_lead_nowhere(store: ObjectStore) -> None:
@@ -122,14 +125,14 @@ def test_unusable_addresses(uri: str, words: str) -> None:
 
 def test_a_half_written_file_is_never_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store = ObjectStore(str(tmp_path), retries=UploadRetries(attempts=1))
-    store.put_bytes(b"old", KEY)
+    put(store, b"old", KEY)
 
     def full_disk(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("storeguard.storage.objects.os.fsync", full_disk)
+    monkeypatch.setattr(os, "fsync", full_disk)
     with pytest.raises(StorageError, match="No space left"):
-        store.put_bytes(b"new", KEY)
+        put(store, b"new", KEY)
     assert [file.name for file in tmp_path.rglob("*") if file.is_file()] == ["clip_1.mp4"]
     assert store.size(KEY) == 3
 
@@ -146,24 +149,28 @@ def test_uploads_are_retried_with_growing_waits(
             raise failures.pop()
         real(descriptor)
 
-    monkeypatch.setattr("storeguard.storage.objects.os.fsync", flaky)
-    assert store.put_bytes(b"x", KEY).size == 1
+    monkeypatch.setattr(os, "fsync", flaky)
+    assert put(store, b"x", KEY).size == 1
     assert 0.7 * 3.5 <= clock.monotonic() <= 1.3 * 3.5  # 0.5 + 1 + 2 s
     assert [record.levelno for record in caplog.records] == [logging.WARNING] * 3
 
 
-def test_content_that_changed_on_the_way_is_noticed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    store = ObjectStore(str(tmp_path), clock=FakeClock())
+class StillWritten(PosixPath):
+    """A file that grows each time it was opened."""
 
-    def corrupt(target: Path, _content: object) -> None:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_bytes(b"y")
+    def open(self, *how: Any, **more: Any) -> Any:
+        content = super().open(*how, **more).read()
+        with Path(self).open("ab") as file:
+            file.write(b"y")
+        return io.BytesIO(content)
 
-    monkeypatch.setattr("storeguard.storage.objects._write_beside", corrupt)
+
+def test_content_that_changed_on_the_way_is_noticed(tmp_path: Path) -> None:
+    store = ObjectStore(str(tmp_path / "objects"), clock=FakeClock())
+    local = tmp_path / "clip.mp4"
+    local.write_bytes(b"x")
     with pytest.raises(StorageError, match="checksum"):
-        store.put_bytes(b"x", KEY)
+        store.put_file(StillWritten(local), KEY)
 
 
 def test_an_unreadable_file_is_named(store: ObjectStore, tmp_path: Path) -> None:
@@ -197,5 +204,5 @@ def test_wrong_credentials_are_told(s3: S3Process, monkeypatch: pytest.MonkeyPat
     with pytest.raises(
         StorageError, match=r"SIGNATURE|ACCESS_DENIED|denied|[Ss]ignature"
     ) as caught:
-        store.put_bytes(b"x", KEY)
+        put(store, b"x", KEY)
     assert SECRET_KEY not in str(caught.value)

@@ -1,4 +1,4 @@
-"""The clock that fault runs set."""
+"""The clock that fault runs set, and the videos that tests make."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ def test_the_wall_clock_is_set_and_monotonic_time_is_not(tmp_path: Path, ahead_s
     assert clock.monotonic() >= before_s
 
 
-def test_other_processes_follow(tmp_path: Path) -> None:
+def test_other_processes_follow_the_file(tmp_path: Path) -> None:
     clock = SteppedClock(tmp_path / "clock")
     clock.set(86_400.0)
-    told = subprocess.run(
+    printed = subprocess.run(
         [
             sys.executable,
             "-c",
@@ -43,4 +43,4 @@ def test_other_processes_follow(tmp_path: Path) -> None:
         text=True,
         check=True,
     ).stdout.strip()
-    assert datetime.fromisoformat(told) > datetime.now(UTC) + timedelta(hours=23)
+    assert datetime.fromisoformat(printed) > datetime.now(UTC) + timedelta(hours=23)

@@ -1,4 +1,4 @@
-"""Servers that cameras may meet."""
+"""Servers for cameras to connect to."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ __all__ = ["rtsp_server"]
 
 @pytest.fixture
 def silent_server() -> Iterator[int]:
-    """Port of a server that accepts connections and says nothing: half-open from the start."""
+    """Port of a server that accepts connections and sends nothing: half-open from the start."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         yield server.getsockname()[1]
 
 
 @pytest.fixture
 def free_port() -> Iterator[int]:
-    """A port on which nobody listens, nor begins to: it is taken."""
+    """A port that refuses connections; it stays bound, so that no other server takes it."""
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         yield int(taken.getsockname()[1])

@@ -39,11 +39,11 @@ def contents(queue: DecodeQueue) -> list[int | str]:
 @pytest.mark.parametrize(
     ("keys", "left", "dropped"),
     [
-        # Room for 4; 6 packets come. A keyframe waits: what is ahead of it goes.
+        # Room for 4; 6 packets arrive. Packets before the keyframe in the queue are dropped.
         ({0, 2}, ["resync", 2, 3, 4, 5], 2),
-        # The newest waiting keyframe counts.
+        # The last keyframe in the queue decides.
         ({0, 1, 3}, ["resync", 3, 4, 5], 3),
-        # No keyframe but the first: all goes, and all until the next.
+        # No keyframe but the first: all are dropped, and all until the next keyframe.
         ({0}, ["resync"], 6),
         # The packet that finds no room is a keyframe itself.
         ({0, 4}, ["resync", 4, 5], 4),
@@ -53,7 +53,7 @@ def test_lag_drops_up_to_a_keyframe(keys: set[int], left: list[object], dropped:
     queue = DecodeQueue(max_packets=4, lossless=False)
     for number in range(6):
         queue.put(packet(number, key=number in keys))
-    assert queue.stats().dropped["decode_lag"] == dropped
+    assert queue.dropped()["decode_lag"] == dropped
     assert contents(queue) == left
 
 
@@ -67,7 +67,7 @@ def test_marks_are_never_dropped():
     assert contents(queue) == ["scene_cut", "resync", "end"]
 
 
-def test_a_lossless_queue_waits_for_room_and_close_lets_go():
+def test_a_lossless_queue_waits_for_room_until_it_is_closed():
     queue = DecodeQueue(max_packets=2, lossless=True)
     done = threading.Event()
 
@@ -87,4 +87,4 @@ def test_a_lossless_queue_waits_for_room_and_close_lets_go():
     queue.close()
     second.join(120)
     assert not second.is_alive()
-    assert queue.stats().dropped == {}
+    assert queue.dropped() == {}

@@ -11,10 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from storeguard.config.store import CameraConfig, ReconnectSettings
+from storeguard.config.store import CameraConfig
 from storeguard.testing import FakeClock
 from storeguard.testing.video import number_of
-from storeguard.video.backoff import Backoff
 from storeguard.video.frame import Frame
 from storeguard.video.packets import EncodedPacket
 from storeguard.video.reader import CameraReader, ReaderState
@@ -26,7 +25,7 @@ PATIENCE_S = 120.0  # a machine may stand still for a while
 
 
 class Collector:
-    """Keeps what a reader hands on, up to `enough` frames."""
+    """Keeps what a reader delivers, up to `enough` frames."""
 
     def __init__(self, enough: int = 10**9) -> None:
         self.frames: list[Frame] = []
@@ -60,7 +59,7 @@ def assert_adds_up(playing: CameraReader) -> None:
     assert stats.frames_in == stats.frames_decoded + sum(stats.dropped.values())
 
 
-def test_fast_pace_hands_on_every_frame_and_repeats_exactly(video: MakeVideo):
+def test_fast_pace_delivers_every_frame_and_repeats_exactly(video: MakeVideo):
     runs = []
     for _ in range(2):
         got = Collector()
@@ -205,7 +204,7 @@ def test_a_consumer_that_raises_does_not_stop_the_camera(video: MakeVideo):
     assert stats.state is ReaderState.ENDED
 
 
-def test_a_missing_file_fails_for_good(tmp_path: Path):
+def test_a_missing_file_fails_without_another_attempt(tmp_path: Path):
     with reader(camera(tmp_path / "none.mp4"), Collector()) as playing:
         assert playing.join(PATIENCE_S)
     stats = playing.stats()
@@ -214,7 +213,7 @@ def test_a_missing_file_fails_for_good(tmp_path: Path):
     assert stats.reconnects == 0
 
 
-def test_a_dead_camera_is_tried_again_and_again(free_port: int):
+def test_a_dead_camera_is_retried_with_growing_waits(free_port: int):
     clock = FakeClock(START)
     address = f"rtsp://user:secret@127.0.0.1:{free_port}/stream"
     with reader(camera(address), Collector(), clock=clock, seed=1) as playing:
@@ -256,14 +255,3 @@ def test_stop_is_safe_before_start_and_twice(video: MakeVideo):
     with reader(camera(video("mp4"), loop=True), Collector()) as second:
         assert second.stop(timeout_s=PATIENCE_S)
         assert second.stop(timeout_s=PATIENCE_S)
-
-
-def test_backoff_grows_to_its_cap_and_stays_within_its_jitter():
-    settings = ReconnectSettings(initial_s=0.5, max_s=4, jitter=0.3)
-    backoff = Backoff(settings, seed=7)
-    waits = [backoff.next_s() for _ in range(6)]
-    for wait_s, nominal_s in zip(waits, [0.5, 1, 2, 4, 4, 4], strict=True):
-        assert 0.7 * nominal_s <= wait_s <= 1.3 * nominal_s
-    assert len(set(waits)) == 6
-    backoff.reset()
-    assert backoff.next_s() <= 0.5 * 1.3

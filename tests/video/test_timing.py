@@ -1,4 +1,4 @@
-"""The time line: whatever timestamps and clocks do, capture times only go forward, and truly."""
+"""The time line: capture times only go forward and stay true, whatever timestamps and clocks do."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import pytest
 
 from storeguard.testing import FakeClock
 from storeguard.video.timing import Reanchor, Stamps, Timeline
+from tests.held_up_clock import HeldUpClock
 
 FRAME_US = 100_000
 START = datetime(2026, 1, 1, tzinfo=UTC)
@@ -23,7 +24,7 @@ def stamps(time_s: float | None, dts_s: float | None = None) -> Stamps:
 def play_live(
     line: Timeline, clock: FakeClock, times_s: list[float | None], *, step_s: float = 0.1
 ) -> list[float]:
-    """Seconds since START at which each packet is said to be captured, one arriving a step."""
+    """Capture times of packets that arrive one a step, in seconds since START."""
     captured = []
     for time_s in times_s:
         clock.advance(step_s)
@@ -78,7 +79,7 @@ def test_wall_clock_step_is_counted_and_not_passed_on(step_s: float):
 @pytest.mark.parametrize(
     ("step_s", "gap_s"),
     [
-        (3600.0, 3605.1),  # a step forward is followed once the camera connects anew
+        (3600.0, 3605.1),  # a step forward is followed from the next connection on
         (-3600.0, 5.1),  # a step back never: captures would lie before earlier ones
         (0.0, 5.1),  # without a step, the gap is the time spent without the camera
     ],
@@ -96,7 +97,7 @@ def test_reconnect_shows_the_real_gap(step_s: float, gap_s: float):
 
 
 def test_real_silence_is_a_gap_and_no_fault():
-    # A camera that sends nothing for 4 s, and whose timestamps agree: nothing to mend.
+    # A camera that sends nothing for 4 s, and whose timestamps agree: no fault.
     clock = FakeClock(START)
     line = live(clock)
     first = play_live(line, clock, [1.0])
@@ -161,18 +162,10 @@ def test_file_passes_continue_without_a_gap():
 
 
 def test_a_thread_held_up_between_the_clocks_is_no_step_of_the_wall_clock() -> None:
-    clock = FakeClock()
+    clock = HeldUpClock(START)
     line = live(clock)
     play_live(line, clock, [0.0, 0.1])
-    read = clock.now
-    held_up = iter([1.6, 0.3])
-
-    def now() -> datetime:
-        moment = read()
-        clock.advance(next(held_up, 0.0))
-        return moment
-
-    clock.now = now  # type: ignore[method-assign]
+    clock.hold_up(1.6, 0.3)
     play_live(line, clock, [0.2 + 1.9, 0.3 + 1.9])
     assert line.reanchors == {}
     assert line.wall_offset_s() == 0

@@ -7,9 +7,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from storeguard.classification.attributes.classifier import AttributeInfo
+from storeguard.classification.attributes.prediction import AttributePrediction
 from storeguard.config.models import AttributeSettings
 from storeguard.events.event import ModelRef
-from storeguard.rules.observation import Attribute
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +42,7 @@ class Votes:
     def __init__(self, settings: AttributeSettings) -> None:
         self._settings = settings
         self._votes: dict[str, deque[str]] = {}
-        self._said: dict[str, Attribute] = {}
+        self._said: dict[str, AttributePrediction] = {}
 
     def take(self, looks: Iterable[Look]) -> None:
         """Take in looks, in the order in which they were taken."""
@@ -50,7 +50,7 @@ class Votes:
             if look.probability >= self._settings.min_score:
                 self._vote(look)
 
-    def said(self) -> Mapping[str, Attribute]:
+    def said(self) -> Mapping[str, AttributePrediction]:
         """What is said of people now, by person id."""
         return self._said
 
@@ -74,7 +74,7 @@ class Votes:
             if before is None:
                 return
             first = before.label
-        self._said[look.person_id] = Attribute(
+        self._said[look.person_id] = AttributePrediction(
             name=self._settings.name,
             label=first,
             share=votes.count(first) / len(votes),

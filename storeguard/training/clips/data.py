@@ -20,7 +20,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from storeguard.classification.clips.clip import (
-    CLIP_S,
     Clip,
     Jitter,
     boxes_at,
@@ -30,6 +29,7 @@ from storeguard.classification.clips.clip import (
 )
 from storeguard.config.models import DetectorSettings, TrackerSettings
 from storeguard.config.store import CameraConfig, Pace
+from storeguard.config.zones import CLIP_S
 from storeguard.detection.detector import Detector
 from storeguard.detection.letterbox import place
 from storeguard.errors import SourceError, StoreguardError

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
 from storeguard.classification.clips.clip import CLIP_FRAMES, Clip, Jitter, to_input
+from storeguard.files import replacing
 from storeguard.training.clips.backbones import Backbone
 from storeguard.training.clips.data import VALIDATION_CLIPS, FollowedVideo
 from storeguard.training.clips.export import RunBackbone, backbone_runner
@@ -127,10 +128,8 @@ def compute_bank(
         if not path.exists():
             rng = np.random.default_rng([seed, zlib.crc32(followed.video.name.encode())])
             features = _features_of(run, _clips_of(followed, train_clips, augmentation, rng))
-            partial = path.with_suffix(".partial")
-            with partial.open("wb") as file:
+            with replacing(path, sync=False) as part, part.open("wb") as file:
                 np.save(file, features)
-            partial.replace(path)
         features = np.load(path).astype(np.float32, copy=False)
         count = VALIDATION_CLIPS if followed.has_person else 0
         bank.append(VideoFeatures(followed, features[count:], features[:count]))

@@ -7,7 +7,6 @@ exported file), and casting and transposing of the pixels are part of the graph.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 from torch import nn
 
+from storeguard.files import write_atomically
 from storeguard.training.detector.model import (
     Bottleneck,
     Conv,
@@ -59,12 +59,7 @@ def export_detector(
     proto.ir_version = IR_VERSION
     helper.set_model_props(proto, dict(metadata or {}))
     onnx.checker.check_model(proto)
-    partial = path.with_name(f".{path.name}.partial")
-    try:
-        partial.write_bytes(proto.SerializeToString())
-        os.replace(partial, path)  # noqa: PTH105  # the one call that is atomic by promise
-    finally:
-        partial.unlink(missing_ok=True)
+    write_atomically(path, proto.SerializeToString())
 
 
 class _Graph:

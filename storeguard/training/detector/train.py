@@ -10,7 +10,6 @@ import copy
 import hashlib
 import itertools
 import math
-import os
 import tempfile
 from collections import deque
 from collections.abc import Iterator
@@ -25,6 +24,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from storeguard.errors import TrainingDivergedError
+from storeguard.files import write_atomically
 from storeguard.training.detector.data import (
     PAD_VALUE,
     Augmentation,
@@ -254,8 +254,8 @@ def train_detector(
         losses=tuple(losses),
         scores=tuple(scores),
     )
-    _write(settings.out / SETTINGS_FILE, settings.model_dump_json(indent=2))
-    _write(settings.out / RESULT_FILE, result.model_dump_json(indent=2))
+    write_atomically(settings.out / SETTINGS_FILE, settings.model_dump_json(indent=2))
+    write_atomically(settings.out / RESULT_FILE, result.model_dump_json(indent=2))
     return result
 
 
@@ -364,12 +364,3 @@ def _bar(*, shown: bool) -> Progress:
         TimeRemainingColumn(),
         disable=not shown,
     )
-
-
-def _write(path: Path, text: str) -> None:
-    partial = path.with_name(f".{path.name}.partial")
-    try:
-        partial.write_text(text)
-        os.replace(partial, path)  # noqa: PTH105  # the one call that is atomic by promise
-    finally:
-        partial.unlink(missing_ok=True)

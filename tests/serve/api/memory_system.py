@@ -20,7 +20,7 @@ from storeguard.config.store import ApiSettings, CameraConfig
 from storeguard.errors import NotFoundError, StorageError, StoreError
 from storeguard.events.event import ClipPart, ClipRef, Event, EventStatus, EventType, SnapshotRef
 from storeguard.events.journal import Backlog, JournalDrops
-from storeguard.events.keyspace import Change
+from storeguard.events.keyspace import StoredChange
 from storeguard.events.query import EventQuery, Page
 from storeguard.events.shipper import ShipperStats
 from storeguard.inference.batcher import BatcherStats
@@ -83,12 +83,12 @@ class MemoryEvents:
         after: str | None = None,
         *,
         idle_s: float = 15.0,  # noqa: ARG002 - as above
-    ) -> AsyncIterator[Change | None]:
+    ) -> AsyncIterator[StoredChange | None]:
         self._check()
         self.followed.append(after)
         yield None
         for number, one in enumerate(self.events.values()):
-            yield Change(f"{number + 1}-0", one)
+            yield StoredChange(f"{number + 1}-0", one)
         yield None
 
 
@@ -213,7 +213,7 @@ class MemorySystem:
         self.objects = MemoryObjects()
         self.report = HealthReport(
             shipper=ShipperStats(shipped=7, backlog=Backlog(2, 900, 1.5)),
-            drops=JournalDrops({"loitering": 4}, {}, {}),
+            drops=JournalDrops({}, {}),
             detector=BatcherStats(*([0] * 6)),
         )
         self.app = create_api(

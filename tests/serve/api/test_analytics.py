@@ -16,8 +16,7 @@ from serve.api.analytics import analytics_router
 from storeguard.analytics.track_log import TrackLog
 from storeguard.analytics.visitors import VisitorBucket, VisitorQuery, count_visitors
 from storeguard.testing import FakeClock
-from tests.analytics.labels import labelled
-from tests.analytics.sightings import NOON, seen
+from tests.analytics.sightings import NOON, labelled, seen
 
 
 class Log:

@@ -25,7 +25,7 @@ from tests.serve.api.memory_system import (
         ({"classifier": BatcherStats(*([0] * 6))}, 200, "classifier", "ok"),
         ({"classifier_error": "replica died"}, 200, "classifier", "degraded"),
         ({"shipper": ShipperStats(backlog=Backlog(9, 9, 600.0))}, 200, "journal", "degraded"),
-        ({"drops": JournalDrops({}, {"loitering": 2}, {})}, 200, "journal", "degraded"),
+        ({"drops": JournalDrops({"loitering": 2}, {})}, 200, "journal", "degraded"),
     ],
 )
 def test_health(  # noqa: PLR0917 - the columns of the table
@@ -62,7 +62,8 @@ def test_health_with_the_store_down(system: MemorySystem, client: Client) -> Non
     assert response.json()["parts"]["store"]["status"] == "failed"
 
 
-def test_metrics(client: Client) -> None:
+def test_metrics(system: MemorySystem, client: Client) -> None:
+    system.report = replace(system.report, drops=JournalDrops({"loitering": 4}, {}))
     lines = client.get("/metrics").text.splitlines()
     for expected in (
         "storeguard_store_up 1.0",
@@ -71,7 +72,7 @@ def test_metrics(client: Client) -> None:
         'storeguard_camera_step_seconds{camera="table",step="infer"} 0.0125',
         "storeguard_journal_backlog_events 2.0",
         "storeguard_shipper_shipped_total 7.0",
-        'storeguard_journal_dropped_total{type="loitering",what="updates"} 4.0',
+        'storeguard_journal_dropped_total{type="loitering",what="entries"} 4.0',
     ):
         assert expected in lines
     assert not any("person-" in line for line in lines)

@@ -23,6 +23,7 @@ from storeguard.events.store import EventReader, EventStore
 from storeguard.storage.objects import ObjectStore
 from tests.events.factories import event
 from tests.serve.api.memory_system import MemoryCameras
+from tests.storage.objects import put
 from tests.valkey import ValkeyProcess, running_valkey
 
 CLIP = bytes(range(256)) * 4000
@@ -71,7 +72,7 @@ def valkey(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ValkeyProcess]:
 
 def test_a_reader_that_reconnects_misses_nothing(valkey: ValkeyProcess, tmp_path: Path) -> None:
     objects = ObjectStore(str(tmp_path / "clips"))
-    stored = objects.put_bytes(CLIP, "table/clip.mp4")
+    stored = put(objects, CLIP, "table/clip.mp4")
     with (
         served(valkey, objects) as address,
         EventStore(valkey.url, timeout_s=60) as store,

@@ -142,7 +142,7 @@ def test_the_command(folder_halves: Path, tmp_path: Path) -> None:
     assert len(document["losses"]) <= 5
     strange = CliRunner().invoke(app, [*arguments, "--map", "upper"])
     assert isinstance(strange.exception, QueryError)
-    assert "expected FOUND=CALLED, got 'upper'" in str(strange.exception)
+    assert "expected FOUND=CALLED, found 'upper'" in str(strange.exception)
 
 
 # ---------------------------------------------------------------------- what goes wrong
