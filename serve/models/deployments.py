@@ -14,7 +14,7 @@ NO_ACCESS_LOG: Final = {"enable_access_log": False}
 Served = DetectorSettings | ClassifierSettings | AttributeSettings
 
 
-def place(
+def model_application(
     deployment: serve.Deployment, settings: Served, resources: dict[str, float], **options: Any
 ) -> serve.Application:
     """A deployment bound to its settings, its only argument, where its resources are.
