@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
@@ -11,7 +10,6 @@ from typing import Any
 import ray
 from fastapi import FastAPI
 from ray import serve
-from ray.exceptions import ActorDiedError, RayError
 from ray.serve.handle import DeploymentHandle
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
@@ -21,10 +19,11 @@ from actors.supervisor import Supervisor
 from serve.api.analytics import analytics_router
 from serve.api.marks import marks_router
 from serve.api.routes import create_api
-from serve.control import SupervisedAnalytics, SupervisedCameras, SystemHealth
 from serve.models.attribute import attribute_application
 from serve.models.classifier import classifier_application
 from serve.models.detector import detector_application
+from serve.supervised import SupervisedAnalytics, SupervisedCameras, SystemHealth
+from serve.supervisor_lease import SupervisorLease
 from storeguard.clock import Clock
 from storeguard.config.loading import resolve_paths
 from storeguard.config.store import StoreConfig
@@ -32,8 +31,6 @@ from storeguard.events.store import EventReader
 from storeguard.storage.objects import object_store
 
 APP_NAME = "storeguard"
-_RENEW_S = 5.0
-_log = logging.getLogger(__name__)
 
 
 class _Api:
@@ -50,7 +47,7 @@ class _Api:
         self._config = config
         self._models = Models(detector, classifier, attributes or {})
         self._supervisor = supervisor_of(config, self._models, clock=clock)
-        self._supervisor_gone = 0  # asked in vain so many times
+        self._lease = SupervisorLease(self._supervisor)
 
     async def __serve_build_asgi_app__(self) -> FastAPI:
         await self._supervisor.start.remote()
@@ -67,7 +64,7 @@ class _Api:
                 marks_router(cameras),
                 analytics_router(
                     SupervisedAnalytics(self._supervisor),
-                    attributes=[one.name for one in self._config.attributes],
+                    attributes=[attribute.name for attribute in self._config.attributes],
                 ),
             ],
         )
@@ -79,7 +76,7 @@ class _Api:
     ) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
         @asynccontextmanager
         async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-            renewing = asyncio.create_task(self._renew())
+            renewing = asyncio.create_task(self._lease.keep())
             try:
                 yield
             finally:
@@ -89,21 +86,8 @@ class _Api:
         return lifespan
 
     async def check_health(self) -> None:
-        """Fail once the supervisor has ended for good: a new replica starts another."""
-        if self._supervisor_gone > 1:
-            raise RuntimeError("the supervisor has ended for good")
-
-    async def _renew(self) -> None:
-        while True:
-            try:
-                await self._supervisor.start.remote()  # it may have been restarted, with nothing up
-                await self._supervisor.renew.remote()
-                self._supervisor_gone = 0
-            except RayError as error:
-                _log.warning("the supervisor does not answer: %s", error)
-                if isinstance(error, ActorDiedError):
-                    self._supervisor_gone += 1
-            await asyncio.sleep(_RENEW_S)
+        """Fail once the supervisor is dead: Serve then starts a new replica, and that a new one."""
+        self._lease.check()
 
 
 Api = serve.deployment(
@@ -134,21 +118,21 @@ def supervisor_of(config: StoreConfig, models: Models, *, clock: Clock | None = 
 
 
 def build(config: StoreConfig, *, clock: Clock | None = None) -> serve.Application:
-    """The application: the API, with the detector and what else the store needs behind it.
+    """The application: the API and behind it the detector and the other models of the store.
 
     Args:
         config: the store.
-        clock: what cameras, rules and recorders take time from; None takes the machine's.
+        clock: the clock of cameras, rules and recorders; None is the machine's.
     """
-    settled = resolve_paths(config)
-    detector = detector_application(settled.detector, settled.placement.detector_resources)
+    resolved = resolve_paths(config)
+    detector = detector_application(resolved.detector, resolved.placement.detector_resources)
     classifier = (
-        classifier_application(settled.classifier, settled.placement.classifier_resources)
-        if settled.classifies
+        classifier_application(resolved.classifier, resolved.placement.classifier_resources)
+        if resolved.classifies
         else None
     )
     attributes = {
-        one.name: attribute_application(one, settled.placement.attribute_resources)
-        for one in settled.attributes
+        attribute.name: attribute_application(attribute, resolved.placement.attribute_resources)
+        for attribute in resolved.attributes
     }
-    return Api.bind(settled, detector, classifier, attributes, clock)
+    return Api.bind(resolved, detector, classifier, attributes, clock)

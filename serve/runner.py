@@ -1,4 +1,4 @@
-"""Running a store from the command line: Ray, the application, and a clean end."""
+"""Runs a store from the command line: starts Ray and the application, and stops both."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import logging
 import os
 import socket
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -43,7 +43,7 @@ class RunningStore:
     _last: list[CameraStatus] = field(default_factory=list)
 
     def cameras(self) -> list[CameraStatus]:
-        """How the cameras are doing; the last known state if the supervisor does not answer."""
+        """The cameras' status; the last known one if the supervisor does not answer."""
         with contextlib.suppress(RayError):
             self._last = ray.get(self.supervisor.cameras.remote(), timeout=_ANSWER_S)
         return self._last
@@ -62,8 +62,8 @@ def running_store(
     Args:
         config: the store.
         ray_address: an existing cluster; None starts a local one for this run.
-        say: told what is happening while it starts and stops.
-        clock: what the store takes time from; None takes the machine's.
+        say: called with a line for each step of starting and stopping.
+        clock: the store's clock; None is the machine's.
     """
     started = time.monotonic()
     say("starting Ray" if ray_address is None else f"connecting to Ray at {ray_address}")
@@ -83,15 +83,15 @@ def running_store(
             logging_config=_quiet_logging(),
         )
         supervisor = ray.get_actor(actor_name(config.store, "supervisor"), namespace=NAMESPACE)
-        with contextlib.suppress(RayError):  # good to know, no reason not to start
+        with contextlib.suppress(RayError):  # only information: the store runs without it
             overrides: list[str] = ray.get(supervisor.overrides.remote(), timeout=_ANSWER_S)
             for override in overrides:
                 say(override)
         host = f"[{config.api.host}]" if ":" in config.api.host else config.api.host
         url = f"http://{host}:{config.api.port}"
-        # On a cluster, HTTP is the head's, and perhaps of no reach from here.
-        reached = ray_address is not None or _answers(url)
-        up = "up" if reached else "started, but its HTTP does not answer yet,"
+        # On a cluster, HTTP is on the head node, which this machine may not reach.
+        reachable = ray_address is not None or _answers(url)
+        up = "up" if reachable else "started, but its HTTP does not answer yet,"
         say(f"{up} after {time.monotonic() - started:.0f} s")
         yield RunningStore(url, supervisor)
     finally:
@@ -101,19 +101,21 @@ def running_store(
 
 
 def _answers(url: str) -> bool:
-    """Wait until the API is reached behind Serve's proxy, which comes up in its own time."""
+    """Wait until the API answers through Serve's proxy; False if it does not within 60 s."""
     until = time.monotonic() + _REACHABLE_S
     while time.monotonic() < until:
         with contextlib.suppress(httpx.HTTPError):
             answer = httpx.get(f"{url}/healthz", timeout=_ANSWER_S, trust_env=False)
-            if "json" in answer.headers.get("content-type", ""):  # the proxy's own errors are text
+            if "json" in answer.headers.get(
+                "content-type", ""
+            ):  # errors of the proxy itself are text
                 return True
         time.sleep(0.1)
     return False
 
 
 def stop_store(store_id: str) -> None:
-    """Stop a store's cameras, rules and HTTP; what was acknowledged is on disk."""
+    """Stop a store's cameras, rules and HTTP API; all accepted events are on disk."""
     with contextlib.suppress(ValueError, RayError):
         supervisor = ray.get_actor(actor_name(store_id, "supervisor"), namespace=NAMESPACE)
         ray.get(supervisor.stop.remote(), timeout=_STOP_S)
@@ -122,11 +124,11 @@ def stop_store(store_id: str) -> None:
 
 
 def init_ray(address: str | None) -> None:
-    """Connect to a cluster, or start one here (None), for this checkout's code."""
+    """Connect to a cluster, or start a local one (None), whose workers import this code."""
     root = str(Path(__file__).resolve().parent.parent)
     # Workers import the same code, whether it is installed or run from a checkout.
     paths = [root, *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
-    # Ray's workers are the cameras and models here: nothing on the machine that is more urgent.
+    # Cameras and models run in Ray's workers, so these are as urgent as all else on the machine.
     system = {"worker_niceness": 0} if address is None else None
     ray.init(
         address=address or "local",
@@ -144,23 +146,18 @@ def _quiet_logging() -> dict[str, Any]:
     return {"log_level": "WARNING", "enable_access_log": False}
 
 
-def free_port(host: str, wanted: int) -> int:
-    """The wanted port if it can be bound, else a free one.
+def free_port(host: str, preferred: int) -> int:
+    """The preferred port if it can be bound, else any free one.
 
     Args:
         host: address to bind.
-        wanted: 0 for any.
+        preferred: 0 for any.
     """
-    for port in (wanted, 0):
+    for port in (preferred, 0):
         with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             with contextlib.suppress(OSError):
                 probe.bind((host, port))
                 bound: int = probe.getsockname()[1]
                 return bound
-    return wanted
-
-
-def count_events(statuses: Sequence[CameraStatus]) -> int:
-    """Events opened on these cameras so far."""
-    return sum(status.num_events for status in statuses)
+    return preferred

@@ -1,4 +1,4 @@
-"""Whether events tell the truth about their clips: against the files that are really there."""
+"""Checks what events state of their clips against the stored files."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def moment(text: str) -> datetime:
 
 
 def frames_of(content: bytes) -> list[float]:
-    """Decoded pictures' times in seconds; fails if one cannot be decoded."""
+    """Times of the decoded frames in seconds; fails if one cannot be decoded."""
     with av.open(io.BytesIO(content)) as container:
         times = [float(frame.time) for frame in container.decode(video=0) if frame.time is not None]
     assert times[0] == 0.0
@@ -23,10 +23,10 @@ def frames_of(content: bytes) -> list[float]:
 
 
 def check_clips(events: list[dict[str, Any]], objects: Path) -> None:
-    """Every event has its clip or says why not; every file plays and is some event's.
+    """Every event has its whole clip or a reason; every file plays and belongs to an event.
 
     Args:
-        events: as the API gives them, all closed and settled.
+        events: as the API lists them, all closed, with all uploads finished.
         objects: the folder of stored files.
     """
     linked: set[str] = set()

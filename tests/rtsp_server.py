@@ -1,7 +1,7 @@
 """A real RTSP server on loopback, as a pytest plugin: the fixture `rtsp_server`.
 
 It runs in a process of its own, so that a test can kill it, freeze it (half-open: connections
-stay, nothing is said) and start it again on the same port.
+stay, nothing is sent) and start it again on the same port.
 """
 
 from __future__ import annotations
@@ -17,6 +17,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+
+from tests.real_parts import missing
+from tests.valkey import free_port
 
 _PROGRAM = """
 import asyncio, sys
@@ -42,13 +45,6 @@ RtspStreamingMixin._threadsafe_queue_put = put
 asyncio.run(server.serve(sys.argv[1], "127.0.0.1", int(sys.argv[2])))
 """
 _START_S = 180.0
-
-
-def free_port() -> int:
-    """A TCP port on loopback that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 class RtspServer:
@@ -82,11 +78,11 @@ class RtspServer:
         raise RuntimeError("the RTSP server did not come up")
 
     def freeze(self) -> None:
-        """Say nothing more, but keep the connections."""
+        """Send nothing more, but keep the connections."""
         self._send(signal.SIGSTOP)
 
     def thaw(self) -> None:
-        """Go on after `freeze`."""
+        """Continue after `freeze`."""
         self._send(signal.SIGCONT)
 
     def kill(self) -> None:
@@ -106,7 +102,7 @@ class RtspServer:
 def rtsp_server() -> Iterator[Callable[[Path], RtspServer]]:
     """Makes running RTSP servers: `rtsp_server(folder)`; killed after the test."""
     if importlib.util.find_spec("aio_rtsp_toolkit") is None:
-        pytest.skip("aio-rtsp-toolkit is not installed: no RTSP server to test against")
+        missing("aio-rtsp-toolkit, the RTSP server, is not installed; pip install storeguard[test]")
     servers: list[RtspServer] = []
 
     def make(folder: Path) -> RtspServer:

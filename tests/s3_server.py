@@ -17,10 +17,10 @@ from pyarrow import fs
 from tests.valkey import free_port
 
 ACCESS_KEY = "storeguard-test"
-SECRET_KEY = "not-a-secret-of-anybody"
+SECRET_KEY = "not-really-a-secret"
 BUCKET = "clips"
 
-_UP_S = 180.0  # four servers in one: seconds, but a minute on a machine with other things to do
+_UP_S = 180.0  # four servers in one: seconds, but a minute on a busy machine
 
 
 class S3Process:
@@ -43,7 +43,7 @@ class S3Process:
         return f"http://127.0.0.1:{self._ports['s3.port']}"
 
     def start(self) -> None:
-        """Start, wait until it answers, and make the bucket. Only a first start may move."""
+        """Start, wait until it answers, and make the bucket. Only a first start may take other ports."""
         for _ in range(3):
             if self._come_up():
                 self._was_up = True
@@ -51,13 +51,13 @@ class S3Process:
             assert not self._was_up, self._log_tail()
             self.kill()
             self._choose_ports()
-        raise AssertionError(f"SeaweedFS ended again and again: {self._log_tail()}")
+        raise AssertionError(f"SeaweedFS ended at each of 3 starts: {self._log_tail()}")
 
     def _log_tail(self) -> str:
         return (self.folder / "log").read_text()[-2000:]
 
     def _come_up(self) -> bool:
-        """Whether it answers; False if it ended, as when somebody has taken one of its ports."""
+        """Whether it answers; False if it ended, as when one of its ports was taken."""
         self.folder.mkdir(parents=True, exist_ok=True)
         config = self.folder / "s3.json"
         identity = {

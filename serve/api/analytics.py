@@ -1,4 +1,4 @@
-"""Analytics over HTTP: how many people came, and what is told of them."""
+"""Analytics over HTTP: how many people came, in all and by an attribute's label."""
 
 from __future__ import annotations
 
@@ -17,28 +17,30 @@ from storeguard.events.event import Moment
 
 _DAY: Final = timedelta(days=1)
 BASKET: Final = "basket"
-"""The attribute that ``analytics/baskets`` is about unless told otherwise."""
+"""The attribute of ``analytics/baskets`` unless the query names another."""
 
 
 class VisitorSource(Protocol):
     """Where people are counted."""
 
-    async def visitors(self, wanted: VisitorQuery) -> list[VisitorBucket]: ...
+    async def visitors(self, query: VisitorQuery) -> list[VisitorBucket]: ...
 
 
 class Span(BaseModel):
-    """Which people, and how finely they are counted."""
+    """Which people are counted, and in buckets of what length."""
 
     model_config = ConfigDict(extra="forbid")
 
-    start: Time | None = Field(default=None, description="seen from then on; a day before end")
-    end: Time | None = Field(default=None, description="and before then; now")
+    start: Time | None = Field(
+        default=None, description="first seen at or after; default: a day before end"
+    )
+    end: Time | None = Field(default=None, description="first seen before; default: now")
     bucket_s: float = Field(default=3600.0, ge=1, le=31_536_000, allow_inf_nan=False)
     camera: FilterId | None = None
 
 
 class AttributeSpan(Span):
-    """The same of one attribute."""
+    """The same with an attribute whose labels are counted."""
 
     attribute: FilterId = BASKET
 
@@ -57,14 +59,14 @@ class VisitorCount(BaseModel):
 
 
 class LabelCount(VisitorCount):
-    """The same by label; `unknown` are those whom no majority says anything of."""
+    """The same by label; `unknown` counts those for whom no label has a majority."""
 
     labels: dict[str, int]
     unknown: int
 
 
 class VisitorsAnswer(BaseModel):
-    """People as each camera follows them: whom two cameras see counts twice."""
+    """People counted once a camera: a person seen by two cameras counts twice."""
 
     start: Moment
     end: Moment
@@ -89,8 +91,8 @@ def analytics_router(
 
     Args:
         source: where people are counted.
-        attributes: the names of the configured ones.
-        clock: for what "now" is.
+        attributes: names of the configured attributes.
+        clock: what "now" is; None is the machine's.
     """
     router = APIRouter(prefix="/analytics", tags=["analytics"])
     now = (clock or SystemClock()).now
@@ -103,28 +105,28 @@ def analytics_router(
     @router.get("/visitors")
     async def count_visitors(span: Annotated[Span, Query()]) -> VisitorsAnswer:
         """How many people came. Those of the last `tracks.flush_s` seconds may be missing."""
-        wanted = _query(span, now())
-        buckets = await source.visitors(wanted)
+        query = _visitor_query(span, now())
+        buckets = await source.visitors(query)
         return VisitorsAnswer(
-            start=wanted.start,
-            end=wanted.end,
-            bucket_s=wanted.bucket_s,
+            start=query.start,
+            end=query.end,
+            bucket_s=query.bucket_s,
             visitors=sum(one.visitors for one in buckets),
             buckets=[VisitorCount(start=one.start, visitors=one.visitors) for one in buckets],
         )
 
     @router.get("/baskets")
     async def count_baskets(span: Annotated[AttributeSpan, Query()]) -> BasketsAnswer:
-        """The same by the label of an attribute, such as who carries a basket and who does not."""
+        """The same by the label of an attribute, such as with a basket and without one."""
         if span.attribute not in attributes:
             known = ", ".join(sorted(attributes)) or "none"
             raise NotFoundError(f"there is no attribute {span.attribute!r}; attributes: {known}")
-        wanted = _query(span, now(), attribute=span.attribute)
-        buckets = await source.visitors(wanted)
+        query = _visitor_query(span, now(), attribute=span.attribute)
+        buckets = await source.visitors(query)
         return BasketsAnswer(
-            start=wanted.start,
-            end=wanted.end,
-            bucket_s=wanted.bucket_s,
+            start=query.start,
+            end=query.end,
+            bucket_s=query.bucket_s,
             attribute=span.attribute,
             visitors=sum(one.visitors for one in buckets),
             labels=_sum(buckets),
@@ -140,7 +142,7 @@ def analytics_router(
     return router
 
 
-def _query(span: Span, now: datetime, *, attribute: str | None = None) -> VisitorQuery:
+def _visitor_query(span: Span, now: datetime, *, attribute: str | None = None) -> VisitorQuery:
     end = span.end or now
     try:
         start = span.start or end - _DAY

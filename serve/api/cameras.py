@@ -11,9 +11,9 @@ from fastapi import APIRouter, Body, Response
 from fastapi.responses import StreamingResponse
 from pydantic import BaseModel, ConfigDict
 
-from serve.api.media import Seats
-from serve.api.parts import CameraControl
 from serve.api.problems import ConflictError
+from serve.api.protocols import CameraControl
+from serve.api.stream_limit import StreamLimit
 from storeguard.camera.status import CameraStatus
 from storeguard.config.addresses import redact
 from storeguard.config.loading import parse
@@ -34,7 +34,7 @@ class Cameras(BaseModel):
 
 
 class Camera(BaseModel):
-    """One camera: how it is doing, and its settings with credentials hidden."""
+    """One camera: its status, and its settings with credentials hidden."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -43,7 +43,7 @@ class Camera(BaseModel):
 
 
 def patched(settings: CameraConfig, changes: dict[str, Any]) -> CameraConfig:
-    """Settings with changes merged in as RFC 7396 says: null takes a key back to its default.
+    """Settings with changes merged in (RFC 7396): null takes a key back to its default.
 
     A `source` that echoes the one shown, with its credentials hidden, changes nothing.
 
@@ -86,25 +86,25 @@ def cameras_router(cameras: CameraControl) -> APIRouter:
 def _add_reading(router: APIRouter, cameras: CameraControl) -> None:
     @router.get("")
     async def list_cameras() -> Cameras:
-        """All cameras and how they are doing."""
+        """All cameras and their status."""
         return Cameras(cameras=[_hide(status) for status in await cameras.list()])
 
     @router.get("/{camera_id}")
     async def get_camera(camera_id: str) -> Camera:
-        """One camera: how it is doing, and its settings."""
+        """One camera: its status and its settings."""
         return await _described(cameras, camera_id)
 
 
 def _add_changing(router: APIRouter, cameras: CameraControl) -> None:
     @router.post("", status_code=HTTPStatus.CREATED)
     async def add_camera(settings: CameraConfig, response: Response) -> Camera:
-        """Add a camera; the others go on undisturbed."""
+        """Add a camera; the others are not interrupted."""
         _forbid_hidden(settings.source)
         if settings.id in {status.id for status in await cameras.list()}:
             raise ConflictError(f"id: camera {settings.id!r} exists already; PATCH changes it")
         try:
             await cameras.add(settings)
-        except ConfigError as error:  # somebody else was quicker
+        except ConfigError as error:  # another client has just added it
             raise ConflictError(str(error)) from error
         response.headers["Location"] = f"/api/v1/cameras/{settings.id}"
         return await _described(cameras, settings.id)
@@ -113,7 +113,7 @@ def _add_changing(router: APIRouter, cameras: CameraControl) -> None:
     async def change_camera(camera_id: str, changes: Annotated[dict[str, Any], Body()]) -> Camera:
         """Change some of a camera's settings: a JSON merge patch (RFC 7396) on `settings`."""
         settings = await cameras.get(camera_id)
-        patched(settings, changes)  # a fault is the client's, and is found before anything moves
+        patched(settings, changes)  # raises before anything has changed
         if changes.get("source") == redact(settings.source):
             changes = {key: value for key, value in changes.items() if key != "source"}
         await cameras.patch(camera_id, changes)
@@ -127,7 +127,7 @@ def _add_changing(router: APIRouter, cameras: CameraControl) -> None:
 
 
 def _add_pictures(router: APIRouter, cameras: CameraControl) -> None:
-    seats = Seats(_MAX_VIEWERS, "watch")
+    viewers = StreamLimit(_MAX_VIEWERS, "watch")
 
     @router.get(
         "/{camera_id}/snapshot",
@@ -143,19 +143,21 @@ def _add_pictures(router: APIRouter, cameras: CameraControl) -> None:
 
     @router.get("/{camera_id}/live", response_class=StreamingResponse)
     async def watch_live(camera_id: str) -> StreamingResponse:
-        """The camera's pictures as they come (MJPEG), for an `<img>`."""
-        seats.require_free()
+        """The camera's pictures as they arrive (MJPEG), for an `<img>`."""
+        viewers.check()
         await cameras.get(camera_id)
         frames = cameras.live(camera_id)
-        # The first picture is waited for here, so that what goes wrong gets a proper answer.
+        # Waiting for the first picture before answering lets a failure have its own status.
         try:
             first = await asyncio.wait_for(anext(frames), _FIRST_PICTURE_S)
         except (TimeoutError, StopAsyncIteration):
             await _close(frames)
-            raise OverloadedError(f"camera {camera_id!r}: no picture came") from None
+            raise OverloadedError(
+                f"camera {camera_id!r}: no picture within {_FIRST_PICTURE_S:g} s"
+            ) from None
 
         async def parts() -> AsyncIterator[bytes]:
-            with seats.taken():
+            with viewers.counted():
                 try:
                     yield _part(first)
                     async for jpeg in frames:

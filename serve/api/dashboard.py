@@ -21,8 +21,8 @@ _MEDIA_TYPES: Final = {
     ".js": "text/javascript; charset=utf-8",
     ".svg": "image/svg+xml",
 }
-# Only our own files, nothing inline, nothing from elsewhere, nobody's frame; and no text may
-# become HTML or script (trusted types without a policy), whatever a camera or zone is called.
+# Only our own files: nothing inline, nothing from other hosts, no framing. And no text becomes HTML
+# or script (trusted types without a policy), whatever the name of a camera or zone contains.
 _POLICY: Final = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; media-src 'self'; "
     "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; "
@@ -40,7 +40,7 @@ def dashboard_router(folder: Path = FOLDER) -> APIRouter:
     """The routes of the dashboard, at the root.
 
     Args:
-        folder: its files; read now, so that a running server never serves half an update.
+        folder: its files; read once, so that a running server never serves half an update.
     """
     router = APIRouter(include_in_schema=False)
     assets = {
@@ -69,7 +69,7 @@ def _asset(path: Path) -> _Asset:
     headers = {
         "Content-Type": _MEDIA_TYPES[path.suffix],
         "ETag": f'"{hashlib.sha256(body).hexdigest()[:32]}"',
-        # Kept, but asked about each time: page and modules have to be of one version.
+        # Cached, but revalidated each time: page and modules must be of one version.
         "Cache-Control": "no-cache",
         "Content-Security-Policy": _POLICY,
         "X-Frame-Options": "DENY",

@@ -1,4 +1,4 @@
-"""`/docs`: the API's description as one page that needs nothing from anywhere else.
+"""`/docs`: the API's description as one page that loads nothing from other hosts.
 
 FastAPI's own page loads its viewer from a public network, which a store's network may not reach.
 """

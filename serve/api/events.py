@@ -11,8 +11,9 @@ from fastapi import APIRouter, Header, Query, Request, Response
 from fastapi.responses import StreamingResponse
 from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field
 
-from serve.api.media import Seats, serve_object
-from serve.api.parts import EventSource, Objects
+from serve.api.media import serve_object
+from serve.api.protocols import EventSource, Objects
+from serve.api.stream_limit import StreamLimit
 from storeguard.errors import NotFoundError, QueryError, StoreError
 from storeguard.events.event import Event, EventStatus, EventType
 from storeguard.events.keyspace import StoredChange
@@ -39,7 +40,7 @@ Time = Annotated[AwareDatetime, BeforeValidator(_rfc3339_text)]
 
 
 class ChangeFilter(BaseModel):
-    """Which events; every filter given must hold."""
+    """Which events; an event has to match every filter that is set."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -70,7 +71,8 @@ class EventFilter(ChangeFilter):
 class EventsPage(BaseModel):
     """Events, newest first by started_at.
 
-    A page may hold fewer events than `limit` although more follow: only `next_cursor` tells.
+    A page may hold fewer events than `limit` although more follow: only a null
+    `next_cursor` means the end.
     """
 
     events: list[Event]
@@ -81,12 +83,12 @@ def events_router(events: EventSource, objects: Objects) -> APIRouter:
     """The routes under ``/events``.
 
     Args:
-        events: where they are asked for.
+        events: where events are found.
         objects: where clips and snapshots are.
     """
     router = APIRouter(prefix="/events", tags=["events"])
     _add_pages(router, events)
-    _add_stream(router, events)  # before {event_id}, which would take "stream" for an id
+    _add_stream(router, events)  # before {event_id}, which would match "stream"
     _add_media(router, events, objects)
 
     @router.get("/{event_id}")
@@ -99,41 +101,41 @@ def events_router(events: EventSource, objects: Objects) -> APIRouter:
 
 def _add_pages(router: APIRouter, events: EventSource) -> None:
     @router.get("")
-    async def list_events(wanted: Annotated[EventFilter, Query()]) -> EventsPage:
+    async def list_events(filters: Annotated[EventFilter, Query()]) -> EventsPage:
         """A page of events, newest first. Paging neither skips nor repeats as events arrive."""
-        page = await events.query(EventQuery(**dict(wanted)))
+        page = await events.query(EventQuery(**dict(filters)))
         return EventsPage(events=list(page.events), next_cursor=page.next_cursor)
 
 
 def _add_stream(router: APIRouter, events: EventSource) -> None:
-    seats = Seats(_MAX_STREAMS, "follow the events")
+    followers = StreamLimit(_MAX_STREAMS, "follow the events")
 
     @router.get("/stream", response_class=StreamingResponse)
     async def stream_events(
-        wanted: Annotated[StreamFilter, Query()],
+        filters: Annotated[StreamFilter, Query()],
         last_event_id: Annotated[str | None, Header(max_length=64)] = None,
     ) -> StreamingResponse:
         """Changes to events as they are stored (server-sent events; data is the event as JSON).
 
         A reconnecting client names the last change it saw in `Last-Event-ID` and misses none. If
-        that change is too long ago, an event named `reset` tells it to ask for a page instead.
+        that change is too long ago, an event named `reset` requests it to load a page instead.
         """
-        after = last_event_id or wanted.last_event_id
+        after = last_event_id or filters.last_event_id
         if after is not None and not _CHANGE_ID.fullmatch(after):
             raise QueryError(f"Last-Event-ID: expected an id of this stream, found {after!r}")
-        question = EventQuery(**wanted.model_dump(exclude={"last_event_id"}))
-        seats.require_free()
-        # What is stored once this has been answered is told, whoever asks for a page meanwhile.
+        query = EventQuery(**filters.model_dump(exclude={"last_event_id"}))
+        followers.check()
+        # Subscribed before the response begins: every change stored after it is sent.
         changes = events.changes(after, idle_s=_HEARTBEAT_S)
         await anext(changes)
         missed = after is not None and await events.missed_changes(after)
 
         async def lines() -> AsyncIterator[str]:
-            with seats.taken():
+            with followers.counted():
                 yield "retry: 2000\n\n"
                 if missed:
                     yield "event: reset\ndata: {}\n\n"
-                async for line in _lines(changes, question):
+                async for line in _lines(changes, query):
                     yield line
 
         return StreamingResponse(
@@ -142,13 +144,13 @@ def _add_stream(router: APIRouter, events: EventSource) -> None:
 
 
 async def _lines(
-    changes: AsyncIterator[StoredChange | None], question: EventQuery
+    changes: AsyncIterator[StoredChange | None], query: EventQuery
 ) -> AsyncIterator[str]:
     try:
         async for change in changes:
             if change is None:
                 yield ": still here\n\n"
-            elif question.admits(change.event):
+            elif query.admits(change.event):
                 yield f"id: {change.id}\ndata: {change.event.model_dump_json()}\n\n"
     except StoreError:  # the client comes back with its Last-Event-ID
         yield ": the event store does not answer\n\n"
@@ -161,7 +163,7 @@ def _add_media(router: APIRouter, events: EventSource, objects: Objects) -> None
         response_class=Response,
         responses={
             HTTPStatus.OK: {"content": {"video/mp4": {}}},
-            HTTPStatus.PARTIAL_CONTENT: {"description": "the bytes asked for"},
+            HTTPStatus.PARTIAL_CONTENT: {"description": "the bytes requested"},
             HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE: {"description": "no such bytes"},
         },
     )
@@ -192,7 +194,7 @@ def _file_of(event: Event, part: int) -> tuple[str, str | None]:
     """URI and checksum of one file of an event's clip; raises NotFoundError."""
     clip = event.clip
     if clip is None or clip.uri is None:
-        reason = "no video was asked for" if clip is None else clip.error or "not stored yet"
+        reason = "no video was requested" if clip is None else clip.error or "not stored yet"
         raise NotFoundError(f"event {event.event_id!r} has no clip: {reason}")
     files = [(clip.uri, clip.sha256), *((more.uri, more.sha256) for more in clip.parts)]
     if part >= len(files):

@@ -1,4 +1,4 @@
-"""Who may ask: bearer token or session cookie, own origin only, bodies of bounded size."""
+"""Who may use the API: bearer token or session cookie, own origin only, bodies of bounded size."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _TOO_LARGE: Final = f"body: expected at most {MAX_BODY_BYTES} bytes, found more"
 
 
 def authenticated(settings: ApiSettings, headers: Headers) -> bool:
-    """Whether the request carries the token, or a cookie that was got with it."""
+    """Whether the request carries the token, or a session cookie issued for it."""
     if settings.token is None:
         return True
     scheme, _, credentials = headers.get("authorization", "").partition(" ")
@@ -52,10 +52,10 @@ def authenticated(settings: ApiSettings, headers: Headers) -> bool:
 
 
 class Guard:
-    """ASGI middleware: turns away what must not reach the API, before a body is read.
+    """ASGI middleware: refuses requests that must not reach the API, before a body is read.
 
     Args:
-        app: what is guarded.
+        app: the guarded application.
         settings: token and bind address.
         public: paths that need no token; one ending in ``/`` stands for all below it.
     """
@@ -80,7 +80,7 @@ class Guard:
         host = headers.get("host", "")
         name = _host_name(host)
         if self._settings.token is None and not (name == self._settings.host or _is_loopback(name)):
-            # Without a token, a page elsewhere could reach us under a name of its own (DNS
+            # Without a token, a foreign page could reach the API under its own host name (DNS
             # rebinding); with one, it lacks the token.
             return problem(
                 HTTPStatus.MISDIRECTED_REQUEST,
@@ -146,7 +146,7 @@ def session_router(settings: ApiSettings) -> APIRouter:
 
     @router.delete("/session", status_code=HTTPStatus.NO_CONTENT)
     async def log_out() -> Response:
-        """Forget the session cookie."""
+        """Delete the session cookie."""
         response = Response(status_code=HTTPStatus.NO_CONTENT)
         response.delete_cookie(COOKIE, httponly=True, samesite="strict")
         return response
@@ -184,7 +184,7 @@ def _with_safe_headers(send: Send) -> Send:
 
 def _own_origin(headers: Headers, host: str, *, safe: bool) -> bool:
     if headers.get("sec-fetch-site") == "cross-site" and not (
-        safe and headers.get("sec-fetch-mode") == "navigate"  # somebody followed a link to us
+        safe and headers.get("sec-fetch-mode") == "navigate"  # a link to us was followed
     ):
         return False
     origin = headers.get("origin")
@@ -203,7 +203,7 @@ def _host_name(host: str) -> str:
 
 
 def _is_loopback(name: str) -> bool:
-    """Strictly: a name such as 127.0.0.1.example.com is somebody else's."""
+    """Whether a host name is this machine; one such as 127.0.0.1.example.com is not."""
     try:
         return name == "localhost" or ipaddress.ip_address(name).is_loopback
     except ValueError:
@@ -215,8 +215,8 @@ def _sealed(token: str, expiry: str) -> str:
     return f"{expiry}.{seal.hexdigest()}"
 
 
-def _same(given: str, expected: str) -> bool:
-    """Compare in constant time, whatever characters were sent."""
+def _same(received: str, expected: str) -> bool:
+    """Compare in constant time, for any characters."""
     return hmac.compare_digest(
-        given.encode(errors="surrogateescape"), expected.encode(errors="surrogateescape")
+        received.encode(errors="surrogateescape"), expected.encode(errors="surrogateescape")
     )

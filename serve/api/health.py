@@ -1,4 +1,4 @@
-"""`/healthz` and `/metrics`: is it well, and how much of everything."""
+"""`/healthz` and `/metrics`: the state of each part, and its figures."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from pydantic import BaseModel
 from starlette.responses import JSONResponse
 
 from serve.api.guard import authenticated
-from serve.api.parts import CameraControl, EventSource, HealthCheck, HealthReport
+from serve.api.protocols import CameraControl, EventSource, HealthCheck, HealthReport
 from storeguard.camera.status import CameraState, CameraStatus
 from storeguard.config.addresses import redact
 from storeguard.config.store import ApiSettings
@@ -27,11 +27,11 @@ T = TypeVar("T")
 
 _PART_S: Final = 5.0
 _OLD_BACKLOG_S: Final = 60.0
-_WELL: Final = frozenset({CameraState.PLAYING, CameraState.ENDED, CameraState.DISABLED})
+_WORKING: Final = frozenset({CameraState.PLAYING, CameraState.ENDED, CameraState.DISABLED})
 
 
-class Well(StrEnum):
-    """How a part is: `failed` makes the whole answer 503, `degraded` does not."""
+class State(StrEnum):
+    """A part's state: `failed` makes the response a 503, `degraded` does not."""
 
     OK = "ok"
     DEGRADED = "degraded"
@@ -39,16 +39,16 @@ class Well(StrEnum):
 
 
 class Part(BaseModel):
-    """How one part is, and why."""
+    """The state of one part, and why."""
 
-    status: Well
+    status: State
     detail: str | None = None
 
 
 class HealthAnswer(BaseModel):
-    """How all is, which is how its worst part is."""
+    """The state of the whole, which is that of its worst part."""
 
-    status: Well
+    status: State
     parts: dict[str, Part]
 
 
@@ -68,23 +68,23 @@ def health_router(
         responses={HTTPStatus.SERVICE_UNAVAILABLE: {"model": HealthAnswer}},
     )
     async def healthz(request: Request) -> Response:
-        """200 while events are taken, kept and found; 503 otherwise. Needs no token."""
+        """200 while events are detected, stored and found; 503 otherwise. Needs no token."""
         store, report, statuses = await asyncio.gather(
             _bounded(events.ping()),
             _bounded(health()),
             _bounded(cameras.list()),
         )
         parts = {
-            "store": Part(status=Well.OK) if store is None else _failed(store),
+            "store": Part(status=State.OK) if store is None else _failed(store),
             **_reported(report),
             "cameras": _cameras_part(statuses),
             "recording": _recording_part(statuses, report),
         }
-        worst = max((part.status for part in parts.values()), key=list(Well).index)
-        if not authenticated(settings, request.headers):  # the state is everybody's, no more
+        worst = max((part.status for part in parts.values()), key=list(State).index)
+        if not authenticated(settings, request.headers):  # the state is public, details are not
             parts = {name: Part(status=part.status) for name, part in parts.items()}
         answer = HealthAnswer(status=worst, parts=parts)
-        status = HTTPStatus.SERVICE_UNAVAILABLE if worst is Well.FAILED else HTTPStatus.OK
+        status = HTTPStatus.SERVICE_UNAVAILABLE if worst is State.FAILED else HTTPStatus.OK
         return JSONResponse(answer.model_dump(mode="json", exclude_none=True), status_code=status)
 
     @router.get("/metrics", response_class=Response)
@@ -108,18 +108,18 @@ def health_router(
     return router
 
 
-async def _bounded(asked: Awaitable[T]) -> T | Exception:
-    """The answer, or why there was none within a few seconds."""
+async def _bounded(call: Awaitable[T]) -> T | Exception:
+    """The result, or why there was none within a few seconds."""
     try:
         async with asyncio.timeout(_PART_S):
-            return await asked
-    except Exception as error:  # noqa: BLE001 - whatever ails a part is its state, not our failure
+            return await call
+    except Exception as error:  # noqa: BLE001 - a part's fault is its state, not a failure of this route
         return error
 
 
 def _failed(error: object) -> Part:
     text = redact(str(error)) or type(error).__name__
-    return Part(status=Well.FAILED, detail=text)
+    return Part(status=State.FAILED, detail=text)
 
 
 def _reported(report: HealthReport | Exception) -> dict[str, Part]:
@@ -127,56 +127,56 @@ def _reported(report: HealthReport | Exception) -> dict[str, Part]:
         return {"journal": _failed(report), "detector": _failed(report)}
     parts = {"journal": _journal_part(report), "detector": _detector_part(report)}
     if report.classifier is not None or report.classifier_error is not None:
-        parts["classifier"] = _second_part(report.classifier or report.classifier_error)
+        parts["classifier"] = _classifier_part(report.classifier or report.classifier_error)
     for name, queue in report.attributes.items():
-        parts[f"attribute {name}"] = _second_part(queue)
+        parts[f"attribute {name}"] = _classifier_part(queue)
     return parts
 
 
 def _journal_part(report: HealthReport) -> Part:
     shipper = report.shipper
     if shipper is None:
-        return Part(status=Well.FAILED, detail="the rules do not answer")
+        return Part(status=State.FAILED, detail="the rules do not answer")
     backlog = shipper.backlog
     detail = f"{backlog.events} waiting, {backlog.bytes} bytes"
     if backlog.oldest_s is not None:
         detail += f", oldest {backlog.oldest_s:.1f} s"
     if report.drops is not None and not report.drops.lossless:
         lost = sum(report.drops.entries.values()) + sum(report.drops.unreadable.values())
-        return Part(status=Well.DEGRADED, detail=f"{detail}; LOST {lost} entries: it was full")
+        return Part(status=State.DEGRADED, detail=f"{detail}; LOST {lost} entries: it was full")
     if (backlog.oldest_s or 0.0) > _OLD_BACKLOG_S:
-        return Part(status=Well.DEGRADED, detail=f"{detail}; {shipper.last_error}")
-    return Part(status=Well.OK, detail=detail)
+        return Part(status=State.DEGRADED, detail=f"{detail}; {shipper.last_error}")
+    return Part(status=State.OK, detail=detail)
 
 
 def _detector_part(report: HealthReport) -> Part:
     if report.detector is None:
-        return Part(status=Well.FAILED, detail=report.detector_error or "it does not answer")
-    return Part(status=Well.OK, detail=f"{report.detector.waiting} waiting")
+        return Part(status=State.FAILED, detail=report.detector_error or "it does not answer")
+    return Part(status=State.OK, detail=f"{report.detector.waiting} waiting")
 
 
-def _second_part(queue: BatcherStats | str | None) -> Part:
-    """Without it all other events are taken as ever, so the worst is `degraded`."""
+def _classifier_part(queue: BatcherStats | str | None) -> Part:
+    """Other events do not depend on a classifier, so the worst is `degraded`."""
     if isinstance(queue, BatcherStats):
-        return Part(status=Well.OK, detail=f"{queue.waiting} waiting")
-    return Part(status=Well.DEGRADED, detail=queue or "it does not answer")
+        return Part(status=State.OK, detail=f"{queue.waiting} waiting")
+    return Part(status=State.DEGRADED, detail=queue or "it does not answer")
 
 
 def _cameras_part(statuses: list[CameraStatus] | Exception) -> Part:
     if isinstance(statuses, Exception):
         return _failed(statuses)
-    ill = [f"{status.id}: {status.state}" for status in statuses if status.state not in _WELL]
-    if ill:  # restarting us would bring no camera back
-        return Part(status=Well.DEGRADED, detail=", ".join(ill))
-    return Part(status=Well.OK, detail=f"{len(statuses)} cameras")
+    faulty = [f"{status.id}: {status.state}" for status in statuses if status.state not in _WORKING]
+    if faulty:  # degraded only: restarting this server would repair no camera
+        return Part(status=State.DEGRADED, detail=", ".join(faulty))
+    return Part(status=State.OK, detail=f"{len(statuses)} cameras")
 
 
 def _recording_part(
     statuses: list[CameraStatus] | Exception, report: HealthReport | Exception
 ) -> Part:
-    """Events go on being kept whatever happens to video, so the worst is `degraded`."""
+    """Events are stored without their video too, so the worst is `degraded`."""
     if isinstance(statuses, Exception) or isinstance(report, Exception):
-        return Part(status=Well.DEGRADED, detail="unknown: the supervisor does not answer")
+        return Part(status=State.DEGRADED, detail="unknown: the supervisor does not answer")
     faults = [f"{one.id}: {one.recording_error}" for one in statuses if one.recording_error]
     for name, spool in report.spools.items():
         if (spool.oldest_s or 0.0) > _OLD_BACKLOG_S:
@@ -185,13 +185,13 @@ def _recording_part(
                 f"{spool.last_error}"
             )
     if faults:
-        return Part(status=Well.DEGRADED, detail="; ".join(faults))
+        return Part(status=State.DEGRADED, detail="; ".join(faults))
     waiting = sum(spool.waiting for spool in report.spools.values())
-    return Part(status=Well.OK, detail=f"{waiting} files wait to be stored")
+    return Part(status=State.OK, detail=f"{waiting} files wait to be stored")
 
 
 class _Snapshot:
-    """One moment's figures, in Prometheus' terms."""
+    """The figures of one moment as Prometheus metrics."""
 
     def __init__(
         self, *, store_up: bool, report: HealthReport | None, cameras: list[CameraStatus]
@@ -218,7 +218,7 @@ class _Snapshot:
             ("recording", "1 while a clip is being written", "recording"),
             ("recording_paused", "1 while the disk is too full to record", "recording_paused"),
             ("fps_in", "frames a second arriving", "fps_in"),
-            ("fps_processed", "frames a second detected and judged", "fps_processed"),
+            ("fps_processed", "frames a second detected and followed", "fps_processed"),
             ("people_in_view", "people seen in the last processed frame", "people_in_view"),
         ):
             gauge = GaugeMetricFamily(f"storeguard_camera_{name}", text, labels=["camera"])
@@ -230,7 +230,7 @@ class _Snapshot:
         for name, text, field in (
             ("frames_in", "frames read", "frames_in"),
             ("frames_decoded", "frames decoded", "frames_decoded"),
-            ("frames_processed", "frames detected and judged", "frames_processed"),
+            ("frames_processed", "frames detected and followed", "frames_processed"),
             ("reconnects", "connections made again", "reconnects"),
             ("events", "events raised", "num_events"),
             ("clips", "clip files finished", "clips"),

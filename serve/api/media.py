@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
-from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Final
@@ -13,9 +13,8 @@ from anyio import to_thread
 from fastapi import Request, Response
 from fastapi.responses import StreamingResponse
 
-from serve.api.parts import Objects
 from serve.api.problems import problem
-from storeguard.errors import OverloadedError
+from serve.api.protocols import Objects
 from storeguard.storage.objects import Reader
 
 _CHUNK_BYTES: Final = 256 * 1024
@@ -42,14 +41,15 @@ class Span:
 
 
 def span_of(header: str, size: int) -> Span | None:
-    """The span a Range header asks for.
+    """The span that a Range header requests.
 
     Args:
         header: its value.
         size: of the whole, in bytes.
 
     Returns:
-        None where RFC 9110 lets a server send the whole: another unit, several ranges, nonsense.
+        None where RFC 9110 lets a server send the whole: another unit,
+        several ranges, or no valid range.
 
     Raises:
         LookupError: the span lies outside.
@@ -57,11 +57,11 @@ def span_of(header: str, size: int) -> Span | None:
     match = _RANGE.fullmatch(header)
     if match is None or not (match[1] or match[2]):
         return None
-    if not match[1]:  # the last so many bytes
-        wanted = int(match[2])
-        if wanted == 0 or size == 0:
+    if not match[1]:  # "-500" is the last 500 bytes
+        length = int(match[2])
+        if length == 0 or size == 0:
             raise LookupError(header)
-        return Span(max(0, size - wanted), size - 1)
+        return Span(max(0, size - length), size - 1)
     first = int(match[1])
     last = min(int(match[2]), size - 1) if match[2] else size - 1
     if match[2] and int(match[2]) < first:
@@ -69,34 +69,6 @@ def span_of(header: str, size: int) -> Span | None:
     if first >= size:
         raise LookupError(header)
     return Span(first, last)
-
-
-class Seats:
-    """Bounds how many clients a kind of stream has at once; the next one is refused.
-
-    Args:
-        limit: most clients.
-        what: what they do, for the refusal.
-    """
-
-    def __init__(self, limit: int, what: str) -> None:
-        self._limit = limit
-        self._what = what
-        self._used = 0
-
-    def require_free(self) -> None:
-        """Raise OverloadedError when all seats are taken."""
-        if self._used >= self._limit:
-            raise OverloadedError(f"{self._used} clients {self._what} already; try again later")
-
-    @contextmanager
-    def taken(self) -> Iterator[None]:
-        """Take a seat for as long as the stream lasts."""
-        self._used += 1
-        try:
-            yield
-        finally:
-            self._used -= 1
 
 
 async def serve_object(
@@ -108,26 +80,26 @@ async def serve_object(
         request: for Range, If-Range and If-None-Match.
         objects: where it is.
         uri: of the file.
-        sha256: its checksum, for the ETag; without one the ETag comes from URI and size.
+        sha256: its checksum, for the ETag; None where it is unknown, see `_etag`.
 
     Raises:
         NotFoundError: it is not there.
         StorageError: it cannot be read.
     """
     size = await to_thread.run_sync(objects.size, uri)
-    etag = f'"{sha256}"' if sha256 else f'W/"{size:x}"'
+    etag = _etag(uri, size, sha256)
     headers = {"Accept-Ranges": "bytes", "ETag": etag, "Cache-Control": "private, no-cache"}
     if etag in [tag.strip() for tag in request.headers.get("if-none-match", "").split(",")]:
         return Response(status_code=HTTPStatus.NOT_MODIFIED, headers=headers)
     span, status = Span(0, size - 1), HTTPStatus.OK
-    wanted = request.headers.get("range")
-    if wanted is not None and _still(request.headers.get("if-range"), etag):
+    requested = request.headers.get("range")
+    if requested is not None and _unchanged(request.headers.get("if-range"), etag):
         try:
-            part = span_of(wanted, size)
+            part = span_of(requested, size)
         except LookupError:
             return problem(
                 HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE,
-                f"Range: expected bytes within 0-{size - 1}, found {wanted[:80]!r}",
+                f"Range: expected bytes within 0-{size - 1}, found {requested[:80]!r}",
                 headers={"Content-Range": f"bytes */{size}", **headers},
             )
         if part is not None:
@@ -143,8 +115,19 @@ async def serve_object(
     )
 
 
-def _still(if_range: str | None, etag: str) -> bool:
-    """Whether the client's part belongs to the file as it is; dates are never precise enough."""
+def _etag(uri: str, size: int, sha256: str | None) -> str:
+    """A validator that differs for every file that an event has had.
+
+    The checksum is a strong one. Without it, URI and size make a weak one: a stored file is never
+    changed under its URI, but an event's link may come to name another file of the same size.
+    """
+    if sha256 is not None:
+        return f'"{sha256}"'
+    return f'W/"{hashlib.sha256(uri.encode()).hexdigest()[:32]}-{size:x}"'
+
+
+def _unchanged(if_range: str | None, etag: str) -> bool:
+    """Whether the part that the client has is of this file; a date is too coarse to prove it."""
     return if_range is None or (if_range.strip() == etag and not etag.startswith("W/"))
 
 
@@ -154,7 +137,7 @@ async def _chunks(reader: Reader, span: Span) -> AsyncIterator[bytes]:
         left = span.length
         while left:
             chunk = await to_thread.run_sync(reader.read, min(left, _CHUNK_BYTES))
-            if not chunk:  # cut off meanwhile: the client sees too few bytes and asks again
+            if not chunk:  # truncated meanwhile: the client gets too few bytes and retries
                 return
             left -= len(chunk)
             yield chunk

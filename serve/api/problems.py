@@ -41,7 +41,7 @@ _STATUS: Final[Mapping[type[Exception], HTTPStatus]] = {
 
 
 class ConflictError(Exception):
-    """The request is fine but does not fit the present state."""
+    """The request is valid but conflicts with the present state."""
 
 
 def problem(
@@ -51,11 +51,11 @@ def problem(
     headers: Mapping[str, str] | None = None,
     errors: list[dict[str, str]] | None = None,
 ) -> JSONResponse:
-    """A problem+json answer.
+    """A problem+json response.
 
     Args:
         status: HTTP status.
-        detail: names what was wrong, with the value and what was expected.
+        detail: names what was wrong: expected and found.
         headers: further headers.
         errors: one entry a fault, for validation.
     """
@@ -76,7 +76,7 @@ def problem(
 
 
 def install(app: FastAPI) -> None:
-    """Answer every error of the app with a problem."""
+    """Respond to every error of the app with a problem."""
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, _http)
     app.add_exception_handler(ConflictError, _conflict)
@@ -129,4 +129,6 @@ async def _ours(_request: Request, error: Exception) -> JSONResponse:
 
 async def _unexpected(request: Request, error: Exception) -> JSONResponse:
     _log.error("%s %s failed", request.method, request.url.path, exc_info=error)
-    return problem(HTTPStatus.INTERNAL_SERVER_ERROR, "an internal error; the server's log has it")
+    return problem(
+        HTTPStatus.INTERNAL_SERVER_ERROR, "an internal error, described in the server's log"
+    )

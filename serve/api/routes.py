@@ -1,4 +1,4 @@
-"""The HTTP API as a plain FastAPI application. No Ray in here: it is given what it talks to."""
+"""The HTTP API as a plain FastAPI application. No Ray: what is behind it is passed in."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from serve.api.docs import docs_page
 from serve.api.events import events_router
 from serve.api.guard import Guard, session_router
 from serve.api.health import health_router
-from serve.api.parts import CameraControl, EventSource, HealthCheck, Objects
+from serve.api.protocols import CameraControl, EventSource, HealthCheck, Objects
 from storeguard.config.store import ApiSettings
 
 PREFIX: Final = "/api/v1"
@@ -36,14 +36,14 @@ def create_api(
     """Build the API.
 
     Args:
-        events: where events are asked for.
-        cameras: the cameras as they run.
+        events: where events are found.
+        cameras: the running cameras.
         objects: where clips and snapshots are.
         settings: token and bind address.
-        health: asks the other parts how they are.
+        health: reports the state of the other parts.
         routers: further routes under ``/api/v1``, such as analytics.
-        public: paths that need no token beside ``/healthz``: the dashboard's page, which asks
-            for one. A path that ends in ``/`` stands for all below it, but for ``/`` itself.
+        public: paths besides ``/healthz`` that need no token: those of the dashboard, whose page
+            has the login. A path ending in ``/`` stands for all below it, except ``/`` itself.
     """
     app = FastAPI(
         title="Storeguard",

@@ -1,13 +1,13 @@
-// Asks the HTTP API: JSON answers, problem+json errors in words, and the server's clock.
+// The HTTP API's client: JSON responses, problem+json errors, and the server's clock.
 
 const BASE = "/api/v1";
 const ANSWER_MS = 20000;
 
 let ahead_ms = 0; // the server's clock less ours
-let session = 0; // how often somebody has signed in
+let session = 0; // number of sign-ins so far
 const onUnauthorized = new Set();
 
-/** An answer that is an error, or none at all (`status` 0). */
+/** A response that is an error, or none at all (`status` 0). */
 export class ApiError extends Error {
   constructor(status, message) {
     super(message);
@@ -16,12 +16,12 @@ export class ApiError extends Error {
   }
 }
 
-/** Calls back whenever the API asks for a token. */
+/** Calls back whenever the API refuses a request for want of a token. */
 export function whenUnauthorized(listener) {
   onUnauthorized.add(listener);
 }
 
-/** Milliseconds since 1970 by the server's clock, which is the one that events are stamped by. */
+/** Milliseconds since 1970 by the server's clock, which also dates the events. */
 export function serverNow() {
   return Date.now() + ahead_ms;
 }
@@ -31,10 +31,10 @@ export function pathOf(...parts) {
   return `${BASE}/${parts.map(encodeURIComponent).join("/")}`;
 }
 
-/** Asks and returns the response; throws ApiError for errors. */
-export async function ask(path, { method = "GET", body, signal, patient = false } = {}) {
+/** Sends a request and returns the response; throws ApiError for errors. */
+export async function request(path, { method = "GET", body, signal, patient = false } = {}) {
   const limits = [signal, patient ? null : AbortSignal.timeout(ANSWER_MS)].filter(Boolean);
-  const asked = session;
+  const sentIn = session;
   let response;
   try {
     response = await fetch(path, {
@@ -50,18 +50,18 @@ export async function ask(path, { method = "GET", body, signal, patient = false 
     throw new ApiError(0, "Storeguard does not answer");
   }
   keepTime(response);
-  if (!response.ok) throw await refusal(response, path, asked);
+  if (!response.ok) throw await refusal(response, path, sentIn);
   return response;
 }
 
-/** The JSON of an answer; `question` holds query parameters, of which empty ones are left out. */
-export async function get(path, question = {}, { signal } = {}) {
-  const given = Object.entries(question).filter(([, value]) => value !== "" && value != null);
-  const query = new URLSearchParams(given).toString();
-  return (await ask(query ? `${path}?${query}` : path, { signal })).json();
+/** The JSON of a response; `query` holds query parameters, of which empty ones are left out. */
+export async function get(path, query = {}, { signal } = {}) {
+  const given = Object.entries(query).filter(([, value]) => value !== "" && value != null);
+  const search = new URLSearchParams(given).toString();
+  return (await request(search ? `${path}?${search}` : path, { signal })).json();
 }
 
-/** /healthz, whose 503 is an answer too. */
+/** /healthz, whose 503 is a response too. */
 export async function health() {
   let response;
   try {
@@ -78,13 +78,13 @@ export async function health() {
 
 /** Exchanges the token for a session cookie. */
 export async function logIn(token) {
-  await ask(pathOf("session"), { method: "POST", body: { token } });
+  await request(pathOf("session"), { method: "POST", body: { token } });
   session += 1;
 }
 
-/** Forgets the session. */
+/** Ends the session. */
 export async function logOut() {
-  await ask(pathOf("session"), { method: "DELETE" });
+  await request(pathOf("session"), { method: "DELETE" });
 }
 
 function keepTime(response) {
@@ -94,16 +94,16 @@ function keepTime(response) {
   ahead_ms = Math.abs(difference) > 2000 ? difference : 0;
 }
 
-async function refusal(response, path, asked) {
+async function refusal(response, path, sentIn) {
   let detail = response.statusText || `error ${response.status}`;
   try {
     const problem = await response.json();
     if (typeof problem.detail === "string") detail = problem.detail;
   } catch {
-    // No problem document: the status has to do.
+    // No problem document: the status stands for it.
   }
-  // What was asked before a sign-in and is refused after it says nothing about that sign-in.
-  if (response.status === 401 && path !== pathOf("session") && asked === session) {
+  // A request sent before a sign-in may be refused after it; that concerns the session before.
+  if (response.status === 401 && path !== pathOf("session") && sentIn === session) {
     for (const listener of onUnauthorized) listener();
   }
   return new ApiError(response.status, detail);

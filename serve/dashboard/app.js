@@ -1,4 +1,4 @@
-// Puts the page's parts together and lets them know of each other.
+// Creates the page's parts and connects them.
 
 import { CameraView } from "./camera_view.js";
 import { Cameras } from "./cameras.js";
@@ -7,7 +7,7 @@ import { Events } from "./events.js";
 import { Filters } from "./filters.js";
 import { Health } from "./health.js";
 import { Login } from "./login.js";
-import { say } from "./element.js";
+import { setText } from "./element.js";
 import { Stream } from "./stream.js";
 import { VisitorsView } from "./visitors_view.js";
 
@@ -52,7 +52,7 @@ const stream = new Stream({
   onCatchUp: () => events.catchUp(),
   onState: (state) => {
     streamState.dataset.state = state;
-    say(streamState, STREAM_WORDS[state]);
+    setText(streamState, STREAM_WORDS[state]);
   },
 });
 cameras.whenKnown((statuses) => {

@@ -1,9 +1,9 @@
-// The larger view of one camera: its picture with its zones, its figures, and recording by hand.
+// The larger view of one camera: its picture with its zones, its figures, and its record button.
 
-import { ask, get, pathOf } from "./api.js";
+import { request, get, pathOf } from "./api.js";
 import { rate } from "./cameras.js";
-import { drawing, element, facts, say, tell } from "./element.js";
-import { Picture, Wanted } from "./picture.js";
+import { drawing, element, facts, setText, setNotice } from "./element.js";
+import { Picture, PictureMode } from "./picture.js";
 import { count, lossName, ruleWords, short, stateName, typeName } from "./words.js";
 
 export class CameraView {
@@ -16,7 +16,7 @@ export class CameraView {
     this.onEvents = onEvents;
     this.id = null;
     this.dialog.addEventListener("close", () => {
-      this.picture?.want(Wanted.NOTHING);
+      this.picture?.setMode(PictureMode.NOTHING);
       this.id = null;
       onClose();
     });
@@ -38,29 +38,29 @@ export class CameraView {
       if (this.id !== id) return;
       this.showZones(settings);
       this.update(status);
-      const asked = { camera: id, type: "manual", status: "open", limit: 1 };
-      const { events } = await get(pathOf("events"), asked);
+      const query = { camera: id, type: "manual", status: "open", limit: 1 };
+      const { events } = await get(pathOf("events"), query);
       if (this.id === id && events.length) this.take(events[0]);
     } catch (error) {
-      if (this.id === id) tell(this.fault, `The details cannot be shown: ${error.message}.`);
+      if (this.id === id) setNotice(this.fault, `The details cannot be shown: ${error.message}.`);
     }
   }
 
-  /** Takes the statuses that the wall asked for. */
+  /** Takes the statuses that the wall received. */
   updateFrom(statuses) {
     const status = statuses?.find((one) => one.id === this.id);
     if (status !== undefined && this.dialog.open) this.update(status);
   }
 
-  /** Takes an event that changed: a recording by hand is one, and only such a one can be stopped. */
+  /** Takes a changed event. A manual recording is an event, and the only recording that can be stopped. */
   take(event) {
     if (event.camera_id !== this.id || event.type !== "manual" || !this.dialog.open) return;
     this.byHand = event.status === "open";
-    say(this.record, this.byHand ? "Stop recording" : "Record now");
+    setText(this.record, this.byHand ? "Stop recording" : "Record now");
   }
 
   adjust() {
-    if (this.id !== null) this.picture.want(document.hidden ? Wanted.NOTHING : Wanted.LIVE);
+    if (this.id !== null) this.picture.setMode(document.hidden ? PictureMode.NOTHING : PictureMode.LIVE);
   }
 
   build(id) {
@@ -74,7 +74,7 @@ export class CameraView {
     this.stage = element("div", { className: "stage" }, this.canvas, this.shapes, this.message);
     this.pill = element("span", { className: "pill" });
     this.fault = element("p", { className: "fault", role: "alert", hidden: true });
-    this.said = element("p", { className: "muted", role: "status", hidden: true });
+    this.result = element("p", { className: "muted", role: "status", hidden: true });
     this.record = element("button", { type: "button", on: { click: () => this.toggleRecording() } }, "Record now");
     this.figures = element("div");
     this.zones = element("ul", { className: "zones" });
@@ -84,7 +84,7 @@ export class CameraView {
         this.stage.dataset.live = live ? "yes" : "no";
         this.message.hidden = true;
       },
-      onFault: (words) => { if (words) tell(this.message, words); },
+      onFault: (words) => { if (words) setNotice(this.message, words); },
     });
     this.dialog.replaceChildren(
       element(
@@ -114,7 +114,7 @@ export class CameraView {
             }, "Its events"),
             this.record,
           ),
-          this.said,
+          this.result,
           this.figures,
           element("h3", {}, "Zones"),
           this.zones,
@@ -125,7 +125,7 @@ export class CameraView {
 
   update(status) {
     this.pill.dataset.state = status.state;
-    say(this.pill, stateName(status.state));
+    setText(this.pill, stateName(status.state));
     this.record.disabled = status.state !== "playing";
     const lost = Object.entries(status.dropped ?? {}).filter(([, number]) => number > 0);
     const size = status.width && status.height ? `${status.width} × ${status.height}` : null;
@@ -171,10 +171,10 @@ export class CameraView {
     const body = { command: stop ? "stop-recording" : "start-recording" };
     this.record.disabled = true;
     try {
-      await ask(pathOf("cameras", this.id, "recordings"), { method: "POST", body });
-      tell(this.said, stop ? "Stopping the recording." : "Recording. It will be among the events.");
+      await request(pathOf("cameras", this.id, "recordings"), { method: "POST", body });
+      setNotice(this.result, stop ? "Stopping the recording." : "Recording. It will be among the events.");
     } catch (error) {
-      tell(this.said, `That did not work: ${error.message}.`);
+      setNotice(this.result, `That did not work: ${error.message}.`);
     }
     this.record.disabled = false;
   }

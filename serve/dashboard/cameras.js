@@ -1,8 +1,8 @@
-// The wall of camera tiles: asks how the cameras are, and says of each tile how live it is to be.
+// The wall of camera tiles: polls the cameras' status and sets how live each tile is.
 
 import { get, pathOf, serverNow } from "./api.js";
-import { element, say, tell } from "./element.js";
-import { Picture, Wanted } from "./picture.js";
+import { element, setText, setNotice } from "./element.js";
+import { Picture, PictureMode } from "./picture.js";
 import { duration } from "./times.js";
 import { count, short, silence, stateName } from "./words.js";
 
@@ -35,18 +35,18 @@ export class Cameras {
     });
   }
 
-  /** Calls back with all statuses whenever they have been asked for; null when that failed. */
+  /** Calls back with all statuses whenever they were received; with null when a request failed. */
   whenKnown(listener) {
     this.listeners.add(listener);
   }
 
-  /** Stops all tiles' pictures, for a dialog above them that needs the lines, or lets them go on. */
+  /** Stops all tiles' pictures, whose connections an open dialog needs, or continues them. */
   pause(paused) {
     this.paused = paused;
     this.adjust();
   }
 
-  /** Asks now, and again and again while the page is looked at. */
+  /** Requests the statuses now, and again every 2 s while the page is visible. */
   async refresh() {
     clearTimeout(this.timer);
     this.timer = null;
@@ -64,7 +64,7 @@ export class Cameras {
       const words = error.status === 401
         ? "Sign in to see the cameras."
         : `The cameras cannot be shown: ${error.message}.`;
-      tell(this.notice, known ? "" : words);
+      setNotice(this.notice, known ? "" : words);
       this.announce(null);
     }
     if (!document.hidden) this.timer = setTimeout(() => this.refresh(), POLL_MS);
@@ -76,13 +76,13 @@ export class Cameras {
 
   show(cameras) {
     this.section.classList.remove("stale");
-    tell(
+    setNotice(
       this.notice,
       cameras.length ? "" : "There are no cameras yet. Add one to the configuration file.",
     );
     const playing = cameras.filter((camera) => camera.state === "playing").length;
     const all = playing === cameras.length;
-    say(this.total, cameras.length ? (all ? `${playing} playing` : `${playing} of ${cameras.length} playing`) : "");
+    setText(this.total, cameras.length ? (all ? `${playing} playing` : `${playing} of ${cameras.length} playing`) : "");
     const ids = new Set(cameras.map((camera) => camera.id));
     for (const [id, tile] of this.tiles) if (!ids.has(id)) this.drop(id, tile);
     for (const camera of cameras) {
@@ -106,14 +106,18 @@ export class Cameras {
   }
 
   adjust() {
-    const looked = !document.hidden && !this.paused;
-    for (const tile of this.tiles.values()) tile.setLooked(looked);
+    const visible = !document.hidden && !this.paused;
+    for (const tile of this.tiles.values()) tile.setVisible(visible);
   }
 
   /** As many columns as make the pictures largest without scrolling; else, as many as fit across. */
   fit() {
     const width = this.wall.clientWidth;
-    const height = this.section.clientHeight - this.wall.offsetTop + this.section.offsetTop - GAP;
+    // In the one-column layout the section is as high as the wall, so its height bounds nothing.
+    const bounded = getComputedStyle(this.section).overflowY === "auto";
+    const height = bounded
+      ? this.section.clientHeight - this.wall.offsetTop + this.section.offsetTop - GAP
+      : 0;
     const number = this.tiles.size;
     if (!number || !width) return;
     const across = (columns) => (width - GAP * (columns - 1)) / columns;
@@ -134,7 +138,7 @@ export class Cameras {
 class Tile {
   constructor(id, onOpen) {
     this.inView = false;
-    this.looked = true;
+    this.visible = true;
     this.playing = false;
     this.lastSeen = { at: null, since_ms: performance.now() };
     this.canvas = element("canvas", { width: 16, height: 9, "aria-hidden": "true" });
@@ -177,12 +181,12 @@ class Tile {
     }
     this.button.dataset.state = status.state;
     this.pill.dataset.state = status.state;
-    say(this.pill, stateName(status.state));
+    setText(this.pill, stateName(status.state));
     this.recording.hidden = status.recording !== true;
-    say(this.people, this.playing ? count(status.people_in_view, "person", "people") : "–");
+    setText(this.people, this.playing ? count(status.people_in_view, "person", "people") : "–");
     this.people.classList.toggle("some", this.playing && status.people_in_view > 0);
     const lost = Object.values(status.dropped ?? {}).reduce((sum, number) => sum + number, 0);
-    say(this.figures, `${rate(status.fps_in)} in · ${rate(status.fps_processed)} checked · ${short(lost)} dropped`);
+    setText(this.figures, `${rate(status.fps_in)} in · ${rate(status.fps_processed)} checked · ${short(lost)} dropped`);
     this.figures.title =
       "Pictures a second that arrive, and of these how many are searched for people; " +
       "pictures dropped since the start";
@@ -190,7 +194,7 @@ class Tile {
     this.adjust();
   }
 
-  /** What is written over the picture: why nothing moves. */
+  /** Shows over the picture why nothing moves. */
   speak() {
     const status = this.status;
     if (status === undefined) return;
@@ -202,7 +206,7 @@ class Tile {
       words += ` Last picture ${duration((serverNow() - last_ms) / 1000)} ago.`;
     }
     if (!words && this.fault && !this.button.dataset.pictured) words = "Waiting for a picture …";
-    tell(this.message, words);
+    setNotice(this.message, words);
     this.button.setAttribute("aria-label", this.summary(words));
   }
 
@@ -220,25 +224,25 @@ class Tile {
     this.adjust();
   }
 
-  setLooked(looked) {
-    this.looked = looked;
+  setVisible(visible) {
+    this.visible = visible;
     this.adjust();
   }
 
   adjust() {
     const off = this.status?.state === "disabled" || this.status?.state === "stopped";
-    if (!this.looked || off) this.picture.want(Wanted.NOTHING);
-    else if (this.inView && this.playing) this.picture.want(Wanted.LIVE);
-    else this.picture.want(Wanted.SINGLE);
+    if (!this.visible || off) this.picture.setMode(PictureMode.NOTHING);
+    else if (this.inView && this.playing) this.picture.setMode(PictureMode.LIVE);
+    else this.picture.setMode(PictureMode.SINGLE);
   }
 
   remove() {
-    this.picture.want(Wanted.NOTHING);
+    this.picture.setMode(PictureMode.NOTHING);
     this.node.remove();
   }
 }
 
-/** "25 fps", "4.8 fps", or a dash while nothing is known. */
+/** "25 fps", "4.8 fps", or a dash while it is unknown. */
 export function rate(fps) {
   if (fps === null || fps === undefined) return "–";
   return `${fps < 10 ? Math.round(fps * 10) / 10 : Math.round(fps)} fps`;

@@ -1,4 +1,4 @@
-// Builds DOM nodes. Text only ever becomes text: nothing in the dashboard parses HTML.
+// Builds DOM nodes. Text stays text: nothing in the dashboard parses HTML.
 
 const SVG = "http://www.w3.org/2000/svg";
 
@@ -33,17 +33,17 @@ export function drawing(tag, attributes = {}, ...children) {
 }
 
 /** Sets a node's text only where it changes, so that screen readers announce changes alone. */
-export function say(node, text) {
+export function setText(node, text) {
   if (node.textContent !== text) node.textContent = text;
 }
 
 /** Shows a text in a node, or hides the node where there is none. */
-export function tell(node, text) {
+export function setNotice(node, text) {
   node.hidden = !text;
-  say(node, text ?? "");
+  setText(node, text ?? "");
 }
 
-/** A description list of [term, text or node] pairs; pairs with nothing to say are left out. */
+/** A description list of [term, text or node] pairs; pairs without a value are left out. */
 export function facts(pairs) {
   const list = element("dl", { className: "facts" });
   for (const [term, value] of pairs) {

@@ -1,7 +1,7 @@
 // One event in the list: a button with picture, sentence, place and time.
 
 import { pathOf, serverNow } from "./api.js";
-import { element, say, tell } from "./element.js";
+import { element, setText, setNotice } from "./element.js";
 import { ago, full, stamp } from "./times.js";
 import { remark, sentence, typeName } from "./words.js";
 
@@ -38,32 +38,32 @@ export class EventRow {
     this.node.dataset.id = event.event_id;
     this.node.dataset.type = event.type;
     this.badge.dataset.type = event.type;
-    say(this.badge, typeName(event.type));
+    setText(this.badge, typeName(event.type));
     this.open.hidden = event.status !== "open";
     this.video.hidden = !event.clip?.uri;
-    say(this.words, sentence(event));
-    tell(this.remark, remark(event));
-    say(this.where, event.camera_id);
+    setText(this.words, sentence(event));
+    setNotice(this.remark, remark(event));
+    setText(this.where, event.camera_id);
     this.time.dateTime = event.started_at;
     this.time.title = full(Date.parse(event.started_at));
     this.tick();
     this.showThumb();
   }
 
-  /** Lets time pass. */
+  /** Updates the words that depend on the present time. */
   tick() {
     const started_ms = Date.parse(this.event.started_at);
     const now_ms = serverNow();
-    say(this.time, `${stamp(started_ms, now_ms)} · ${ago(started_ms, now_ms)}`);
+    setText(this.time, `${stamp(started_ms, now_ms)} · ${ago(started_ms, now_ms)}`);
   }
 
   showThumb() {
     const { event_id, snapshot, status } = this.event;
     // The best picture replaces the first one when the event closes, maybe under the same name.
-    const wanted = snapshot ? `${snapshot.uri} ${status}` : null;
-    if (wanted === this.shown) return;
-    this.shown = wanted;
-    if (wanted === null) {
+    const key = snapshot ? `${snapshot.uri} ${status}` : null;
+    if (key === this.shown) return;
+    this.shown = key;
+    if (key === null) {
       this.thumb.replaceChildren();
       return;
     }

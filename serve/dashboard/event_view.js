@@ -1,7 +1,7 @@
-// One event in full: its clip or why there is none, its picture, and all that is known of it.
+// One event in full: its clip or why there is none, its picture, and all its fields.
 
-import { ask, get, pathOf, serverNow } from "./api.js";
-import { element, facts, tell } from "./element.js";
+import { request, get, pathOf, serverNow } from "./api.js";
+import { element, facts, setNotice } from "./element.js";
 import { ago, duration, stamp } from "./times.js";
 import {
   attributeFacts, clipReason, percent, remark, sentence, theftCheck, typeName,
@@ -64,7 +64,7 @@ export class EventView {
     this.media = element("div", { className: "view-main" });
     this.side = element("div");
     this.keeper = element("button", { type: "button", on: { click: () => this.toggleKeep() } });
-    this.said = element("p", { className: "fault", role: "alert", hidden: true });
+    this.result = element("p", { className: "fault", role: "alert", hidden: true });
     this.dialog.replaceChildren(
       element("div", { className: "view-head" }, this.badge, this.title, this.closer()),
       element(
@@ -86,7 +86,7 @@ export class EventView {
               on: { click: () => { const id = this.event.camera_id; this.dialog.close(); this.onCamera(id); } },
             }, "Camera"),
           ),
-          this.said,
+          this.result,
         ),
       ),
     );
@@ -163,11 +163,11 @@ export class EventView {
     this.keeper.disabled = true;
     try {
       const path = pathOf("events", id);
-      const event = await (await ask(path, { method: "PATCH", body: { keep: !keep } })).json();
-      tell(this.said, "");
+      const event = await (await request(path, { method: "PATCH", body: { keep: !keep } })).json();
+      setNotice(this.result, "");
       this.update(event);
     } catch (error) {
-      tell(this.said, `That did not work: ${error.message}.`);
+      setNotice(this.result, `That did not work: ${error.message}.`);
     }
     this.keeper.disabled = false;
   }
@@ -179,7 +179,7 @@ export class EventView {
   showMedia(event) {
     this.media.dataset.key = this.mediaKey(event);
     const fault = element("p", { className: "note" });
-    tell(fault, clipReason(event) ?? "");
+    setNotice(fault, clipReason(event) ?? "");
     const still = event.snapshot ? pathOf("events", event.event_id, "snapshot") : null;
     if (event.clip?.uri) {
       this.media.replaceChildren(...this.player(event, still, fault), fault);
@@ -201,7 +201,7 @@ export class EventView {
       on: {
         error: () => this.explain(video, clipPath(event, part), fault),
         ended: () => {
-          if (part >= numParts(this.event)) return; // of the event as it is by now
+          if (part >= numParts(this.event)) return; // of its newest version
           show(part + 1);
           video.play().catch(() => {});
         },
@@ -229,12 +229,12 @@ export class EventView {
     return [video, this.links, this.partNote];
   }
 
-  /** Says which file of the clip plays, and offers all of them. */
+  /** Shows which file of the clip plays, with links to all of them. */
   showParts(part) {
     const { event } = this;
     const last = numParts(event);
     this.partNote.dataset.part = part;
-    tell(this.partNote, last ? `File ${part + 1} of ${last + 1} of this clip; the next follows by itself.` : "");
+    setNotice(this.partNote, last ? `File ${part + 1} of ${last + 1} of this clip; the next follows by itself.` : "");
     const files = [event.clip, ...(event.clip.parts ?? [])];
     this.links.replaceChildren(
       ...[this.jump].filter(Boolean),
@@ -248,18 +248,18 @@ export class EventView {
   /** Finds out why a video does not play. */
   async explain(video, source, fault) {
     try {
-      await ask(source, { method: "HEAD" });
+      await request(source, { method: "HEAD" });
     } catch (error) {
       video.remove();
       if (error.status === 404) {
         const reason = await get(source).catch((problem) => problem.message);
-        tell(fault, `There is no clip: ${reason}.`);
+        setNotice(fault, `There is no clip: ${reason}.`);
       } else {
-        tell(fault, `The clip cannot be loaded: ${error.message}.`);
+        setNotice(fault, `The clip cannot be loaded: ${error.message}.`);
       }
       return;
     }
-    tell(fault, "This browser cannot play the clip, which is as the camera sent it. It can be downloaded.");
+    setNotice(fault, "This browser cannot play the clip, which is as the camera sent it. It can be downloaded.");
   }
 }
 

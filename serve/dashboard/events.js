@@ -1,21 +1,21 @@
-// The event list, newest first. Grows at the top as things happen, unless somebody is reading
-// further down: then what is new waits behind a button. Grows at the bottom on demand.
+// The event list, newest first. New events appear at the top, unless the reader has scrolled
+// down: then they wait behind a button. Older ones follow at the bottom on demand.
 
 import { get, pathOf, serverNow } from "./api.js";
-import { element, say, tell } from "./element.js";
+import { element, setText, setNotice } from "./element.js";
 import { EventRow } from "./event_row.js";
 import { day } from "./times.js";
 import { count } from "./words.js";
 
 const PAGE = 50;
-const MOST_ROWS = 400; // kept while nobody reads further down
+const MOST_ROWS = 400; // kept while the list is not scrolled
 const MOST_HELD = 200;
 const EMPTY_PAGES = 8; // pages without a match that are passed over by themselves
 const TICK_MS = 10000;
 
 export class Events {
   /**
-   * @param filters what is asked for.
+   * @param filters which events are shown.
    * @param onOpen called with an event's id when it is chosen.
    * @param onChange called with an event that changed.
    */
@@ -29,7 +29,7 @@ export class Events {
     this.older = document.getElementById("events-older");
     this.rows = new Map(); // id -> EventRow, all that are shown
     this.held = new Map(); // id -> event, new ones that wait
-    this.early = new Map(); // id -> event, those that came before the page that was asked for
+    this.early = new Map(); // id -> event, those that arrived before the requested page
     this.days = new Map(); // day -> its heading
     this.cursor = null;
     this.gap = false; // whether there are events between the held ones and the shown ones
@@ -52,7 +52,7 @@ export class Events {
     setInterval(() => this.tick(), TICK_MS);
   }
 
-  /** Asks anew, forgetting what was shown. */
+  /** Empties the list and requests its first page. */
   async reload() {
     const turn = (this.turn = Symbol("turn"));
     this.loaded = false;
@@ -77,7 +77,7 @@ export class Events {
     }
   }
 
-  /** Asks for the newest page and takes over what is new in it. */
+  /** Requests the newest page and adds its new events. */
   async catchUp() {
     if (!this.loaded) return this.reload();
     const turn = this.turn;
@@ -92,12 +92,12 @@ export class Events {
       for (const event of page.events.toReversed()) this.take(event, { quiet: true });
       this.render();
     } catch {
-      // The stream's state says so already; it asks again.
+      // The stream shows its state and will call again.
     }
     return undefined;
   }
 
-  /** Takes an event that changed just now. */
+  /** Takes an event that has just changed. */
   take(event, { quiet = false } = {}) {
     this.filters.learnEvent(event);
     this.onChange(event);
@@ -142,7 +142,7 @@ export class Events {
     return !this.atTop && newest !== undefined && before(event, newest);
   }
 
-  /** Whether an event belongs to pages that have not been asked for. */
+  /** Whether an event belongs to pages that were not requested yet. */
   isBeyond(event) {
     const oldest = this.order().at(-1)?.event;
     return this.cursor !== null && oldest !== undefined && before(oldest, event);
@@ -170,7 +170,7 @@ export class Events {
     return row;
   }
 
-  /** Forgets the oldest rows of a list that nobody has scrolled; "older" brings them back. */
+  /** Removes the oldest rows of a list that is not scrolled; "older" brings them back. */
   trim() {
     const order = this.order();
     if (!this.atTop || order.length <= MOST_ROWS) return;
@@ -182,7 +182,7 @@ export class Events {
   async loadOlder() {
     const turn = this.turn;
     this.older.disabled = true;
-    say(this.older, "Loading …");
+    setText(this.older, "Loading …");
     try {
       const from = typeof this.cursor === "string" ? { cursor: this.cursor } : this.cursor;
       const page = await this.page(from ?? {});
@@ -190,15 +190,15 @@ export class Events {
       this.cursor = page.next_cursor;
       for (const event of page.events) this.put(event);
       this.render();
-      say(this.older, "Older events");
+      setText(this.older, "Older events");
     } catch (error) {
-      say(this.older, `That did not work: ${error.message}. Try again`);
+      setText(this.older, `That did not work: ${error.message}. Try again`);
     } finally {
       this.older.disabled = false;
     }
   }
 
-  /** One page that holds something, or the last one. */
+  /** The next page that is not empty, or the last one. */
   async page(from) {
     let question = { ...this.filters.values, ...from, limit: PAGE };
     for (let number = 0; ; number += 1) {
@@ -213,7 +213,7 @@ export class Events {
     this.older.hidden = true;
     const shown = this.rows.size > 0;
     const words = error.status === 401 ? "Sign in to see the events." : `The events cannot be shown: ${error.message}.`;
-    tell(this.notice, shown ? "" : words);
+    setNotice(this.notice, shown ? "" : words);
   }
 
   order() {
@@ -224,28 +224,28 @@ export class Events {
     if (!this.loaded) return;
     this.trim();
     const now_ms = serverNow();
-    const wanted = [];
+    const nodes = [];
     const days = new Map();
     for (const row of this.order()) {
       const name = day(Date.parse(row.event.started_at), now_ms);
       if (!days.has(name)) {
         const heading = this.days.get(name) ?? element("li", { className: "day" }, element("h3", {}, name));
         days.set(name, heading);
-        wanted.push(heading);
+        nodes.push(heading);
       }
-      wanted.push(row.node);
+      nodes.push(row.node);
     }
     this.days = days;
-    arrange(this.list, wanted);
+    arrange(this.list, nodes);
     const filtered = Object.keys(this.filters.values).length > 0;
     const none = filtered
       ? "Nothing that fits the filter."
       : "Nothing has happened yet. Events appear here by themselves.";
-    tell(this.notice, this.rows.size ? "" : none);
+    setNotice(this.notice, this.rows.size ? "" : none);
     this.older.hidden = this.cursor === null;
     const waiting = this.held.size;
     const more = waiting >= MOST_HELD ? `${MOST_HELD} or more new events` : count(waiting, "new event", "new events");
-    tell(this.fresh, waiting ? `↑ ${more}` : "");
+    setNotice(this.fresh, waiting ? `↑ ${more}` : "");
   }
 
   tick() {
@@ -279,8 +279,8 @@ function before(a, b) {
 
 /** Makes the list hold exactly these nodes in this order, without moving those that stay. */
 function arrange(list, nodes) {
-  const wanted = new Set(nodes);
-  for (const node of [...list.children]) if (!wanted.has(node)) node.remove();
+  const kept = new Set(nodes);
+  for (const node of [...list.children]) if (!kept.has(node)) node.remove();
   let at = list.firstElementChild;
   for (const node of nodes) {
     if (node === at) at = at.nextElementSibling;

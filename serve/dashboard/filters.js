@@ -1,21 +1,21 @@
-// The filters above the event list: what is asked for, kept in the page's address.
+// The filters above the event list: which events are shown, kept in the page's address.
 
 import { get, pathOf } from "./api.js";
-import { element, tell } from "./element.js";
+import { element, setNotice } from "./element.js";
 import { TYPES } from "./words.js";
 
 const NAMES = ["camera", "type", "zone", "status", "start", "end"];
 const SETTLE_MS = 250;
 
 export class Filters {
-  /** @param onChange called when something else is asked for. */
+  /** @param onChange called when a filter has changed. */
   constructor({ onChange }) {
     this.onChange = onChange;
     this.form = document.getElementById("filters");
     this.toggle = document.getElementById("filters-toggle");
     this.fault = document.getElementById("filters-fault");
     this.zones = new Map(); // zone -> cameras it is known of
-    this.asked = new Set();
+    this.requested = new Set();
     for (const [type, name] of TYPES) this.offer("type", type, name);
     this.restore();
     this.toggle.addEventListener("click", () => this.show(this.form.hidden));
@@ -36,7 +36,7 @@ export class Filters {
     return given;
   }
 
-  /** Whether an event is one that is asked for; as the API judges it. */
+  /** Whether an event matches all filters, by the API's rules. */
   admits(event) {
     const { camera, type, zone, status, start, end } = this.values;
     const started = Date.parse(event.started_at);
@@ -50,7 +50,7 @@ export class Filters {
     );
   }
 
-  /** Asks for one camera's events and nothing else. */
+  /** Filters for one camera's events alone. */
   only(cameraId) {
     for (const name of NAMES) this.form.elements[name].value = "";
     this.offer("camera", cameraId);
@@ -59,22 +59,22 @@ export class Filters {
     this.apply();
   }
 
-  /** Offers cameras, and asks each once for its zones. */
+  /** Offers cameras, and requests the zones of each once. */
   async learnCameras(statuses) {
     for (const { id } of statuses ?? []) {
       this.offer("camera", id);
-      if (this.asked.has(id)) continue;
-      this.asked.add(id);
+      if (this.requested.has(id)) continue;
+      this.requested.add(id);
       try {
         const { settings } = await get(pathOf("cameras", id));
         for (const zone of settings.zones ?? []) this.learnZone(zone.id, id);
       } catch {
-        this.asked.delete(id);
+        this.requested.delete(id);
       }
     }
   }
 
-  /** Offers what an event names, such as a zone that is gone from the settings. */
+  /** Offers what an event names, such as a zone that the settings no longer have. */
   learnEvent(event) {
     this.offer("camera", event.camera_id);
     this.offer("type", event.type);
@@ -121,7 +121,7 @@ export class Filters {
     clearTimeout(this.timer);
     const { start, end } = this.values;
     const wrong = start && end && Date.parse(start) >= Date.parse(end);
-    tell(this.fault, wrong ? "'From' has to be before 'To'." : "");
+    setNotice(this.fault, wrong ? "'From' has to be before 'To'." : "");
     if (wrong) return;
     this.offerZones();
     this.keep();

@@ -1,7 +1,7 @@
-// The line that says how everything is, in words, from /healthz and what else the page has seen.
+// The line that summarises the system's state, from /healthz and the cameras' statuses.
 
 import { health } from "./api.js";
-import { element, say } from "./element.js";
+import { element, setText } from "./element.js";
 import { count, stateName } from "./words.js";
 
 const POLL_MS = 5000;
@@ -59,10 +59,10 @@ export class Health {
   learnCameras(statuses) {
     if (statuses === null) return;
     this.statuses = statuses;
-    if (this.answer !== null) this.sayAll(this.answer);
+    if (this.answer !== null) this.summarise(this.answer);
   }
 
-  /** Asks now, and again while the page is looked at. */
+  /** Requests /healthz now, and again while the page is visible. */
   async refresh() {
     clearTimeout(this.timer);
     const turn = (this.turn = Symbol("turn"));
@@ -72,7 +72,7 @@ export class Health {
     } catch (error) {
       if (turn === this.turn) {
         this.answer = null;
-        this.say("failed", `${error.message}. Trying again …`);
+        this.showSummary("failed", `${error.message}. Trying again …`);
         this.parts.replaceChildren();
       }
     }
@@ -81,18 +81,18 @@ export class Health {
     }
   }
 
-  sayAll({ status, parts }) {
+  summarise({ status, parts }) {
     const order = ["failed", "degraded"];
     const ill = Object.entries(parts)
       .filter(([, part]) => part.status !== "ok")
       .sort(([, a], [, b]) => order.indexOf(a.status) - order.indexOf(b.status));
     const faults = ill.map(([name, part]) => this.fault(name, part.status));
-    this.say(status, faults.length ? `${faults.join(". ")}.` : this.allWell());
+    this.showSummary(status, faults.length ? `${faults.join(". ")}.` : this.allWorks());
   }
 
   show(answer) {
     this.answer = answer;
-    this.sayAll(answer);
+    this.summarise(answer);
     this.parts.replaceChildren(
       ...Object.entries(answer.parts).map(([name, part]) => element(
         "li", { data: { status: part.status } },
@@ -104,7 +104,7 @@ export class Health {
     );
   }
 
-  allWell() {
+  allWorks() {
     const playing = this.statuses.filter((camera) => camera.state === "playing").length;
     return playing
       ? `Everything works. ${count(playing, "camera is", "cameras are")} being watched.`
@@ -123,8 +123,8 @@ export class Health {
     return WORDS[name]?.[status] ?? `${name}: ${status}`;
   }
 
-  say(status, text) {
+  showSummary(status, text) {
     this.box.dataset.status = status;
-    say(this.words, text);
+    setText(this.words, text);
   }
 }

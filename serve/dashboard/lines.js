@@ -1,5 +1,5 @@
-// Long-lived connections, counted. A browser opens at most six to one HTTP/1.1 server, over all of
-// its tabs: were live pictures to take them all, nothing else would ever be answered.
+// Counts long-lived connections. A browser opens at most six to one HTTP/1.1 server, over all its
+// tabs: if live pictures took them all, every other request would wait.
 
 const protocol = performance.getEntriesByType("navigation")[0]?.nextHopProtocol ?? "";
 const LIMIT = /^h[23]/.test(protocol) ? 16 : 4;

@@ -1,12 +1,12 @@
-// Asks for the access token when the API wants one.
+// The form for the access token, shown when the API requires one.
 
 import { logIn, logOut, whenUnauthorized } from "./api.js";
-import { tell } from "./element.js";
+import { setNotice } from "./element.js";
 
-const MARK = "storeguard-signed-in"; // the cookie itself is out of a page's reach
+const MARK = "storeguard-signed-in"; // a page cannot read the cookie itself
 
 export class Login {
-  /** @param onLogin called when somebody has signed in. */
+  /** @param onLogin called after a sign-in. */
   constructor({ onLogin }) {
     this.dialog = document.getElementById("login");
     this.form = document.getElementById("login-form");
@@ -23,14 +23,14 @@ export class Login {
       localStorage.removeItem(MARK);
       location.reload();
     });
-    whenUnauthorized(() => this.ask());
+    whenUnauthorized(() => this.show());
   }
 
   /** Shows the form, once. */
-  ask() {
+  show() {
     if (this.dialog.open) return;
     for (const other of document.querySelectorAll("dialog[open]")) other.close();
-    tell(this.fault, "");
+    setNotice(this.fault, "");
     this.dialog.showModal();
   }
 
@@ -39,7 +39,7 @@ export class Login {
     try {
       await logIn(field.value.trim());
     } catch (error) {
-      tell(this.fault, error.status === 401 ? "This is not the access token." : `${error.message}.`);
+      setNotice(this.fault, error.status === 401 ? "This is not the access token." : `${error.message}.`);
       field.select();
       return;
     }

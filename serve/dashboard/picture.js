@@ -1,53 +1,53 @@
-// One camera's picture on a canvas: live (MJPEG) while it is looked at and a line is free, single
-// pictures otherwise. The stream is read by hand, so that it can be stopped and watched for silence.
+// One camera's picture on a canvas: live (MJPEG) while it is visible and a connection is free,
+// single pictures otherwise. The stream is read in here, so that it can be stopped and timed out.
 
-import { ApiError, ask, pathOf } from "./api.js";
+import { ApiError, request, pathOf } from "./api.js";
 import { takeLine } from "./lines.js";
 
 const SINGLE_MS = 1500; // between single pictures, in view
 const ASIDE_MS = 20000; // the same, out of view
-const AGAIN_MS = 3000; // after something went wrong
-const SILENT_MS = 30000; // a stream that says nothing for so long is opened anew
+const AGAIN_MS = 3000; // after an error
+const SILENT_MS = 30000; // a stream without data for so long is reopened
 const LIVE_AGAIN_MS = 6000; // between attempts to go live
 const MAX_HEAD = 4096;
 const MAX_PICTURE = 32 * 1024 * 1024;
 
-/** How much of a picture is wanted. */
-export const Wanted = Object.freeze({ NOTHING: "nothing", SINGLE: "single", LIVE: "live" });
+/** What a picture shows: nothing, single pictures, or the live stream. */
+export const PictureMode = Object.freeze({ NOTHING: "nothing", SINGLE: "single", LIVE: "live" });
 
 export class Picture {
   /**
    * @param canvas drawn on.
    * @param cameraId whose pictures.
    * @param onPicture called after each picture with its size {width, height} and whether it is live.
-   * @param onFault called with words when no picture can be had, with null when one came.
+   * @param onFault called with the reason when there is no picture, with null when one has arrived.
    */
   constructor(canvas, cameraId, { onPicture = () => {}, onFault = () => {} } = {}) {
     this.canvas = canvas;
     this.cameraId = cameraId;
     this.onPicture = onPicture;
     this.onFault = onFault;
-    this.wanted = Wanted.NOTHING;
+    this.mode = PictureMode.NOTHING;
     this.stopping = null;
   }
 
-  /** Changes how much is wanted; what runs is stopped at once. */
-  want(wanted) {
-    if (wanted === this.wanted) return;
-    this.wanted = wanted;
+  /** Changes the mode; the requests of the one before are aborted. */
+  setMode(mode) {
+    if (mode === this.mode) return;
+    this.mode = mode;
     this.stopping?.abort();
     this.stopping = null;
-    if (wanted === Wanted.NOTHING) return;
+    if (mode === PictureMode.NOTHING) return;
     this.stopping = new AbortController();
-    this.run(wanted, this.stopping.signal);
+    this.run(mode, this.stopping.signal);
   }
 
-  async run(wanted, signal) {
+  async run(mode, signal) {
     let liveAt = 0;
     while (!signal.aborted) {
-      let pause_ms = wanted === Wanted.LIVE ? SINGLE_MS : ASIDE_MS;
+      let pause_ms = mode === PictureMode.LIVE ? SINGLE_MS : ASIDE_MS;
       try {
-        const release = wanted === Wanted.LIVE && Date.now() >= liveAt ? await takeLine() : null;
+        const release = mode === PictureMode.LIVE && Date.now() >= liveAt ? await takeLine() : null;
         if (release !== null) {
           try {
             await this.live(signal);
@@ -56,7 +56,7 @@ export class Picture {
           }
           pause_ms = AGAIN_MS;
         } else {
-          const answer = await ask(pathOf("cameras", this.cameraId, "snapshot"), { signal });
+          const answer = await request(pathOf("cameras", this.cameraId, "snapshot"), { signal });
           await this.draw(await answer.blob(), { live: false }, signal);
         }
       } catch (error) {
@@ -75,7 +75,7 @@ export class Picture {
     let timer = setTimeout(() => silence.abort(), SILENT_MS);
     try {
       const path = pathOf("cameras", this.cameraId, "live");
-      const response = await ask(path, { signal: either, patient: true });
+      const response = await request(path, { signal: either, patient: true });
       for await (const jpeg of pictures(response.body)) {
         clearTimeout(timer);
         timer = setTimeout(() => silence.abort(), SILENT_MS);
@@ -103,7 +103,7 @@ export class Picture {
   }
 }
 
-/** The JPEGs of a multipart/x-mixed-replace body whose parts tell their Content-Length. */
+/** The JPEGs of a multipart/x-mixed-replace body whose parts have a Content-Length. */
 export async function* pictures(body) {
   let kept = new Uint8Array(0);
   for await (const chunk of chunks(body)) {
@@ -145,7 +145,7 @@ function joined(first, second) {
   return both;
 }
 
-/** Where the body after an empty line begins; -1 while the line has not come. */
+/** Where the body after an empty line begins; -1 while that line has not arrived. */
 function headEnd(bytes) {
   const last = Math.min(bytes.length, MAX_HEAD) - 3;
   for (let at = 0; at < last; at += 1) {

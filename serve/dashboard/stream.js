@@ -1,4 +1,4 @@
-// Changes to events as they happen: server-sent events, or asking again where no line is free.
+// Changes to events as they happen: server-sent events, or polling where no connection is free.
 
 import { get, pathOf } from "./api.js";
 import { takeLine } from "./lines.js";
@@ -10,7 +10,7 @@ const QUIET_MS = 60000; // a silent stream is checked against a page this often
 export class Stream {
   /**
    * @param onEvent called with each event that changed.
-   * @param onCatchUp called when changes may have been missed: the newest page has to be asked for.
+   * @param onCatchUp called when changes may have been missed: the newest page has to be requested.
    * @param onState called with "live", "polling" or "waiting".
    */
   constructor({ onEvent, onCatchUp, onState }) {
@@ -67,7 +67,7 @@ export class Stream {
     const turn = (this.turn = Symbol("turn"));
     this.timer = setTimeout(async () => {
       try {
-        await get(pathOf("events"), { limit: 1 }); // tells a missing token from a restart
+        await get(pathOf("events"), { limit: 1 }); // distinguishes a missing token from a restart
       } catch (error) {
         if (error.status === 401) return; // the sign-in starts us again
       }

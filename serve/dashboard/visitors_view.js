@@ -1,7 +1,7 @@
-// How many people came, hour by hour or day by day, and what is told of them.
+// How many people came, by hour or by day, in all and by an attribute's label.
 
 import { get, pathOf, serverNow } from "./api.js";
-import { element, say, tell } from "./element.js";
+import { element, setText, setNotice } from "./element.js";
 import { date, hour, midnight, shortDay, weekday } from "./times.js";
 import { count, percent, plain } from "./words.js";
 
@@ -9,7 +9,7 @@ const REFRESH_MS = 30000;
 const HOUR_S = 3600;
 const UNKNOWN = "not told";
 const OTHERS = "others";
-const TONES = 5; // as many labels have a colour of their own
+const TONES = 5; // number of labels with their own colour
 
 /** Spans offered: the days before today at which they begin, and how many days they have. */
 const SPANS = new Map([
@@ -59,7 +59,7 @@ export class VisitorsView {
       this.attribute.parentNode.hidden = !attributes.length;
       if (attributes.length) this.attribute.value = attributes[0];
     } catch {
-      // Asking for the people will say what is wrong.
+      // The request for the counts will show what is wrong.
     }
     this.refresh();
   }
@@ -112,7 +112,7 @@ export class VisitorsView {
     );
   }
 
-  /** Asks now, and again while the view is looked at. */
+  /** Requests the counts now, and again while the view is visible. */
   async refresh() {
     clearTimeout(this.timer);
     if (!this.dialog.open) return;
@@ -120,7 +120,7 @@ export class VisitorsView {
     const { before, days } = SPANS.get(this.span.value);
     const now_ms = serverNow();
     const attribute = this.attribute.value;
-    const question = {
+    const query = {
       start: new Date(midnight(now_ms, before)).toISOString(),
       end: new Date(midnight(now_ms, before - days)).toISOString(),
       bucket_s: HOUR_S,
@@ -128,29 +128,29 @@ export class VisitorsView {
       attribute,
     };
     try {
-      const answer = await get(pathOf("analytics", attribute ? "baskets" : "visitors"), question);
+      const answer = await get(pathOf("analytics", attribute ? "baskets" : "visitors"), query);
       if (turn !== this.turn) return;
-      tell(this.fault, "");
-      this.shown = JSON.stringify(question);
+      setNotice(this.fault, "");
+      this.shown = JSON.stringify(query);
       this.show(answer, days > 1 ? byDay(answer.buckets) : byHour(answer.buckets), attribute);
     } catch (error) {
       if (turn !== this.turn) return;
-      tell(this.fault, `The visitors cannot be counted: ${error.message}.`);
-      if (this.shown !== JSON.stringify(question)) this.clear(); // that was another question
+      setNotice(this.fault, `The visitors cannot be counted: ${error.message}.`);
+      if (this.shown !== JSON.stringify(query)) this.clear(); // they belong to another query
     }
     if (!document.hidden) this.timer = setTimeout(() => this.refresh(), REFRESH_MS);
   }
 
   clear() {
     this.shown = null;
-    say(this.total, "");
+    setText(this.total, "");
     for (const part of [this.legend, this.chart, this.table]) part.replaceChildren();
   }
 
   show(answer, columns, attribute) {
     const series = attribute ? seriesOf(answer) : [{ name: "visitors", of: (one) => one.visitors }];
     series.forEach((one, number) => { one.tone = one.tone ?? String(number); });
-    say(this.total, answer.visitors ? count(answer.visitors, "visitor", "visitors") : "Nobody came.");
+    setText(this.total, answer.visitors ? count(answer.visitors, "visitor", "visitors") : "Nobody came.");
     this.legend.hidden = !attribute || !answer.visitors;
     this.legend.replaceChildren(...series.map((one) => {
       const number = one.of(answer);
@@ -183,7 +183,7 @@ export class VisitorsView {
   }
 }
 
-/** Keeps a select's first option and offers these after it, whatever is chosen staying so. */
+/** Keeps a select's first option and offers these after it, keeping the choice. */
 function offer(select, values, name = (value) => value) {
   const chosen = select.value;
   const known = values.includes(chosen) || chosen === "" ? values : [...values, chosen];
@@ -218,7 +218,7 @@ function byHour(buckets) {
   });
 }
 
-/** Days have 23 to 25 hours, so the server is asked for hours. */
+/** Days have 23 to 25 hours, so the server counts hours. */
 function byDay(buckets) {
   const days = new Map();
   for (const bucket of buckets) {
@@ -259,8 +259,8 @@ function bars(columns, series) {
   return element("div", { className: "bars" }, columns.map((column, number) => {
     const parts = series.map((one) => ({ ...one, number: one.of(column) })).filter((one) => one.number);
     const people = count(column.visitors, "visitor", "visitors");
-    const told = parts.map((one) => `${one.number} ${one.name}`).join(", ");
-    const title = `${column.name}: ${people}${series.length > 1 && told ? ` (${told})` : ""}`;
+    const labels = parts.map((one) => `${one.number} ${one.name}`).join(", ");
+    const title = `${column.name}: ${people}${series.length > 1 && labels ? ` (${labels})` : ""}`;
     return element(
       "div",
       { className: "column", title },

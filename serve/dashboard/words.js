@@ -1,4 +1,4 @@
-// What events, cameras and faults are called, for people who are no engineers.
+// Names of events, cameras and faults for readers who are not engineers.
 
 import { duration } from "./times.js";
 
@@ -40,7 +40,7 @@ const LOSSES = new Map([
   ["before_keyframe", "before the first whole picture"],
 ]);
 
-/** An event type's name; a type that is new to us is shown as it is. */
+/** An event type's name; an unknown type is shown as it is. */
 export function typeName(type) {
   return TYPES.get(type) ?? plain(type);
 }
@@ -60,7 +60,7 @@ export function lossName(cause) {
   return LOSSES.get(cause) ?? plain(cause);
 }
 
-/** One sentence that says what happened, in the present while it goes on. */
+/** One sentence of what happened, in the present tense while the event is open. */
 export function sentence(event) {
   const open = event.status === "open";
   const zone = event.zone_id ? `'${event.zone_id}'` : null;
@@ -95,7 +95,7 @@ export function sentence(event) {
   }
 }
 
-/** What is worth adding to the sentence: how long, how sure. */
+/** A remark to the sentence: how long, how sure. */
 export function remark(event) {
   const parts = [];
   if (event.type !== "loitering" && event.type !== "occupancy" && event.dwell_s > 0.5) {
@@ -107,24 +107,24 @@ export function remark(event) {
   return parts.join(", ");
 }
 
-/** What the theft check made of somebody during an event of theirs; null where it said nothing. */
+/** The theft check's result for the event's person; null where there is none. */
 export function theftCheck(event) {
   const { threshold, decision } = event.attributes ?? {};
-  const said = event.type === "shoplifting_suspected"
+  const check = event.type === "shoplifting_suspected"
     ? { score: event.score, threshold, decision }
     : event.attributes?.shoplifting;
-  if (typeof said?.score !== "number" || typeof said.threshold !== "number") return null;
-  const word = said.decision === "suspected" ? "Suspected" : "Not suspected";
-  return `${word}: ${percent(said.score)}, suspected from ${percent(said.threshold)}`;
+  if (typeof check?.score !== "number" || typeof check.threshold !== "number") return null;
+  const word = check.decision === "suspected" ? "Suspected" : "Not suspected";
+  return `${word}: ${percent(check.score)}, suspected from ${percent(check.threshold)}`;
 }
 
-/** What attribute classifiers say of an event's person: pairs of an attribute and its label. */
+/** The attribute predictions of an event's person: pairs of an attribute and its label. */
 export function attributeFacts(event) {
   return Object.entries(event.attributes ?? {})
-    .filter(([, said]) => typeof said?.label === "string")
-    .map(([name, said]) => {
-      const agree = Math.round(said.share * said.votes);
-      return [plain(name), `${said.label} (${agree} of ${count(said.votes, "look", "looks")})`];
+    .filter(([, prediction]) => typeof prediction?.label === "string")
+    .map(([name, prediction]) => {
+      const agree = Math.round(prediction.share * prediction.votes);
+      return [plain(name), `${prediction.label} (${agree} of ${count(prediction.votes, "look", "looks")})`];
     });
 }
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ray import serve
 
-from serve.models.deployments import NO_ACCESS_LOG, place
+from serve.models.deployments import NO_ACCESS_LOG, model_application
 from storeguard.classification.attributes.service import AttributeService, CropAnswer, CropBatch
 from storeguard.config.models import AttributeSettings
 from storeguard.inference.batcher import BatcherStats
@@ -38,5 +38,5 @@ Attribute = serve.deployment(
 def attribute_application(
     settings: AttributeSettings, resources: dict[str, float]
 ) -> serve.Application:
-    """An attribute's classifier, a deployment of its own, placed where its resources are."""
-    return place(Attribute, settings, resources, name=f"Attribute-{settings.name}")
+    """An attribute's classifier as a separate deployment, placed where its resources are."""
+    return model_application(Attribute, settings, resources, name=f"Attribute-{settings.name}")

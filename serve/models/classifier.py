@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ray import serve
 
-from serve.models.deployments import NO_ACCESS_LOG, place
+from serve.models.deployments import NO_ACCESS_LOG, model_application
 from storeguard.classification.clips.service import ClassifierService, ClipAnswer, ClipBatch
 from storeguard.config.models import ClassifierSettings
 from storeguard.inference.batcher import BatcherStats
@@ -39,4 +39,4 @@ def classifier_application(
     settings: ClassifierSettings, resources: dict[str, float]
 ) -> serve.Application:
     """The clip classifier bound to its settings and placed where its resources are."""
-    return place(Classifier, settings, resources)
+    return model_application(Classifier, settings, resources)

@@ -1,4 +1,4 @@
-"""What the models' deployments have in common."""
+"""Settings that all models' deployments share."""
 
 from __future__ import annotations
 
@@ -9,22 +9,21 @@ from ray import serve
 from storeguard.config.models import AttributeSettings, ClassifierSettings, DetectorSettings
 
 NO_ACCESS_LOG: Final = {"enable_access_log": False}
-"""One line a call would be several a second and camera."""
-
+"""A line for each call would be several a second for each camera."""
 
 Served = DetectorSettings | ClassifierSettings | AttributeSettings
 
 
-def place(
+def model_application(
     deployment: serve.Deployment, settings: Served, resources: dict[str, float], **options: Any
 ) -> serve.Application:
     """A deployment bound to its settings, its only argument, where its resources are.
 
     Args:
-        deployment: the class as Serve runs it.
-        settings: what it serves, and how many replicas with what processors.
+        deployment: the class that Serve runs.
+        settings: the model, the number of replicas and their processors.
         resources: custom Ray resources of a replica.
-        options: others, as Serve names them.
+        options: further options of `Deployment.options`.
     """
     return deployment.options(
         num_replicas=settings.replicas,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ray import serve
 
-from serve.models.deployments import NO_ACCESS_LOG, place
+from serve.models.deployments import NO_ACCESS_LOG, model_application
 from storeguard.config.models import DetectorSettings
 from storeguard.detection.detector import DetectorInfo
 from storeguard.detection.service import DetectorService, Found, FrameBatch
@@ -44,4 +44,4 @@ def detector_application(
     settings: DetectorSettings, resources: dict[str, float]
 ) -> serve.Application:
     """The detector bound to its settings and placed where its resources are."""
-    return place(Detector, settings, resources)
+    return model_application(Detector, settings, resources)

@@ -12,8 +12,9 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from storeguard.analytics.track_parts import TrackParts
+from storeguard.classification.attributes.prediction import AttributePrediction
 from storeguard.events.event import ModelRef
-from storeguard.rules.observation import Attribute, Observation
+from storeguard.rules.observation import Observation
 
 NOON = datetime(2026, 1, 31, 12, tzinfo=UTC)
 BY = ModelRef(name="m", sha256="1" * 64)
@@ -37,7 +38,8 @@ def seen(
 def labelled(observation: Observation, **labels: str) -> Observation:
     """The same frame, with a label of the attribute `basket` for each of these people."""
     attributes = {
-        person: (Attribute("basket", label, 1.0, 3, BY),) for person, label in labels.items()
+        person: (AttributePrediction("basket", label, 1.0, 3, BY),)
+        for person, label in labels.items()
     }
     return replace(observation, attributes=attributes)
 

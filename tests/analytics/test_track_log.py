@@ -391,17 +391,16 @@ def test_a_kill_at_any_moment_leaves_only_whole_parts(tmp_path: Path) -> None:
     seed = np.random.default_rng(7)
     for turn in range(2):
         folder = tmp_path / str(turn)
-        writer = subprocess.Popen(
+        with subprocess.Popen(
             [sys.executable, "-c", WRITER, str(folder)], stdout=subprocess.PIPE, text=True,
             cwd=Path(__file__).parent.parent.parent, env={**os.environ, "PYTHONPATH": "."},
-        )  # fmt: skip
-        assert writer.stdout is not None
-        written = 0
-        for _ in range(int(seed.integers(12, 30))):
-            written = int(writer.stdout.readline())
-        writer.send_signal(signal.SIGKILL)
-        rest = writer.stdout.read().split()
-        writer.wait()
+        ) as writer:  # fmt: skip
+            assert writer.stdout is not None
+            written = 0
+            for _ in range(int(seed.integers(12, 30))):
+                written = int(writer.stdout.readline())
+            writer.send_signal(signal.SIGKILL)
+            rest = writer.stdout.read().split()
         written = max([written, *(int(number) for number in rest)])
         for path in folder.rglob("part-*.parquet"):
             pq.read_metadata(path)  # every visible file is whole

@@ -16,6 +16,7 @@ from storeguard.engines.calibration import read_pictures
 from storeguard.errors import BackendUnavailableError, ModelError
 from storeguard.inference.backend import EngineOptions, open_backend
 from tests.inference.factories import mean_model, pictures
+from tests.real_parts import required_module
 
 ON_CPU = (BackendName.ONNXRUNTIME_CPU, BackendName.OPENVINO)
 
@@ -31,7 +32,7 @@ def options(folder: Path, precision: Precision | None = None) -> EngineOptions:
 
 @pytest.mark.parametrize("batch", [1, 2, 3, 8])
 def test_openvino_and_onnxruntime_agree_on_real_pictures(tmp_path: Path, batch: int) -> None:
-    pytest.importorskip("openvino", reason="openvino is not installed")
+    required_module("openvino")
     detector = Detector(DetectorSettings(backend=BackendName.ONNXRUNTIME_CPU))
     images = detector.to_input(read_pictures(pictures(tmp_path, count=4), detector, limit=4))
     inputs = images.take(np.arange(batch) % 4, axis=0)
@@ -43,7 +44,7 @@ def test_openvino_and_onnxruntime_agree_on_real_pictures(tmp_path: Path, batch: 
 
 
 def test_openvino_says_the_same_of_the_bundled_model() -> None:
-    pytest.importorskip("openvino", reason="openvino is not installed")
+    required_module("openvino")
     theirs, ours = (open_backend(model_path("bundled"), name) for name in ON_CPU)
     assert (ours.name, ours.precision) == ("openvino", "fp32")
     assert ours.input == theirs.input
@@ -51,7 +52,7 @@ def test_openvino_says_the_same_of_the_bundled_model() -> None:
 
 
 def test_openvino_results_survive_the_next_batch() -> None:
-    pytest.importorskip("openvino", reason="openvino is not installed")
+    required_module("openvino")
     backend = open_backend(model_path("bundled"), BackendName.OPENVINO)
     first = backend.run(np.zeros((1, 320, 320, 3), np.uint8))["output"]
     kept = first.copy()
@@ -72,7 +73,7 @@ def test_pictures_and_clips(
     tmp_path: Path, name: BackendName, shape: tuple[int | str, ...], dtype: int, batch: tuple
 ) -> None:
     if name is BackendName.OPENVINO:
-        pytest.importorskip("openvino", reason="openvino is not installed")
+        required_module("openvino")
     model = mean_model(tmp_path / "mean.onnx", shape, dtype=dtype, metadata={"layout": "yolox"})
     backend = open_backend(model, name)
     assert backend.input.shape == (None, *shape[1:])
@@ -96,7 +97,7 @@ def test_wrong_batches_are_refused(
     tmp_path: Path, name: BackendName, batch: np.ndarray, told: str
 ) -> None:
     if name is BackendName.OPENVINO:
-        pytest.importorskip("openvino", reason="openvino is not installed")
+        required_module("openvino")
     model = mean_model(tmp_path / "mean.onnx", ("n", 3, 32, 32))
     with pytest.raises(ModelError, match=told):
         open_backend(model, name).run(batch)
@@ -105,7 +106,7 @@ def test_wrong_batches_are_refused(
 @pytest.mark.parametrize("name", ON_CPU)
 def test_a_size_that_the_graph_cannot_take(name: BackendName) -> None:
     if name is BackendName.OPENVINO:
-        pytest.importorskip("openvino", reason="openvino is not installed")
+        required_module("openvino")
     with pytest.raises(ModelError, match=r"fails on a batch \(1, 272, 320, 3\)"):
         open_backend(model_path("bundled"), name).run(np.zeros((1, 272, 320, 3), np.uint8))
 
@@ -113,7 +114,7 @@ def test_a_size_that_the_graph_cannot_take(name: BackendName) -> None:
 @pytest.mark.parametrize("name", [*ON_CPU, BackendName.AUTO])
 def test_models_that_are_none(tmp_path: Path, name: BackendName) -> None:
     if name is BackendName.OPENVINO:
-        pytest.importorskip("openvino", reason="openvino is not installed")
+        required_module("openvino")
     corrupt = tmp_path / "corrupt.onnx"
     corrupt.write_bytes(model_path("bundled").read_bytes()[:20_000])
     with pytest.raises(ModelError, match=r"corrupt\.onnx: not a usable ONNX model"):

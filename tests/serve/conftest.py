@@ -1,35 +1,31 @@
-"""A browser, a page in it, and what the page asks."""
+"""A browser, a page in it, and the system that the page shows."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
 import pytest
+from playwright.sync_api import Browser, Page
 
 from storeguard.config.store import ApiSettings
-from tests.serve.browser import Browser, Tab, running_browser
-from tests.serve.dashboard_house import (
-    House,
-    serving,
-)
+from tests.serve.browser import opened_page, running_browser
+from tests.serve.dashboard_system import DashboardSystem, serving
 
 
+# One a module: the tests of other modules run asyncio loops in this thread.
 @pytest.fixture(scope="module")
-def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
-    with running_browser(tmp_path_factory.mktemp("chromium")) as browser:
+def browser() -> Iterator[Browser]:
+    with running_browser() as browser:
         yield browser
 
 
 @pytest.fixture
-def tab(browser: Browser) -> Iterator[Tab]:
-    tab = Tab(browser, 1280, 900, dark=False)
-    yield tab
-    complaints = tab.complaints
-    tab.close()
-    assert complaints == []
+def page(browser: Browser) -> Iterator[Page]:
+    with opened_page(browser) as page:
+        yield page
 
 
 @pytest.fixture
-def house() -> Iterator[House]:
-    with serving(House(ApiSettings())) as house:
-        yield house
+def system() -> Iterator[DashboardSystem]:
+    with serving(DashboardSystem(ApiSettings())) as system:
+        yield system

@@ -10,9 +10,9 @@ import pytest
 
 from serve.api.dashboard import FOLDER
 from storeguard.config.store import ApiSettings
-from tests.serve.dashboard_house import (
+from tests.serve.dashboard_system import (
     TOKEN,
-    House,
+    DashboardSystem,
     serving,
 )
 
@@ -20,8 +20,8 @@ from tests.serve.dashboard_house import (
 @pytest.fixture
 def client() -> Iterator[httpx.Client]:
     with (
-        serving(House(ApiSettings(token=TOKEN))) as house,
-        httpx.Client(base_url=house.url, trust_env=False, timeout=120) as client,
+        serving(DashboardSystem(ApiSettings(token=TOKEN))) as system,
+        httpx.Client(base_url=system.url, trust_env=False, timeout=120) as client,
     ):
         yield client
 

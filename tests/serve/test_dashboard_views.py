@@ -8,14 +8,15 @@ from typing import Any
 
 import httpx
 import pytest
+from playwright.sync_api import Page, expect
 
 from storeguard.events.event import ClipPart, ClipRef, EventStatus, EventType
 from storeguard.testing.video import VideoSpec, make_video
-from tests.serve.browser import Tab, soon
-from tests.serve.dashboard_house import (
-    House,
+from tests.serve.dashboard_system import (
+    DashboardSystem,
     event,
 )
+from tests.waiting import wait_for
 
 
 @pytest.mark.parametrize(
@@ -29,87 +30,92 @@ from tests.serve.dashboard_house import (
         ({"clip": ClipRef(uri="file:///gone.mp4")}, "There is no clip: file:///gone.mp4"),
     ],
 )
-def test_an_event_without_a_clip_says_why(
-    house: House, tab: Tab, more: dict[str, Any], words: str
+def test_an_event_without_a_clip_shows_the_reason(
+    system: DashboardSystem, page: Page, more: dict[str, Any], words: str
 ) -> None:
-    house.events.put(event(1, **more))
-    tab.open(house.url)
-    tab.click(".event")
-    tab.wait_text("#event-view .note", words)
+    system.events.put(event(1, **more))
+    page.goto(system.url)
+    page.locator(".event").first.click()
+    expect(page.locator("#event-view .note")).to_contain_text(words)
 
 
-def test_a_clip_plays_and_seeks(house: House, tab: Tab, tmp_path: Path) -> None:
+def test_a_clip_plays_and_seeks(system: DashboardSystem, page: Page, tmp_path: Path) -> None:
     file = tmp_path / "clip.webm"
     make_video(file, VideoSpec(codec="vp8", num_frames=60))
-    house.objects.files["file:///clip.webm"] = file.read_bytes()
+    system.objects.files["file:///clip.webm"] = file.read_bytes()
     one = event(1)
     clip = ClipRef(uri="file:///clip.webm", start=one.started_at - timedelta(seconds=3))
-    house.events.put(one)
-    tab.open(house.url)
-    tab.click(".event")
-    tab.wait_text("#event-view .note", "no video was kept")
-    house.events.put(one.model_copy(update={"version": 2, "clip": clip}))  # while it is open
-    tab.wait("document.querySelector('video')?.readyState >= 1")
-    assert tab.run("document.querySelector('video').videoWidth") == 160
-    tab.click("#event-view .view-main button")
-    tab.wait("document.querySelector('video').currentTime > 1.9")
-    assert tab.run("document.querySelector('video').error") is None
+    system.events.put(one)
+    page.goto(system.url)
+    page.locator(".event").first.click()
+    expect(page.locator("#event-view .note")).to_contain_text("no video was kept")
+    system.events.put(one.model_copy(update={"version": 2, "clip": clip}))  # while it is open
+    wait_for(lambda: page.evaluate("document.querySelector('video')?.readyState >= 1"))
+    assert page.evaluate("document.querySelector('video').videoWidth") == 160
+    page.locator("#event-view .view-main button").first.click()
+    wait_for(lambda: page.evaluate("document.querySelector('video').currentTime > 1.9"))
+    assert page.evaluate("document.querySelector('video').error") is None
 
 
 def test_the_files_of_a_long_clip_play_one_after_the_other(
-    house: House, tab: Tab, tmp_path: Path
+    system: DashboardSystem, page: Page, tmp_path: Path
 ) -> None:
     one = event(1)
     parts = []
     for name, frames in (("first", 15), ("second", 60)):
         file = tmp_path / f"{name}.webm"
         make_video(file, VideoSpec(codec="vp8", num_frames=frames))
-        house.objects.files[f"file:///{name}.webm"] = file.read_bytes()
+        system.objects.files[f"file:///{name}.webm"] = file.read_bytes()
         parts.append(ClipPart(uri=f"file:///{name}.webm", start=one.started_at, end=one.started_at))
     clip = ClipRef(uri=parts[0].uri, start=one.started_at, end=one.started_at)
-    house.events.put(one.model_copy(update={"clip": clip}))
-    tab.open(house.url)
-    tab.click(".event")
-    tab.wait("document.querySelector('video')?.readyState >= 1")
-    assert "File" not in tab.text("#event-view .view-main")
+    system.events.put(one.model_copy(update={"clip": clip}))
+    page.goto(system.url)
+    page.locator(".event").first.click()
+    wait_for(lambda: page.evaluate("document.querySelector('video')?.readyState >= 1"))
+    assert "File" not in page.locator("#event-view .view-main").inner_text()
     longer = clip.model_copy(update={"parts": (parts[1],)})
-    house.events.put(one.model_copy(update={"version": 2, "clip": longer}))  # it grows meanwhile
-    tab.wait_text("#event-view .view-main", "File 1 of 2")
-    tab.run("document.querySelector('video').muted = true")
-    tab.run("void document.querySelector('video').play()")
-    tab.wait_text("#event-view .view-main", "File 2 of 2")
-    tab.wait("document.querySelector('video').currentSrc.endsWith('/clip?part=1')")
-    tab.wait("document.querySelector('video').duration > 1.5")
+    system.events.put(
+        one.model_copy(update={"version": 2, "clip": longer})
+    )  # it grows while it is shown
+    expect(page.locator("#event-view .view-main")).to_contain_text("File 1 of 2")
+    page.evaluate("document.querySelector('video').muted = true")
+    page.evaluate("void document.querySelector('video').play()")
+    expect(page.locator("#event-view .view-main")).to_contain_text("File 2 of 2")
+    wait_for(
+        lambda: page.evaluate("document.querySelector('video').currentSrc.endsWith('/clip?part=1')")
+    )
+    wait_for(lambda: page.evaluate("document.querySelector('video').duration > 1.5"))
     hrefs = "[...document.querySelectorAll('.view-main a')].map(link => link.href)"
-    links = tab.run(hrefs)
+    links = page.evaluate(hrefs)
     assert [httpx.get(link, timeout=120).content for link in links] == [
-        house.objects.files[part.uri] for part in parts
+        system.objects.files[part.uri] for part in parts
     ]
 
 
-def test_a_camera_is_shown_large_with_its_zones_and_records(house: House, tab: Tab) -> None:
-    tab.open(house.url)
-    tab.click(".tile")
-    tab.wait("document.querySelector('#camera-view polygon') !== null")
-    shown = tab.text("#camera-view")
+def test_a_camera_is_shown_large_with_its_zones_and_records(
+    system: DashboardSystem, page: Page
+) -> None:
+    page.goto(system.url)
+    page.locator(".tile").first.click()
+    expect(page.locator("#camera-view polygon").first).to_be_attached()
+    shown = page.locator("#camera-view").inner_text()
     for words in ("table", "stays 3 s or longer", "rtsp://***@10.0.0.7/1", "h264"):
         assert words in shown
-    tab.wait("document.querySelector('#camera-view .stage').dataset.live === 'yes'")
-    soon(lambda: house.cameras.watched == 1, "the tiles below do not wait")
-    tab.run(
-        "[...document.querySelectorAll('#camera-view button')]"
-        ".find(button => button.innerText === 'Record now').click()"
-    )
-    soon(lambda: house.cameras.commands == [("table", "start-recording")], "no command came")
-    house.cameras.more["table"] = {"recording": True}
-    tab.wait("document.querySelector('#camera-view dl').innerText.includes('now')")
-    assert "Stop recording" not in tab.text("#camera-view")  # not what the rules have begun
+    expect(page.locator("#camera-view .stage")).to_have_attribute("data-live", "yes")
+    wait_for(lambda: system.cameras.watched == 1)
+    page.locator("#camera-view").get_by_role("button", name="Record now").click()
+    wait_for(lambda: system.cameras.commands == [("table", "start-recording")])
+    system.cameras.more["table"] = {"recording": True}
+    expect(page.locator("#camera-view dl")).to_contain_text("now")
+    assert (
+        "Stop recording" not in page.locator("#camera-view").inner_text()
+    )  # the rules' recordings cannot be stopped
     by_hand = event(1, type=EventType.MANUAL, status=EventStatus.OPEN, ended_at=None)
-    house.events.put(by_hand)
-    tab.wait_text("#camera-view", "Stop recording")
-    tab.press("Escape")
-    tab.wait("!document.querySelector('#camera-view').open")
-    tab.wait("!document.querySelector('.tile .rec').hidden")
+    system.events.put(by_hand)
+    expect(page.locator("#camera-view")).to_contain_text("Stop recording")
+    page.keyboard.press("Escape")
+    expect(page.locator("#camera-view")).not_to_have_attribute("open", "")
+    expect(page.locator(".tile .rec").first).to_be_visible()
 
 
 @pytest.mark.parametrize(
@@ -132,29 +138,34 @@ def test_a_camera_is_shown_large_with_its_zones_and_records(house: House, tab: T
             },
             "Not suspected: 20 %, suspected from 60 %",
         ),
-        ({"score": 0.91}, None),  # nobody looked
+        ({"score": 0.91}, None),  # no theft check ran
     ],
 )
-def test_an_event_tells_what_the_theft_check_made_of_it(
-    house: House, tab: Tab, more: dict[str, Any], words: str | None
+def test_an_event_shows_the_result_of_the_theft_check(
+    system: DashboardSystem, page: Page, more: dict[str, Any], words: str | None
 ) -> None:
-    house.events.put(event(1, **more))
-    tab.open(house.url)
-    tab.wait("document.querySelectorAll('.event').length === 1")
-    tab.click(".event")
-    tab.wait("document.querySelector('#event-view').open")
+    system.events.put(event(1, **more))
+    page.goto(system.url)
+    expect(page.locator(".event")).to_have_count(1)
+    page.locator(".event").first.click()
+    expect(page.locator("#event-view")).to_have_attribute("open", "")
     if words is None:
-        assert "Theft check" not in tab.run("document.querySelector('#event-view').textContent")
+        assert "Theft check" not in str(page.locator("#event-view").text_content())
     else:
-        tab.wait_text("#event-view .view-side", words)
+        expect(page.locator("#event-view .view-side")).to_contain_text(words)
 
 
-def test_an_event_tells_what_is_said_of_its_person(house: House, tab: Tab) -> None:
-    said = {"label": "carries one", "share": 0.8, "votes": 5, "model": {"name": "m", "sha256": "0"}}
-    house.events.put(event(1, attributes={"basket": said, "direction": "in"}))
-    tab.open(house.url)
-    tab.wait("document.querySelectorAll('.event').length === 1")
-    tab.click(".event")
-    tab.wait("document.querySelector('#event-view').open")
-    tab.wait_text("#event-view .view-side", "Basket")
-    tab.wait_text("#event-view .view-side", "carries one (4 of 5 looks)")
+def test_an_event_shows_its_persons_attributes(system: DashboardSystem, page: Page) -> None:
+    prediction = {
+        "label": "carries one",
+        "share": 0.8,
+        "votes": 5,
+        "model": {"name": "m", "sha256": "0"},
+    }
+    system.events.put(event(1, attributes={"basket": prediction, "direction": "in"}))
+    page.goto(system.url)
+    expect(page.locator(".event")).to_have_count(1)
+    page.locator(".event").first.click()
+    expect(page.locator("#event-view")).to_have_attribute("open", "")
+    expect(page.locator("#event-view .view-side")).to_contain_text("Basket")
+    expect(page.locator("#event-view .view-side")).to_contain_text("carries one (4 of 5 looks)")

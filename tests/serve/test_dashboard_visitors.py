@@ -8,17 +8,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from playwright.sync_api import Browser, Page, expect
 
 from serve.api.analytics import analytics_router
-from serve.api.routes import create_api
 from storeguard.analytics.track_log import TrackLog
 from storeguard.analytics.visitors import VisitorBucket, VisitorQuery, count_visitors
 from storeguard.clock import SystemClock
 from storeguard.config.store import ApiSettings
 from storeguard.errors import StorageError
 from tests.analytics.sightings import labelled, seen
-from tests.serve.browser import Tab
-from tests.serve.dashboard_house import House, serving
+from tests.serve.browser import opened_page
+from tests.serve.dashboard_system import DashboardSystem, serving
 
 VIEW = "#visitors-view"
 
@@ -29,32 +29,24 @@ class Log:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.fails = False
-        self.asked: list[VisitorQuery] = []
+        self.queries: list[VisitorQuery] = []
 
-    async def visitors(self, wanted: VisitorQuery) -> list[VisitorBucket]:
-        self.asked.append(wanted)
+    async def visitors(self, query: VisitorQuery) -> list[VisitorBucket]:
+        self.queries.append(query)
         if self.fails:
             raise StorageError("the track log cannot be read")
-        return count_visitors(self.folder, wanted)
+        return count_visitors(self.folder, query)
 
 
-class Shop(House):
+class Shop(DashboardSystem):
     def __init__(self, log: Log, attributes: list[str]) -> None:
-        super().__init__(ApiSettings())
+        super().__init__(ApiSettings(), routers=[analytics_router(log, attributes=attributes)])
         self.log = log
-        self.app = create_api(
-            events=self.events,
-            cameras=self.cameras,
-            objects=self.objects,
-            settings=ApiSettings(),
-            health=self._health,
-            routers=[analytics_router(log, attributes=attributes)],
-        )
 
 
 @pytest.fixture
 def log(tmp_path: Path) -> Log:
-    """Two people today with a basket, one yesterday without, one five days ago of whom nothing is told."""
+    """Two people today with a basket, one yesterday without, one five days ago without a label."""
     tracks = TrackLog(tmp_path, clock=SystemClock())
     now = datetime.now(UTC)
     noon = now.replace(hour=12, minute=0, second=0, microsecond=0)
@@ -76,28 +68,23 @@ def shop(log: Log) -> Iterator[Shop]:
         yield shop  # type: ignore[misc]
 
 
-def choose(tab: Tab, number: int, value: str) -> None:
-    """Choose in the view's n-th list as a person would, once it is offered there."""
-    options = f"[...document.querySelectorAll('{VIEW} select')[{number}].options]"
-    tab.wait(f"{options}.some(option => option.value === '{value}')")
-    tab.run(
-        f"(() => {{ const list = document.querySelectorAll('{VIEW} select')[{number}];"
-        f"list.value = '{value}'; list.dispatchEvent(new Event('change', {{bubbles: true}})); }})()"
-    )
+def choose(page: Page, number: int, value: str) -> None:
+    """Choose in the view's n-th list, as soon as it has this option."""
+    page.locator(f"{VIEW} select").nth(number).select_option(value)
 
 
-def rows(tab: Tab) -> list[list[str]]:
-    """The table's rows that count anybody."""
+def rows(page: Page) -> list[list[str]]:
+    """The table's rows whose count is not 0."""
     cells = "[...row.cells].map(cell => cell.textContent)"
-    table: list[list[str]] = tab.run(
+    table: list[list[str]] = page.evaluate(
         f"[...document.querySelectorAll('{VIEW} tbody tr')].map(row => {cells})"
     )
     return [row for row in table if row[1] != "0"]
 
 
-def heights(tab: Tab) -> list[list[Any]]:
+def heights(page: Page) -> list[list[Any]]:
     """Which parts the bars have, and how high they are in parts of the highest bar."""
-    found: list[list[Any]] = tab.run(
+    found: list[list[Any]] = page.evaluate(
         f"[...document.querySelectorAll('{VIEW} .part')].map(part => "
         "[part.dataset.tone, part.getBoundingClientRect().height])"
     )
@@ -105,78 +92,79 @@ def heights(tab: Tab) -> list[list[Any]]:
     return [[tone, round(height / most, 1)] for tone, height in found]
 
 
-@pytest.fixture(autouse=True)
-def _utc(tab: Tab) -> None:
-    tab.call("Emulation.setTimezoneOverride", timezoneId="UTC")
+@pytest.fixture
+def page(browser: Browser) -> Iterator[Page]:
+    with opened_page(browser, timezone="UTC") as page:
+        yield page
 
 
-def test_visitors_by_what_is_told_of_them(tab: Tab, shop: Shop) -> None:
-    tab.open(shop.url)
-    tab.click("#visitors-open")
-    tab.wait_text(f"{VIEW} .total", "2 visitors")
-    assert [row[1:] for row in rows(tab)] == [["2", "2", "0"]]
-    choose(tab, 0, "week")
-    tab.wait_text(f"{VIEW} .total", "4 visitors")
-    assert "basket 2 50 %" in tab.text(f"{VIEW} .legend").replace("\n", " ")
+def test_visitors_by_label(page: Page, shop: Shop) -> None:
+    page.goto(shop.url)
+    page.locator("#visitors-open").first.click()
+    expect(page.locator(f"{VIEW} .total")).to_contain_text("2 visitors")
+    assert [row[1:] for row in rows(page)] == [["2", "2", "0"]]
+    choose(page, 0, "week")
+    expect(page.locator(f"{VIEW} .total")).to_contain_text("4 visitors")
+    assert "basket 2 50 %" in page.locator(f"{VIEW} .legend").inner_text().replace("\n", " ")
     # the labels in order of how common they are; the days in order
-    assert [row[1:] for row in rows(tab)] == [
+    assert [row[1:] for row in rows(page)] == [
         ["1", "0", "0", "1"],
         ["1", "0", "1", "0"],
         ["2", "2", "0", "0"],
     ]
-    assert heights(tab) == [["unknown", 0.5], ["1", 0.5], ["0", 1.0]]
-    choose(tab, 1, "door")
-    tab.wait_text(f"{VIEW} .total", "1 visitor")
-    choose(tab, 1, "")
-    choose(tab, 2, "")
-    tab.wait_text(f"{VIEW} .total", "4 visitors")
-    tab.wait(f"document.querySelectorAll('{VIEW} thead th').length === 2")
-    assert [row[1:] for row in rows(tab)] == [["1"], ["1"], ["2"]]
-    assert tab.run(f"document.querySelector('{VIEW} .legend').hidden") is True
-    choose(tab, 2, "hat")
-    tab.wait(f"document.querySelectorAll('{VIEW} thead th').length === 3")
-    assert [row[1:] for row in rows(tab)] == [["1", "1"], ["1", "1"], ["2", "2"]]
+    assert heights(page) == [["unknown", 0.5], ["1", 0.5], ["0", 1.0]]
+    choose(page, 1, "door")
+    expect(page.locator(f"{VIEW} .total")).to_contain_text("1 visitor")
+    choose(page, 1, "")
+    choose(page, 2, "")
+    expect(page.locator(f"{VIEW} .total")).to_contain_text("4 visitors")
+    expect(page.locator(f"{VIEW} thead th")).to_have_count(2)
+    assert [row[1:] for row in rows(page)] == [["1"], ["1"], ["2"]]
+    assert page.locator(f"{VIEW} .legend").is_hidden()
+    choose(page, 2, "hat")
+    expect(page.locator(f"{VIEW} thead th")).to_have_count(3)
+    assert [row[1:] for row in rows(page)] == [["1", "1"], ["1", "1"], ["2", "2"]]
 
 
-def test_the_days_are_the_readers(tab: Tab, shop: Shop) -> None:
-    tab.call("Emulation.setTimezoneOverride", timezoneId="Pacific/Auckland")
-    tab.open(shop.url)
-    tab.click("#visitors-open")
-    tab.wait(f"!document.querySelector('{VIEW} .total').innerText.startsWith('Counting')")
-    choose(tab, 0, "month")
-    tab.wait(f"document.querySelectorAll('{VIEW} tbody tr').length === 30")
-    asked = shop.log.asked[-1]
-    midnight = tab.run(
-        "(() => { const day = new Date(); day.setHours(0, 0, 0, 0);"
-        "day.setDate(day.getDate() - 29); return day.toISOString(); })()"
-    )
-    assert asked.start == datetime.fromisoformat(midnight)
+def test_days_begin_at_the_readers_midnight(browser: Browser, shop: Shop) -> None:
+    with opened_page(browser, timezone="Pacific/Auckland") as page:
+        page.goto(shop.url)
+        page.locator("#visitors-open").first.click()
+        expect(page.locator(f"{VIEW} .total")).not_to_contain_text("Counting")
+        choose(page, 0, "month")
+        expect(page.locator(f"{VIEW} tbody tr")).to_have_count(30)
+        query = shop.log.queries[-1]
+        midnight = page.evaluate(
+            "(() => { const day = new Date(); day.setHours(0, 0, 0, 0);"
+            "day.setDate(day.getDate() - 29); return day.toISOString(); })()"
+        )
+        assert query.start == datetime.fromisoformat(midnight)
 
 
-def test_a_log_that_cannot_be_read_is_labelled(tab: Tab, shop: Shop) -> None:
+def test_an_unreadable_log_is_reported(page: Page, shop: Shop) -> None:
     shop.log.fails = True
-    tab.open(shop.url)
-    tab.click("#visitors-open")
-    tab.wait_text(f"{VIEW} .fault", "The visitors cannot be counted")
+    page.goto(shop.url)
+    page.locator("#visitors-open").first.click()
+    expect(page.locator(f"{VIEW} .fault")).to_contain_text("The visitors cannot be counted")
     shop.log.fails = False
-    choose(tab, 0, "week")
-    tab.wait_text(f"{VIEW} .total", "4 visitors")
-    assert tab.run(f"document.querySelector('{VIEW} .fault').hidden") is True
+    choose(page, 0, "week")
+    expect(page.locator(f"{VIEW} .total")).to_contain_text("4 visitors")
+    assert page.locator(f"{VIEW} .fault").is_hidden()
     shop.log.fails = True
-    choose(tab, 0, "month")  # figures of another question are not left standing
-    tab.wait_text(f"{VIEW} .fault", "The visitors cannot be counted")
-    assert tab.text(f"{VIEW} .total") == ""
-    assert rows(tab) == []
-    tab.press("Escape")
-    tab.wait(f"!document.querySelector('{VIEW}').open")
+    choose(page, 0, "month")  # figures of another query are removed
+    expect(page.locator(f"{VIEW} .fault")).to_contain_text("The visitors cannot be counted")
+    assert page.locator(f"{VIEW} .total").inner_text() == ""
+    assert rows(page) == []
+    page.keyboard.press("Escape")
+    expect(page.locator(VIEW)).not_to_have_attribute("open", "")
 
 
-def test_nothing_to_tell_people_apart_by(tab: Tab, log: Log) -> None:
+def test_a_store_without_attributes(page: Page, log: Log) -> None:
     with serving(Shop(log, [])) as shop:
-        tab.open(shop.url)
-        tab.click("#visitors-open")
-        tab.wait_text(f"{VIEW} .total", "2 visitors")
-        assert tab.run(f"document.querySelectorAll('{VIEW} label')[2].hidden") is True
-        choose(tab, 0, "yesterday")
-        tab.wait_text(f"{VIEW} .total", "1 visitor")
-        assert [row[1:] for row in rows(tab)] == [["1"]]
+        page.goto(shop.url)
+        page.locator("#visitors-open").first.click()
+        expect(page.locator(f"{VIEW} .total")).to_contain_text("2 visitors")
+        assert page.locator(f"{VIEW} label").nth(2).is_hidden()
+        choose(page, 0, "yesterday")
+        expect(page.locator(f"{VIEW} .total")).to_contain_text("1 visitor")
+        assert [row[1:] for row in rows(page)] == [["1"]]

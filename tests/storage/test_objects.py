@@ -159,7 +159,8 @@ class StillWritten(PosixPath):
     """A file that grows each time it was opened."""
 
     def open(self, *how: Any, **more: Any) -> Any:
-        content = super().open(*how, **more).read()
+        with super().open(*how, **more) as file:
+            content = file.read()
         with Path(self).open("ab") as file:
             file.write(b"y")
         return io.BytesIO(content)

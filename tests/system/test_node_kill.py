@@ -19,7 +19,7 @@ from serve.runner import running_store
 from storeguard.config.store import StoreConfig
 from tests.clip_truth import check_clips
 from tests.system.asking import START_S, client, events, port, remove_camera
-from tests.system.test_recording import second_fragment_written, unrest
+from tests.system.clip_progress import second_fragment_written, unfinished
 from tests.waiting import EVERYWHERE, wait_for
 
 QUICKLY = {"health_check_period_ms": 500, "health_check_failure_threshold": 4}
@@ -124,7 +124,7 @@ def test_kill_9_of_the_camera_node_while_clips_are_written(
             remove_camera(api, camera_id)
 
         def left() -> list[Any]:
-            return unrest(api, tmp_path, "cabin", "street")
+            return unfinished(api, tmp_path, "cabin", "street")
 
         wait_for(lambda: not left(), seconds=START_S, found=left)
         check_clips(events(api), tmp_path / "objects")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import signal
@@ -32,6 +31,7 @@ from tests.system.asking import (
     port,
     remove_camera,
 )
+from tests.system.clip_progress import second_fragment_written, spool_files, unfinished
 from tests.waiting import EVERYWHERE, wait_for
 
 PRE_S, POST_S = 2.0, 1.0
@@ -283,35 +283,6 @@ def test_commands_on_the_stream(api: httpx.Client, store: RunningStore) -> None:
         wait_for(lambda event_id=event_id: manual(api, event_id))
 
 
-def knows(event: dict[str, Any]) -> bool:
-    """Whether an event has heard of its video."""
-    clip = event.get("clip") or {}
-    return bool(clip.get("uri") or clip.get("error"))
-
-
-def unrest(api: httpx.Client, folder: Path, *camera_ids: str) -> list[Any]:
-    """What of removed cameras is not settled: files, events, what the event store has not got."""
-    # In this order, which is the way of what is told: with no file left nothing more is journalled,
-    # and with nothing waiting there all of it is in the event store.
-    files = [file for name in camera_ids for file in spool_files(folder, name)]
-    backlog = metric(api, "storeguard_journal_backlog_events")
-    unsettled = [one for one in events(api) if one["status"] == "open" or not knows(one)]
-    return [*files, *unsettled, *([] if backlog == 0 else [f"backlog {backlog}"])]
-
-
-def spool_files(folder: Path, camera_id: str) -> list[str]:
-    spool = folder / "spool" / camera_id
-    return [path.name for path in spool.iterdir() if not path.name.endswith(".lock")]
-
-
-def second_fragment_written(folder: Path, camera_id: str) -> bool:
-    """Whether the file that is being written holds video that a kill must leave behind."""
-    with contextlib.suppress(FileNotFoundError):
-        parts = list((folder / "spool" / camera_id).glob(".*.part"))
-        return any(part.read_bytes().count(b"moof") >= 2 for part in parts)
-    return False
-
-
 def pid_of(role: str) -> int:
     (name,) = [
         actor["name"]
@@ -359,7 +330,7 @@ def test_nothing_is_left_over_and_every_event_knows_its_clip(
     wait_for(lambda: camera(api, "late")["frames_processed"], seconds=START_S)
 
     def left() -> list[Any]:
-        return unrest(api, folder, "cabin", "street", "quiet")
+        return unfinished(api, folder, "cabin", "street", "quiet")
 
     wait_for(lambda: not left(), seconds=START_S, found=left)
     check_clips(events(api), folder / "objects")

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import json
-import shutil
 import subprocess
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import av
-import pytest
 
 from storeguard.config.store import CameraConfig
 from storeguard.recording.recording import ClipFile, Recording
 from storeguard.testing.video import number_of
 from storeguard.video.packets import EncodedPacket, PacketRing
 from storeguard.video.reader import CameraReader
+from tests.real_parts import required_program
 
 START = datetime(2026, 5, 1, tzinfo=UTC)
 PATIENCE_S = 120.0  # a machine may stand still for a while
@@ -56,8 +55,6 @@ def count_packets(path: Path) -> int:
 
 
 def probe(path: Path) -> dict[str, object]:
-    """Streams as ffprobe reports them; the test is skipped if it is not installed."""
-    if shutil.which("ffprobe") is None:
-        pytest.skip("ffprobe is not installed")
-    words = ["ffprobe", "-v", "error", "-show_streams", "-of", "json", str(path)]
+    """What FFmpeg's own prober reports of a file."""
+    words = [required_program("ffprobe"), "-v", "error", "-show_streams", "-of", "json", str(path)]
     return dict(json.loads(subprocess.run(words, capture_output=True, check=True).stdout))

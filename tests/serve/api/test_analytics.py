@@ -23,8 +23,8 @@ class Log:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
-    async def visitors(self, wanted: VisitorQuery) -> list[VisitorBucket]:
-        return count_visitors(self._folder, wanted)
+    async def visitors(self, query: VisitorQuery) -> list[VisitorBucket]:
+        return count_visitors(self._folder, query)
 
 
 @pytest.fixture
@@ -48,12 +48,12 @@ def app(tmp_path: Path) -> FastAPI:
 
 
 def get(app: FastAPI, path: str, **query: Any) -> httpx.Response:
-    async def ask() -> httpx.Response:
+    async def request() -> httpx.Response:
         transport = httpx.ASGITransport(app, raise_app_exceptions=False)
         async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
             return await client.get(f"/analytics/{path}", params=query)
 
-    return asyncio.run(ask())
+    return asyncio.run(request())
 
 
 def test_visitors_of_the_last_day(app: FastAPI) -> None:
@@ -89,7 +89,7 @@ def test_baskets_of_one_camera(app: FastAPI) -> None:
 
 
 @pytest.mark.parametrize(
-    ("path", "query", "status", "says"),
+    ("path", "query", "status", "words"),
     [
         ("baskets", {"attribute": "shoes"}, 404, "there is no attribute 'shoes'; attributes: bask"),
         ("visitors", {"attribute": "basket"}, 422, "attribute"),
@@ -100,10 +100,10 @@ def test_baskets_of_one_camera(app: FastAPI) -> None:
         ("visitors", {"end": "0001-01-01T00:00:00Z"}, 422, "end"),
     ],
 )
-def test_what_cannot_be_is_labelled(
-    app: FastAPI, path: str, query: dict[str, Any], status: int, says: str
+def test_invalid_queries_are_refused(
+    app: FastAPI, path: str, query: dict[str, Any], status: int, words: str
 ) -> None:
     answer = get(app, path, **query)
     assert answer.status_code == status, answer.text
     assert answer.headers["content-type"] == "application/problem+json"
-    assert says in answer.text
+    assert words in answer.text

@@ -15,14 +15,14 @@ import httpx
 import pytest
 import uvicorn
 
-from serve.api.parts import HealthReport
+from serve.api.protocols import HealthReport
 from serve.api.routes import create_api
 from storeguard.config.store import ApiSettings
 from storeguard.events.event import ClipRef
 from storeguard.events.store import EventReader, EventStore
 from storeguard.storage.objects import ObjectStore
 from tests.events.factories import event
-from tests.serve.api.test_routes import MemoryCameras
+from tests.serve.api.memory_system import MemoryCameras
 from tests.storage.objects import put
 from tests.valkey import ValkeyProcess, running_valkey
 
@@ -79,7 +79,7 @@ def test_a_reader_that_reconnects_misses_nothing(valkey: ValkeyProcess, tmp_path
         httpx.Client(base_url=address, timeout=120) as client,
     ):
         with client.stream("GET", "/api/v1/events/stream") as response:
-            # It is answered, so whatever is stored from here on is told.
+            # The response has begun, so every change stored from here on is sent.
             store.upsert([(event(1), 12.5)])
             lines = response.iter_lines()
             assert next(lines) == "retry: 2000"

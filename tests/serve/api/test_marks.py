@@ -32,15 +32,15 @@ def patch(marks: Marks, event_id: str, body: Any) -> httpx.Response:
     problems.install(app)
     app.include_router(marks_router(marks))
 
-    async def ask() -> httpx.Response:
+    async def request() -> httpx.Response:
         transport = httpx.ASGITransport(app, raise_app_exceptions=False)
         async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
             return await client.patch(f"/events/{event_id}", json=body)
 
-    return asyncio.run(ask())
+    return asyncio.run(request())
 
 
-def test_an_event_is_kept_and_let_go_again():
+def test_an_event_is_kept_and_released():
     marks = Marks()
     for keep in (True, False):
         answer = patch(marks, "event-a", {"keep": keep})
@@ -55,10 +55,10 @@ def test_an_event_is_kept_and_let_go_again():
         ("x" * 300, {"keep": True}, 404),
         ("event-a", {}, 422),
         ("event-a", {"keep": "perhaps"}, 422),
-        ("event-a", {"keep": True, "score": 1}, 422),  # nothing else is anybody's to change
+        ("event-a", {"keep": True, "score": 1}, 422),  # no other field can be changed
     ],
 )
-def test_what_cannot_be_is_told(event_id: str, body: Any, status: int):
+def test_invalid_marks_are_refused(event_id: str, body: Any, status: int):
     marks = Marks()
     answer = patch(marks, event_id, body)
     assert answer.status_code == status

@@ -1,4 +1,4 @@
-"""What the HTTP API asks of the system behind it, so that it can be run and tested without Ray."""
+"""What the HTTP API needs from the system behind it; it runs and is tested without Ray."""
 
 from __future__ import annotations
 
@@ -21,24 +21,24 @@ from storeguard.storage.retention import RetentionStats
 
 
 class EventSource(Protocol):
-    """Where events are asked for; `storeguard.events.store.EventReader` is one."""
+    """Where events are found; `storeguard.events.store.EventReader` is one."""
 
     async def get(self, event_id: str) -> Event | None: ...
-    async def query(self, question: EventQuery) -> Page: ...
+    async def query(self, query: EventQuery) -> Page: ...
     async def ping(self) -> None: ...
     async def missed_changes(self, after: str) -> bool: ...
     def changes(
         self, after: str | None = None, *, idle_s: float = 15.0
     ) -> AsyncIterator[StoredChange | None]:
-        """None once it is settled where they begin; then changes, and None after idle time."""
+        """First None, when the start is fixed; then changes, and None after idle time."""
         ...
 
 
 class CameraControl(Protocol):
     """The cameras, as they run.
 
-    All methods raise NotFoundError for an unknown id, and ConnectionError or TimeoutError (of
-    which StoreguardErrors are made) when whoever runs the cameras does not answer.
+    All methods raise NotFoundError for an unknown id, and ConnectionError or TimeoutError
+    when the process that runs the cameras does not answer.
     """
 
     async def list(self) -> list[CameraStatus]:
@@ -54,11 +54,11 @@ class CameraControl(Protocol):
         ...
 
     async def patch(self, camera_id: str, changes: dict[str, Any]) -> CameraStatus:
-        """Merge changes (RFC 7396) into a camera's settings; see `api_cameras.patched`."""
+        """Merge changes (RFC 7396) into a camera's settings; see `serve.api.cameras.patched`."""
         ...
 
     async def remove(self, camera_id: str) -> None:
-        """Stop a camera and forget it."""
+        """Stop a camera and remove it from the store."""
         ...
 
     async def snapshot(self, camera_id: str) -> bytes | None:
@@ -66,19 +66,19 @@ class CameraControl(Protocol):
         ...
 
     def live(self, camera_id: str) -> AsyncIterator[bytes]:
-        """Pictures as JPEG, as they come; closed by the caller."""
+        """Pictures as JPEG, as they arrive; the caller closes it."""
         ...
 
     async def record(self, camera_id: str, command: RecordCommand) -> dict[str, Any]:
-        """Start or stop a recording; returns what is being done about it."""
+        """Start or stop a recording; returns a JSON document of what was started or stopped."""
         ...
 
 
 class EventMarks(Protocol):
-    """Whoever can mark events; raises as CameraControl does."""
+    """Where events are marked; raises as CameraControl does."""
 
     async def keep(self, event_id: str, *, keep: bool) -> Event:
-        """Mark an event to be kept by retention, or not; returns it as changed."""
+        """Mark an event to be kept by retention, or not; returns the changed event."""
         ...
 
 
@@ -91,19 +91,19 @@ class Objects(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class HealthReport:
-    """What the parts that the API does not see itself say of themselves.
+    """What the parts of the running system report of themselves.
 
     Attributes:
-        shipper: the way from journal to store; None when the rules do not answer.
+        shipper: from journal to store; None when the rules do not answer.
         drops: what a full journal dropped; None when unknown.
         detector: the detector's queue; None when it does not answer.
         detector_error: why it does not.
         classifier: the clip classifier's queue; None when it does not answer, or there is none.
         classifier_error: why it does not; None when there is none.
         attributes: each attribute classifier's queue, or why it does not answer.
-        spools: what waits to be stored, by recorder.
-        commands: what came on the command stream; None when unknown.
-        retention: what was deleted and what there is; None when unknown.
+        spools: files that wait for upload, by uploader.
+        commands: messages received on the command stream; None when unknown.
+        retention: files deleted and kept; None when unknown.
     """
 
     shipper: ShipperStats | None

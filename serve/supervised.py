@@ -1,4 +1,4 @@
-"""The running system, as the HTTP API asks for it: through the supervisor."""
+"""What the HTTP API needs from the running system, through the supervisor actor."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ray.serve.handle import DeploymentHandle
 from actors.models import Models
 from actors.supervisor import Health
 from serve.api.cameras import patched
-from serve.api.parts import HealthReport
+from serve.api.protocols import HealthReport
 from storeguard.analytics.visitors import VisitorBucket, VisitorQuery
 from storeguard.camera.status import CameraStatus
 from storeguard.config.loading import resolve_camera
@@ -30,10 +30,11 @@ _STATS_S = 3.0
 
 
 async def _answer(call: Any) -> Any:
-    """The answer of an actor; its own errors come as it raised them, without a traceback.
+    """The result of an actor's method; errors of ours are raised as the actor raised them.
 
     Raises:
-        ConnectionError, TimeoutError: the actor is gone, restarting or silent.
+        ConnectionError: the actor is dead or restarting.
+        TimeoutError: it did not answer in time.
     """
     try:
         return await asyncio.wait_for(call, _ANSWER_S)
@@ -52,7 +53,7 @@ class SupervisedCameras:
 
     Args:
         supervisor: the actor.
-        settings: for the live view's rate.
+        settings: `live_fps` is the rate of the live view.
     """
 
     def __init__(self, supervisor: ActorHandle[Any], settings: ApiSettings) -> None:
@@ -83,7 +84,7 @@ class SupervisedCameras:
         return status
 
     async def remove(self, camera_id: str) -> None:
-        """Stop a camera and forget it."""
+        """Stop a camera and remove it from the store."""
         await _answer(self._supervisor.remove_camera.remote(camera_id))
 
     async def snapshot(self, camera_id: str) -> bytes | None:
@@ -132,14 +133,14 @@ class SupervisedAnalytics:
     def __init__(self, supervisor: ActorHandle[Any]) -> None:
         self._supervisor = supervisor
 
-    async def visitors(self, wanted: VisitorQuery) -> list[VisitorBucket]:
-        """Count people."""
-        found: list[VisitorBucket] = await _answer(self._supervisor.visitors.remote(wanted))
+    async def visitors(self, query: VisitorQuery) -> list[VisitorBucket]:
+        """People counted by bucket, as `count_visitors` does."""
+        found: list[VisitorBucket] = await _answer(self._supervisor.visitors.remote(query))
         return found
 
 
 class SystemHealth:
-    """What the API asks of the parts it does not see itself.
+    """A `HealthCheck` over the supervisor and the models.
 
     Args:
         supervisor: the actor.
@@ -151,7 +152,7 @@ class SystemHealth:
         self._models = models
 
     async def __call__(self) -> HealthReport:
-        """The parts' answers; None for those that gave none."""
+        """A report of all parts; None for a model that does not answer."""
         models = self._models
         health: Health
         (
@@ -159,7 +160,7 @@ class SystemHealth:
             (detector, detector_error),
             (classifier, classifier_error),
             *attributes,
-        ) = await asyncio.gather(  # all at once: whoever asks waits no longer than for the slowest
+        ) = await asyncio.gather(  # at once: the caller waits for the slowest only
             _answer(self._supervisor.health.remote()),
             _stats_of(models.detector),
             _stats_of(models.classifier),
@@ -181,12 +182,12 @@ class SystemHealth:
 async def _stats_of(
     deployment: DeploymentHandle[Any] | None,
 ) -> tuple[BatcherStats | None, str | None]:
-    """A deployment's queue, or why it does not answer; neither for one that there is not."""
+    """A deployment's queue, or why it does not answer; neither where there is no deployment."""
     if deployment is None:
         return None, None
     try:
         return await asyncio.wait_for(deployment.stats.remote(), _STATS_S), None
-    except Exception as error:  # noqa: BLE001 - a replica's death has many names
+    except Exception as error:  # noqa: BLE001 - a dead replica raises many kinds of errors
         return None, f"{error}" or type(error).__name__
 
 

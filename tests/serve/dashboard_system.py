@@ -1,4 +1,4 @@
-"""The API over fakes, for the dashboard to ask."""
+"""The API over fakes, on a real socket, for the dashboard's tests."""
 
 from __future__ import annotations
 
@@ -6,15 +6,16 @@ import asyncio
 import io
 import itertools
 import threading
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import uvicorn
+from fastapi import APIRouter
 from PIL import Image
 
-from serve.api.parts import HealthReport
+from serve.api.protocols import HealthReport
 from serve.api.routes import create_api
 from storeguard.camera.status import CameraState, CameraStatus
 from storeguard.config.store import ApiSettings, CameraConfig
@@ -25,7 +26,7 @@ from storeguard.events.keyspace import StoredChange
 from storeguard.events.query import EventQuery, Page, cursor_of, position_from, position_of
 from storeguard.events.shipper import ShipperStats
 from storeguard.inference.batcher import BatcherStats
-from tests.serve.browser import soon
+from tests.waiting import wait_for
 
 TOKEN = "0123456789abcdef-token"
 ZONE = {"id": "table", "polygon": [[0.3, 0.3], [0.7, 0.3], [0.7, 0.9], [0.3, 0.9]]}
@@ -48,7 +49,7 @@ def jpeg(colour: str = "steelblue") -> bytes:
 
 
 def event(number: int, **more: Any) -> Event:
-    """The events' starts lie a second apart, the last numbers being the newest."""
+    """A closed loitering event; events of successive numbers start a second apart."""
     started = datetime.now(UTC).replace(microsecond=0) + timedelta(seconds=number - 5000)
     fields: dict[str, Any] = {
         "event_id": f"event-{number:04d}",
@@ -69,7 +70,7 @@ def event(number: int, **more: Any) -> Event:
 
 
 class Events:
-    """An event source in memory whose changes are followed by any number of streams."""
+    """An event source in memory; any number of streams can follow its changes."""
 
     def __init__(self) -> None:
         self.events: dict[str, Event] = {}
@@ -97,7 +98,7 @@ class Events:
         after = position_from(question.cursor) if question.cursor else "z"
         found = sorted(
             (position_of(one.started_at, one.event_id), one)
-            for one in list(self.events.values())  # a test may put one meanwhile
+            for one in list(self.events.values())  # a test may add one from another thread
             if question.admits(one)
             and (question.start is None or one.started_at >= question.start)
             and (question.end is None or one.started_at < question.end)
@@ -135,7 +136,7 @@ class Events:
 
 
 class Cameras:
-    """Cameras that send one colour after the other."""
+    """Cameras whose pictures alternate between colours."""
 
     def __init__(self) -> None:
         self.settings = {key: CameraConfig.model_validate(one) for key, one in SETTINGS.items()}
@@ -188,10 +189,10 @@ class Cameras:
         self.commands.append((camera_id, command.command))
         return {}
 
-    async def _refuse(self, *_: Any) -> Any:
+    async def _unsupported(self, *_: Any) -> Any:
         raise NotImplementedError
 
-    add = patch = remove = _refuse
+    add = patch = remove = _unsupported
 
 
 class Objects:
@@ -210,10 +211,10 @@ class Objects:
         return io.BytesIO(self.files[key_or_uri])
 
 
-class House:
-    """The API over fakes, on a real socket."""
+class DashboardSystem:
+    """The API and the fakes behind it."""
 
-    def __init__(self, settings: ApiSettings) -> None:
+    def __init__(self, settings: ApiSettings, *, routers: Sequence[APIRouter] = ()) -> None:
         self.events = Events()
         self.cameras = Cameras()
         self.objects = Objects()
@@ -223,28 +224,29 @@ class House:
             cameras=self.cameras,
             objects=self.objects,
             settings=settings,
-            health=self._health,
+            health=self.report,
+            routers=routers,
         )
         self.url = ""
 
-    async def _health(self) -> HealthReport:
+    async def report(self) -> HealthReport:
         shipper = ShipperStats(shipped=7, backlog=Backlog(0, 0, None))
         return HealthReport(shipper=shipper, detector=self.detector)
 
 
 @contextmanager
-def serving(house: House) -> Iterator[House]:
+def serving(system: DashboardSystem) -> Iterator[DashboardSystem]:
     """Serve on a free port of 127.0.0.1 until the end of the block."""
     config = uvicorn.Config(
-        house.app, port=0, log_level="error", lifespan="off", timeout_graceful_shutdown=1
+        system.app, port=0, log_level="error", lifespan="off", timeout_graceful_shutdown=1
     )
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
     try:
-        soon(lambda: server.started, "the API did not start")
-        house.url = f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
-        yield house
+        wait_for(lambda: server.started, every_s=0.02)
+        system.url = f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
+        yield system
     finally:
         server.should_exit = True
         thread.join(120)

@@ -1,0 +1,36 @@
+"""A bound on how many clients follow a stream at once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from storeguard.errors import OverloadedError
+
+
+class StreamLimit:
+    """Bounds how many clients a kind of stream has at once; the next one is refused.
+
+    Args:
+        limit: most clients.
+        doing: what they do, for the refusal: "watch" gives "32 clients watch already".
+    """
+
+    def __init__(self, limit: int, doing: str) -> None:
+        self._limit = limit
+        self._doing = doing
+        self._clients = 0
+
+    def check(self) -> None:
+        """Raise OverloadedError when there is no room for another client."""
+        if self._clients >= self._limit:
+            raise OverloadedError(f"{self._clients} clients {self._doing} already; try again later")
+
+    @contextmanager
+    def counted(self) -> Iterator[None]:
+        """Count one client for as long as its stream lasts."""
+        self._clients += 1
+        try:
+            yield
+        finally:
+            self._clients -= 1
