@@ -152,7 +152,7 @@ def test_openvino_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_auto_without_a_gpu_takes_the_cpu_and_says_so_once(
     caplog: pytest.LogCaptureFixture, tmp_path: Path
 ) -> None:
-    with caplog.at_level(logging.INFO, logger="storeguard.inference"):
+    with caplog.at_level(logging.INFO, logger="storeguard.engines"):
         backend = open_backend(
             model_path("bundled"), BackendName.AUTO, options=options(tmp_path / "none")
         )
