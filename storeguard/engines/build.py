@@ -13,20 +13,19 @@ from pathlib import Path
 from typing import Any
 
 from storeguard.config.models import Precision
-from storeguard.engines.cache import (
+from storeguard.engines.cache import EngineOptions, keep_engine, write_whole
+from storeguard.engines.calibration import CalibrationBatches
+from storeguard.engines.precision import CALIBRATION_METHOD, in_precision
+from storeguard.errors import BackendUnavailableError, ModelError
+from storeguard.inference.backend import ModelInput, sha256_of
+from storeguard.inference.cuda import CudaDevice
+from storeguard.inference.engine_file import (
     Calibration,
     EngineCard,
     EngineKey,
     EngineTarget,
     InputProfile,
-    keep_engine,
-    write_whole,
 )
-from storeguard.engines.calibration import CalibrationBatches
-from storeguard.engines.precision import CALIBRATION_METHOD, in_precision
-from storeguard.errors import BackendUnavailableError, ModelError
-from storeguard.inference.backend import EngineOptions, ModelInput, sha256_of
-from storeguard.inference.cuda import CudaDevice
 from storeguard.inference.onnxruntime import OnnxRuntimeBackend
 from storeguard.inference.tensorrt import local_target, target_of, tensorrt_library
 

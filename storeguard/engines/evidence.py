@@ -15,19 +15,13 @@ from pydantic import BaseModel, ConfigDict
 
 from storeguard.config.models import BackendName, DetectorSettings, Precision
 from storeguard.detection.detections import Detections
-from storeguard.detection.detector import Detector
 from storeguard.detection.nms import iou_matrix
 from storeguard.engines.build import input_profile
-from storeguard.engines.cache import write_whole
+from storeguard.engines.cache import EngineOptions, write_whole
 from storeguard.engines.calibration import read_pictures
-from storeguard.inference.backend import (
-    Array,
-    Backend,
-    EngineOptions,
-    available_cores,
-    open_backend,
-    sha256_of,
-)
+from storeguard.engines.choice import open_backend
+from storeguard.engines.loading import load_detector
+from storeguard.inference.backend import Array, Backend, available_cores, sha256_of
 from storeguard.inference.cuda import cuda_device
 
 BATCHES = (1, 4, 8)
@@ -134,7 +128,7 @@ def measure(
         precision=backend.precision,
         device=_device(backend),
         cores=available_cores(),
-        threads=None if backend.name in ("tensorrt", "onnxruntime-cuda") else threads,
+        threads=None if backend.uses_gpu else threads,
         versions=versions(),
         input_shape=shape,
         build_s=build_s,
@@ -238,12 +232,12 @@ def _on_pictures(
     settings: DetectorSettings, pictures: Path, limit: int
 ) -> tuple[Array, float | None]:
     """The model's inputs for these pictures, and the share of people found as FP32 finds them."""
-    ours = Detector(settings)
+    ours = load_detector(settings)
     images = read_pictures(pictures, ours, limit=limit)
     if Path(settings.model).suffix != ".onnx":
         return ours.to_input(images), None
     plain = {"backend": BackendName.ONNXRUNTIME_CPU, "precision": Precision.FP32}
-    theirs = Detector(settings.model_copy(update=plain))
+    theirs = load_detector(settings.model_copy(update=plain))
     return ours.to_input(images), equal_share(
         _one_by_one(ours.detect, images), _one_by_one(theirs.detect, images)
     )
@@ -343,9 +337,7 @@ def _repeated(inputs: Array, size: int) -> Array:
 
 
 def _device(backend: Backend) -> str:
-    if backend.name in ("tensorrt", "onnxruntime-cuda"):
-        return cuda_device().name
-    return processor_name()
+    return cuda_device().name if backend.uses_gpu else processor_name()
 
 
 def processor_name() -> str:

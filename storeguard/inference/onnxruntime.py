@@ -51,6 +51,7 @@ class OnnxRuntimeBackend:
                 "backend 'onnxruntime-cuda': the CUDA provider failed to start; check the driver "
                 "and the CUDA and cuDNN libraries, or use backend 'onnxruntime-cpu'"
             )
+        self.uses_gpu = cuda
         self.name = "onnxruntime-cuda" if cuda else "onnxruntime-cpu"
         self.metadata: Mapping[str, str] = dict(self._session.get_modelmeta().custom_metadata_map)
         self.input = self._only_input(model)

@@ -44,6 +44,7 @@ class OpenVinoBackend:
     """
 
     name = "openvino"
+    uses_gpu = False
 
     def __init__(self, model: Path, *, threads: int = 0) -> None:
         core = openvino_library().Core()

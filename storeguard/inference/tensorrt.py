@@ -15,10 +15,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from storeguard.engines.cache import EngineCard, EngineTarget, read_card
 from storeguard.errors import BackendUnavailableError, ModelError
 from storeguard.inference.backend import Array, ModelInput
 from storeguard.inference.cuda import CudaBuffer, CudaDevice, call, cuda_device
+from storeguard.inference.engine_file import EngineCard, EngineTarget, read_card
 
 # The metapackages' names, and those of the bindings where these are installed alone.
 _LIBRARIES = {
@@ -87,6 +87,7 @@ class TensorRtBackend:
     """
 
     name = "tensorrt"
+    uses_gpu = True
 
     def __init__(self, engine: Path) -> None:
         card = read_card(engine)

@@ -16,6 +16,7 @@ from storeguard.config.models import DetectorSettings
 from storeguard.detection.detections import Detections
 from storeguard.detection.detector import Detector, DetectTiming
 from storeguard.detection.service import DetectorService, Found, FrameBatch
+from storeguard.engines.loading import load_detector
 from storeguard.inference.batcher import Batcher
 from tests.detection.small_models import save_mirror
 
@@ -73,7 +74,8 @@ def hold(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
 
 def test_each_frame_gets_its_own_answer_in_order(settings: DetectorSettings) -> None:
     async def main() -> None:
-        service = DetectorService(settings.model_copy(update={"max_queue": 64}))
+        wide = settings.model_copy(update={"max_queue": 64})
+        service = DetectorService(load_detector(wide), wide)
         cameras = tuple("abcabcabc")
         one = service.detect(FrameBatch(cameras, images(*range(10, 19))))
         other = service.detect(FrameBatch(("a", "d"), images(50, 51)))
@@ -93,7 +95,7 @@ def test_refused_frames_say_so_and_the_rest_are_answered(
     settings: DetectorSettings, hold: threading.Event
 ) -> None:
     async def main() -> None:
-        service = DetectorService(settings)
+        service = DetectorService(load_detector(settings), settings)
         hold.clear()
         busy = asyncio.create_task(service.detect(FrameBatch(("z",), images(9))))
         await until(lambda: service.stats().submitted and not service.stats().waiting)
@@ -116,7 +118,7 @@ def test_the_health_check_infers_and_takes_no_place_in_the_queue(
     settings: DetectorSettings, hold: threading.Event
 ) -> None:
     async def main() -> None:
-        service = DetectorService(settings)
+        service = DetectorService(load_detector(settings), settings)
         await service.check(deadline_s=PATIENCE_S)
         assert service.stats().submitted == 0
 
@@ -141,7 +143,7 @@ def test_the_health_check_fails_when_the_model_hangs(
     settings: DetectorSettings, hold: threading.Event
 ) -> None:
     async def main() -> None:
-        service = DetectorService(settings)
+        service = DetectorService(load_detector(settings), settings)
         hold.clear()
         with pytest.raises(TimeoutError):
             await service.check(deadline_s=0.05)
@@ -165,7 +167,7 @@ def test_pictures_of_another_shape_are_refused_before_they_spoil_a_batch(
     odd: np.ndarray, settings: DetectorSettings
 ) -> None:
     async def main() -> None:
-        service = DetectorService(settings)
+        service = DetectorService(load_detector(settings), settings)
         bad = service.detect(FrameBatch(("bad",), odd))
         good = service.detect(FrameBatch(("good",), images(77)))
         outcome, found = await asyncio.gather(bad, good, return_exceptions=True)
@@ -180,7 +182,7 @@ def test_pictures_of_another_shape_are_refused_before_they_spoil_a_batch(
 
 def test_close_answers_those_who_wait(settings: DetectorSettings, hold: threading.Event) -> None:
     async def main() -> None:
-        service = DetectorService(settings)
+        service = DetectorService(load_detector(settings), settings)
         hold.clear()
         busy = asyncio.create_task(service.detect(FrameBatch(("z",), images(9))))
         await until(lambda: service.stats().submitted and not service.stats().waiting)

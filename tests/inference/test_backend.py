@@ -11,10 +11,12 @@ import pytest
 from onnx import TensorProto
 
 from storeguard.config.models import BackendName, DetectorSettings, EngineSettings, Precision
-from storeguard.detection.detector import Detector, model_path
+from storeguard.detection.detector import model_path
+from storeguard.engines.cache import EngineOptions
 from storeguard.engines.calibration import read_pictures
+from storeguard.engines.choice import open_backend
+from storeguard.engines.loading import load_detector
 from storeguard.errors import BackendUnavailableError, ModelError
-from storeguard.inference.backend import EngineOptions, open_backend
 from tests.inference.factories import mean_model, pictures
 
 ON_CPU = (BackendName.ONNXRUNTIME_CPU, BackendName.OPENVINO)
@@ -32,7 +34,7 @@ def options(folder: Path, precision: Precision | None = None) -> EngineOptions:
 @pytest.mark.parametrize("batch", [1, 2, 3, 8])
 def test_openvino_and_onnxruntime_agree_on_real_pictures(tmp_path: Path, batch: int) -> None:
     pytest.importorskip("openvino", reason="openvino is not installed")
-    detector = Detector(DetectorSettings(backend=BackendName.ONNXRUNTIME_CPU))
+    detector = load_detector(DetectorSettings(backend=BackendName.ONNXRUNTIME_CPU))
     images = detector.to_input(read_pictures(pictures(tmp_path, count=4), detector, limit=4))
     inputs = images.take(np.arange(batch) % 4, axis=0)
     theirs, ours = (open_backend(model_path("bundled"), name) for name in ON_CPU)
@@ -128,7 +130,7 @@ def test_models_that_are_none(tmp_path: Path, name: BackendName) -> None:
 def test_the_detector_refuses_clips(tmp_path: Path) -> None:
     clips = mean_model(tmp_path / "clips.onnx", ("n", 4, 3, 32, 32))
     with pytest.raises(ModelError, match=r"expected pictures \(4 dimensions\)"):
-        Detector(DetectorSettings(model=str(clips), backend=BackendName.ONNXRUNTIME_CPU))
+        load_detector(DetectorSettings(model=str(clips), backend=BackendName.ONNXRUNTIME_CPU))
 
 
 @pytest.mark.parametrize(

@@ -13,10 +13,12 @@ import pytest
 from storeguard.config.models import BackendName, EngineSettings, Precision
 from storeguard.detection.detector import model_path
 from storeguard.engines.build import build_engine
-from storeguard.engines.cache import card_path, read_card
+from storeguard.engines.cache import EngineOptions
 from storeguard.engines.calibration import CalibrationBatches
+from storeguard.engines.choice import open_backend
 from storeguard.errors import BackendUnavailableError, ModelError
-from storeguard.inference.backend import EngineOptions, open_backend, sha256_of
+from storeguard.inference.backend import sha256_of
+from storeguard.inference.engine_file import card_path, read_card
 from storeguard.inference.tensorrt import TensorRtBackend
 from tests.inference.conftest import TENSORRT_MODULES
 from tests.inference.factories import mean_model

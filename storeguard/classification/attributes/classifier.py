@@ -15,7 +15,7 @@ from storeguard.classification.attributes.crop import FILL_RGB, Crop, to_picture
 from storeguard.config.models import AttributeSettings, Channels, Pixels, Resize
 from storeguard.config.zones import Id
 from storeguard.errors import ModelError
-from storeguard.inference.backend import Backend, EngineOptions, in_batches, open_backend, sha256_of
+from storeguard.inference.backend import Backend, in_batches, sha256_of
 from storeguard.inference.pixels import PixelFormat, chosen, is_channels_last, told
 
 LABELS_KEY = "storeguard_labels"
@@ -51,27 +51,19 @@ class AttributeInfo:
 
 
 class AttributeClassifier:
-    """Tells people's labels.
+    """Predicts one attribute's label from crops of people.
 
     Args:
-        settings: which model on which backend.
+        settings: which model. `storeguard.engines.loading` opens the backend that they name.
+        backend: runs the model.
 
     Raises:
-        ModelError: the file is missing, no model, none for pictures, or its labels are not known.
-        BackendUnavailableError: the backend cannot run here.
+        ModelError: the model is none for pictures, or its labels are not known.
     """
 
-    def __init__(self, settings: AttributeSettings) -> None:
-        path = Path(settings.model).expanduser()
-        options = EngineOptions(
-            settings=settings.engines,
-            precision=settings.precision,
-            max_batch=settings.max_batch,
-            size_wh=(DEFAULT_SIDE_PX, DEFAULT_SIDE_PX),
-        )
-        self._backend: Backend = open_backend(
-            path, settings.backend, threads=settings.threads, options=options
-        )
+    def __init__(self, settings: AttributeSettings, backend: Backend) -> None:
+        path = model_path(settings.model)
+        self._backend = backend
         shape = self._backend.input.shape
         meta = self._backend.metadata
         self._format = PixelFormat(
@@ -147,6 +139,11 @@ class AttributeClassifier:
         if one_logit:
             scores = np.concatenate([np.zeros_like(scores), scores], axis=1)
         return scores.astype(np.float32, copy=False)
+
+
+def model_path(model: str) -> Path:
+    """The file that a `model:` setting names."""
+    return Path(model).expanduser()
 
 
 def are_probabilities(scores: NDArray[np.float32]) -> bool:

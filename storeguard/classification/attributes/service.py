@@ -52,10 +52,15 @@ class CropAnswer:
 
 
 class AttributeService:
-    """One attribute's classifier behind a batcher. Lives in one event loop."""
+    """One attribute's classifier behind a batcher. Lives in one event loop.
 
-    def __init__(self, settings: AttributeSettings) -> None:
-        self._classifier = AttributeClassifier(settings)
+    Args:
+        classifier: called in a thread of its own.
+        settings: the queue's bounds.
+    """
+
+    def __init__(self, classifier: AttributeClassifier, settings: AttributeSettings) -> None:
+        self._classifier = classifier
         self._model: BatchedModel[Crop, LabelledCrop] = BatchedModel(
             self._classifier.label,
             limits=QueueLimits(settings.max_batch, settings.max_wait_ms, settings.max_queue),

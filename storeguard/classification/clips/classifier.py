@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from storeguard.classification.clips.clip import CLIP_FRAMES, SIDE_PX, Clip, to_input
 from storeguard.config.models import ClassifierSettings
 from storeguard.errors import ModelError
-from storeguard.inference.backend import Backend, EngineOptions, in_batches, open_backend, sha256_of
+from storeguard.inference.backend import Backend, in_batches, sha256_of
 
 BUNDLED_MODEL = "shoplifting_lite0_tap.onnx"
 THRESHOLD_KEY = "storeguard_threshold"
@@ -42,27 +42,19 @@ class ClassifierInfo:
 
 
 class ClipClassifier:
-    """Judges clips.
+    """Predicts for clips how probable it is that goods are concealed in them.
 
     Args:
-        settings: which model on which backend.
+        settings: which model. `storeguard.engines.loading` opens the backend that they name.
+        backend: runs the model.
 
     Raises:
-        ModelError: the file is missing, no model, or none for clips.
-        BackendUnavailableError: the backend cannot run here.
+        ModelError: the model is none for clips.
     """
 
-    def __init__(self, settings: ClassifierSettings) -> None:
+    def __init__(self, settings: ClassifierSettings, backend: Backend) -> None:
         path = model_path(settings.model)
-        options = EngineOptions(
-            settings=settings.engines,
-            precision=settings.precision,
-            max_batch=settings.max_batch,
-            size_wh=(SIDE_PX, SIDE_PX),
-        )
-        self._backend: Backend = open_backend(
-            path, settings.backend, threads=settings.threads, options=options
-        )
+        self._backend = backend
         shape = self._backend.input.shape
         fits = len(shape) == 5 and all(
             found in {None, wanted} for found, wanted in zip(shape[1:], _SHAPE, strict=True)

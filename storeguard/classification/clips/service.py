@@ -49,10 +49,15 @@ class ClipAnswer:
 
 
 class ClassifierService:
-    """One clip classifier behind a batcher. Lives in one event loop; the model runs in a thread."""
+    """One clip classifier behind a batcher. Lives in one event loop; the model runs in a thread.
 
-    def __init__(self, settings: ClassifierSettings) -> None:
-        self._classifier = ClipClassifier(settings)
+    Args:
+        classifier: called in that thread alone.
+        settings: the queue's bounds.
+    """
+
+    def __init__(self, classifier: ClipClassifier, settings: ClassifierSettings) -> None:
+        self._classifier = classifier
         self._model: BatchedModel[Clip, float] = BatchedModel(
             lambda clips: [float(score) for score in self._classifier.score(clips)],
             limits=QueueLimits(settings.max_batch, settings.max_wait_ms, settings.max_queue),

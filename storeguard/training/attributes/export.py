@@ -10,10 +10,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from storeguard.classification.attributes.classifier import LABELS_KEY, AttributeClassifier
+from storeguard.classification.attributes.classifier import LABELS_KEY
 from storeguard.classification.attributes.crop import Crop
 from storeguard.classification.clips.clip import SIDE_PX
 from storeguard.config.models import AttributeSettings, BackendName
+from storeguard.engines.loading import load_attribute_classifier
 from storeguard.errors import ModelError
 from storeguard.training.attributes.fit import CHANNELS, PIXELS, RESIZE, AttributeModel, to_inputs
 from storeguard.training.onnx_file import write_checked
@@ -74,7 +75,7 @@ def serving_difference(
     Raises:
         ModelError: serving reads other labels, or that difference is more than a thousandth.
     """
-    classifier = AttributeClassifier(
+    classifier = load_attribute_classifier(
         AttributeSettings(name="trained", model=str(path), backend=BackendName.ONNXRUNTIME_CPU)
     )
     if classifier.info.labels != tuple(labels):

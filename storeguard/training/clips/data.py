@@ -29,12 +29,9 @@ from storeguard.classification.clips.clip import (
     person_clip,
 )
 from storeguard.config.models import DetectorSettings, TrackerSettings
-from storeguard.config.store import CameraConfig, Pace
-from storeguard.detection.detector import Detector
-from storeguard.detection.letterbox import place
+from storeguard.engines.loading import load_detector
 from storeguard.errors import SourceError, StoreguardError
-from storeguard.tracking.tracker import Tracker
-from storeguard.video.reader import read_frames
+from storeguard.offline.following import file_camera, follow
 
 NORMAL: Final = "normal"
 LISTS: Final = ("videos.csv", "labels.csv")
@@ -232,7 +229,7 @@ class VideoCache:
         tracker: TrackerSettings | None = None,
     ) -> None:
         self._folder = folder
-        self._detector = Detector(detector or DetectorSettings())
+        self._detector = load_detector(detector or DetectorSettings())
         self._tracker = tracker or TrackerSettings()
         folder.mkdir(parents=True, exist_ok=True)
 
@@ -274,15 +271,9 @@ class VideoCache:
         pictures: list[NDArray[np.uint8]] = []
         frame_s: list[float] = []
         trails: dict[int, list[tuple[float, NDArray[np.float32]]]] = {}
-        tracker, info = Tracker(self._tracker), self._detector.info
-        canvas = np.empty((1, info.input_wh[1], info.input_wh[0], 3), np.uint8)
-        camera = CameraConfig(id="video", source=str(video.path), pace=Pace.FAST, detect_fps=240)
         try:
-            for frame in read_frames(camera):
-                where = info.fit(frame.wh)
-                place(frame, where, canvas[0])
-                found, _ = self._detector.detect(canvas)
-                tracks = tracker.step(where.to_source(found[0]), frame.time_s)
+            for followed in follow(file_camera(video.path), self._detector, self._tracker):
+                frame, tracks = followed.frame, followed.tracks
                 shrink = min(1.0, _MAX_SIDE_PX / max(frame.wh))
                 wh = (round(frame.wh[0] * shrink), round(frame.wh[1] * shrink))
                 pictures.append(frame.rgb(wh))
@@ -291,8 +282,6 @@ class VideoCache:
                     trails.setdefault(int(person), []).append((frame.time_s, box * shrink))
         except SourceError as error:
             raise ClipDatasetError(f"{video.path}: cannot be read: {error}") from None
-        if not pictures:
-            raise ClipDatasetError(f"{video.path}: no frame of it could be decoded")
         seen_s, xyxy = _main_person(trails)
         path.mkdir(parents=True, exist_ok=True)
         np.save(path / "pictures.npy", np.stack(pictures))

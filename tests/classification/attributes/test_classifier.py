@@ -14,6 +14,7 @@ from onnx import TensorProto
 
 from storeguard.classification.attributes.classifier import AttributeClassifier, are_probabilities
 from storeguard.config.models import AttributeSettings
+from storeguard.engines.loading import load_attribute_classifier
 from storeguard.errors import ModelError
 from tests.classification.attributes.models import COLOURS, save_colour_model
 from tests.classification.clips.clip_models import save_clip_model
@@ -30,7 +31,7 @@ RED, GREEN, BLUE = crop(255, 0, 0), crop(0, 255, 0), crop(0, 0, 255)
 
 def opened(model: Path, **settings: Any) -> AttributeClassifier:
     document = {"name": "colour", "model": str(model), **settings}
-    return AttributeClassifier(AttributeSettings.model_validate(document))
+    return load_attribute_classifier(AttributeSettings.model_validate(document))
 
 
 def labels_of(classifier: AttributeClassifier) -> list[str]:

@@ -13,6 +13,7 @@ from onnx import TensorProto
 from storeguard.classification.clips.classifier import ClipClassifier, top_mean
 from storeguard.classification.clips.clip import CLIP_FRAMES, SIDE_PX, to_input
 from storeguard.config.models import ClassifierSettings
+from storeguard.engines.loading import load_clip_classifier
 from storeguard.errors import ModelError
 from tests.classification.clips.clip_models import SHAPE, save_clip_model
 
@@ -24,7 +25,7 @@ def clip_of(red: int) -> Any:
 
 
 def opened(path: Path) -> ClipClassifier:
-    return ClipClassifier(ClassifierSettings(model=str(path)))
+    return load_clip_classifier(ClassifierSettings(model=str(path)))
 
 
 def expected(red: int, *, gain: float = 1.0) -> float:
@@ -52,7 +53,7 @@ def test_each_clip_gets_its_probability(
 
 def test_more_clips_than_an_engine_takes_go_in_several_batches(tmp_path: Path) -> None:
     path = save_clip_model(tmp_path / "red.onnx", shape=("n", *SHAPE))
-    classifier = ClipClassifier(ClassifierSettings(model=str(path), max_batch=2))
+    classifier = load_clip_classifier(ClassifierSettings(model=str(path), max_batch=2))
     run, sizes = classifier._backend.run, []
     classifier._backend.run = lambda batch: (sizes.append(len(batch)), run(batch))[1]  # type: ignore[method-assign]
     scores = classifier.score([clip_of(0), clip_of(124), clip_of(255)])

@@ -17,6 +17,7 @@ from storeguard.classification.clips.classifier import ClipClassifier
 from storeguard.classification.clips.clip import CLIP_FRAMES, SIDE_PX
 from storeguard.classification.clips.service import ClassifierService, ClipBatch
 from storeguard.config.models import ClassifierSettings
+from storeguard.engines.loading import load_clip_classifier
 from storeguard.errors import ModelError
 from storeguard.inference.batcher import Batcher
 from tests.classification.clips.clip_models import save_clip_model
@@ -90,7 +91,7 @@ def test_clips_of_several_cameras_are_judged_together(
     settings: ClassifierSettings, hold: threading.Event
 ) -> None:
     async def main() -> None:
-        service = ClassifierService(settings)
+        service = ClassifierService(load_clip_classifier(settings), settings)
         first = await busy(service, hold)
         one = asyncio.create_task(service.classify(batch("a", 10, 20)))
         other = asyncio.create_task(service.classify(batch("b", 30)))
@@ -113,7 +114,7 @@ def test_clips_that_had_to_give_way_are_told_from_the_rest(
     settings: ClassifierSettings, hold: threading.Event
 ) -> None:
     async def main() -> None:
-        service = ClassifierService(settings)
+        service = ClassifierService(load_clip_classifier(settings), settings)
         first = await busy(service, hold)
         late = asyncio.create_task(service.classify(batch("a", 10, 20, 30, 40, 50)))
         await until(lambda: service.stats().refused == 2)
@@ -129,7 +130,7 @@ def test_clips_that_had_to_give_way_are_told_from_the_rest(
 
 def test_close_answers_those_who_wait(settings: ClassifierSettings, hold: threading.Event) -> None:
     async def main() -> None:
-        service = ClassifierService(settings)
+        service = ClassifierService(load_clip_classifier(settings), settings)
         first = await busy(service, hold)
         late = asyncio.create_task(service.classify(batch("a", 10, 20)))
         await until(lambda: service.stats().waiting == 2)
@@ -148,7 +149,8 @@ def test_a_model_that_fails_fails_the_call_and_not_the_service(
 ) -> None:
     async def main() -> None:
         odd = save_clip_model(tmp_path / "odd.onnx", gain=1.56e38)
-        service = ClassifierService(settings.model_copy(update={"model": str(odd)}))
+        changed = settings.model_copy(update={"model": str(odd)})
+        service = ClassifierService(load_clip_classifier(changed), changed)
         for _ in range(2):
             with pytest.raises(ModelError, match="one finite logit"):
                 await service.classify(batch("a", 255))
@@ -162,7 +164,7 @@ def test_the_health_check_judges_and_has_a_deadline(
     settings: ClassifierSettings, hold: threading.Event
 ) -> None:
     async def main() -> None:
-        service = ClassifierService(settings)
+        service = ClassifierService(load_clip_classifier(settings), settings)
         await service.check(deadline_s=PATIENCE_S)
         assert service.stats().submitted == 0
         hold.clear()

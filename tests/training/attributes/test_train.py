@@ -13,9 +13,10 @@ import torch
 from PIL import Image
 from typer.testing import CliRunner
 
-from storeguard.classification.attributes.classifier import AttributeClassifier, are_probabilities
+from storeguard.classification.attributes.classifier import are_probabilities
 from storeguard.cli.main import app
 from storeguard.config.models import AttributeSettings, BackendName
+from storeguard.engines.loading import load_attribute_classifier
 from storeguard.errors import DatasetError, ModelError, QueryError, TrainingDivergedError
 from storeguard.training.attributes.data import LabelChoice, LabelledCrop, read_crops
 from storeguard.training.attributes.evaluate import measure, plot_confusion
@@ -65,7 +66,7 @@ Made = tuple[AttributeTrainSettings, AttributeTrainResult]
 
 def test_serving_tells_people_it_never_saw(made: Made, folder_halves: Path) -> None:
     _, result = made
-    classifier = AttributeClassifier(
+    classifier = load_attribute_classifier(
         AttributeSettings(name="half", model=str(result.model), backend=BackendName.ONNXRUNTIME_CPU)
     )
     assert classifier.info.labels == ("upper", "lower")

@@ -12,9 +12,9 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from storeguard.classification.clips.classifier import ClipClassifier
 from storeguard.cli.main import app
 from storeguard.config.models import ClassifierSettings
+from storeguard.engines.loading import load_clip_classifier
 from storeguard.training.clips.data import ClipDatasetError, FollowedVideo, VideoCache, read_list
 from storeguard.training.clips.export import backbone_runner
 from storeguard.training.clips.features import ClipAugmentation, plain_features
@@ -95,7 +95,7 @@ def test_a_whole_run(settings: MakeSettings, data: Path) -> None:
     assert written == settings()
     document = json.loads((out / "metrics.json").read_text())
     # What serving loads gives each video the score that training wrote down.
-    classifier = ClipClassifier(ClassifierSettings(model=str(made.model)))
+    classifier = load_clip_classifier(ClassifierSettings(model=str(made.model)))
     assert classifier.info.sha256 == made.sha256
     cache = VideoCache(written.cache / "videos") if written.cache else None
     assert cache is not None
@@ -116,7 +116,7 @@ def test_a_3d_resnet_learns_from_pictures(
     assert len(made.losses) == 1
     assert made.metrics is not None
     assert made.metrics.num_videos == 2
-    classifier = ClipClassifier(ClassifierSettings(model=str(made.model)))
+    classifier = load_clip_classifier(ClassifierSettings(model=str(made.model)))
     assert classifier.info.sha256 == made.sha256
 
 
