@@ -4,9 +4,10 @@
     python benchmarks/tracking.py --tune     # first choose the libraries' settings anew
 
 Of every sequence all frames are tracked, then one of two, then one of four; the ground truth is
-thinned in the same way. Where there is no ground truth, the figure is self-consistency: IDF1 of
-the result at the reduced rate against the same tracker's own result at full rate in those frames.
-It says how far dropping frames changes the story, not whether the story is true.
+thinned in the same way. MOTA, IDF1 and switches are computed by py-motmetrics. Where there is no
+ground truth, the figure is self-consistency: IDF1 of the result at the reduced rate against the
+same tracker's own result at full rate in those frames. It says how far dropping frames changes the
+result, not whether the result is right.
 
 Libraries run as they come and with the settings of results/tracking_tuned.json. Install them
 beside the package to run their rows: `pip install trackers norfair`. Results depend on nothing but
@@ -27,10 +28,10 @@ from typing import Any
 import numpy as np
 from machine import machine
 from tracking_rivals import RIVALS, Rival, silence
+from tracking_score import score_tracks
 from tracking_sequences import Sequence, sequences
 
 from storeguard.config.models import TrackerSettings
-from storeguard.tracking.metrics import evaluate
 from storeguard.tracking.tracks import Tracks
 
 RATES = (1, 2, 4)
@@ -85,8 +86,8 @@ def rows_of(rival: Rival, sequence: Sequence) -> Iterable[Row]:
         thin = sequence.thinned(every)
         found, cpu_ms = follow(rival, thin, every)
         whole = whole or found
-        own = evaluate({frame: whole[frame * every] for frame in found}, found)
-        score = None if thin.truth is None else evaluate(thin.truth, found)
+        own = score_tracks({frame: whole[frame * every] for frame in found}, found)
+        score = None if thin.truth is None else score_tracks(thin.truth, found)
         ids = np.unique(np.concatenate([tracks.track_id for tracks in found.values()]))
         num_boxes = sum(map(len, found.values()))
         yield Row(
@@ -112,7 +113,7 @@ def tune(rival: Rival, given: list[Sequence]) -> dict[str, Any]:
     def worth(options: dict[str, Any]) -> float:
         trial = replace(rival, options=options)
         scores = [
-            evaluate(thin.truth or {}, follow(trial, thin, every)[0]).idf1 or 0.0
+            score_tracks(thin.truth or {}, follow(trial, thin, every)[0]).idf1 or 0.0
             for thin, every in thinned
         ]
         return float(np.mean(scores))
@@ -151,7 +152,7 @@ def contenders(given: list[Sequence], *, choose_anew: bool) -> list[Rival]:
 
 def versions() -> dict[str, str]:
     """Those of the libraries in the table."""
-    packages = ("trackers", "supervision", "norfair")
+    packages = ("motmetrics", "trackers", "supervision", "norfair")
     found = {}
     for package in packages:
         try:

@@ -21,10 +21,9 @@ from numpy.typing import NDArray
 from storeguard.config.models import DetectorSettings
 from storeguard.detection.detections import Detections
 from storeguard.detection.detector import Detector, model_path
-from storeguard.detection.nms import nms
+from storeguard.detection.nms import iou_matrix, nms
 from storeguard.engines.loading import load_detector
 from storeguard.tracking import mot
-from storeguard.tracking.metrics import iou
 from storeguard.tracking.tracks import Tracks
 from storeguard.video.frame import Frame
 
@@ -195,7 +194,7 @@ def _visible_share(xyxy: NDArray[np.float64]) -> NDArray[np.float64]:
     if len(xyxy) < 2:
         return np.ones(len(xyxy))
     area = (xyxy[:, 2:] - xyxy[:, :2]).prod(axis=1)
-    overlap = iou(xyxy, xyxy)
+    overlap = iou_matrix(xyxy, xyxy)
     shared = overlap / (1 + overlap) * (area[:, None] + area[None])
     nearer = xyxy[None, :, 3] > xyxy[:, None, 3]
     return 1 - np.where(nearer, shared / area[:, None], 0).max(axis=1)

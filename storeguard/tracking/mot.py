@@ -5,7 +5,7 @@ The layout is described on motchallenge.net; x and y are the left upper corner, 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -32,13 +32,6 @@ def lines_of(frame: int, tracks: Tracks) -> Iterator[str]:
         yield (
             f"{frame},{track_id},{x1:.2f},{y1:.2f},{x2 - x1:.2f},{y2 - y1:.2f},{score:.4f},-1,-1,-1"
         )
-
-
-def write_tracks(path: Path | str, frames: Iterable[tuple[int, Tracks]]) -> None:
-    """Write a whole sequence: pairs of a frame number (from 1) and who is where in it."""
-    with Path(path).open("w", encoding="utf-8") as file:
-        for frame, tracks in frames:
-            file.writelines(f"{line}\n" for line in lines_of(frame, tracks))
 
 
 def read_tracks(path: Path | str, *, pedestrians_only: bool = False) -> dict[int, Tracks]:

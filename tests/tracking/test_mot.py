@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from storeguard.errors import DatasetError
-from storeguard.tracking.mot import lines_of, read_detections, read_tracks, write_tracks
+from storeguard.tracking.mot import lines_of, read_detections, read_tracks
 from storeguard.tracking.tracks import Tracks
 
 TWO = Tracks(
@@ -23,7 +23,9 @@ def test_lines_are_mot_challenge_s():
 
 def test_what_is_written_is_read(tmp_path: Path):
     path = tmp_path / "tracks.txt"
-    write_tracks(path, [(1, TWO), (2, Tracks.empty()), (5, TWO)])
+    frames = {1: TWO, 2: Tracks.empty(), 5: TWO}
+    lines = [line for frame, tracks in frames.items() for line in lines_of(frame, tracks)]
+    path.write_text("\n".join(lines) + "\n")
     read = read_tracks(path)
     assert sorted(read) == [1, 5]
     np.testing.assert_array_equal(read[5].track_id, TWO.track_id)

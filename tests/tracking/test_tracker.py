@@ -6,10 +6,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from benchmarks.tracking_score import score_tracks
 from storeguard.config.models import TrackerSettings
 from storeguard.detection.detections import Detections
 from storeguard.errors import CheckpointError
-from storeguard.tracking.metrics import evaluate
 from storeguard.tracking.tracker import Tracker
 from storeguard.tracking.tracks import Tracks
 
@@ -95,7 +95,7 @@ def test_walkers_keep_their_ids_at_10_fps_with_frames_dropped(
     scores = []
     for seed in range(8):
         seen, truth = played(walkers(), times, seed=seed)
-        scores.append(evaluate(truth, followed(Tracker(TrackerSettings()), seen, times)))
+        scores.append(score_tracks(truth, followed(Tracker(TrackerSettings()), seen, times)))
     assert np.mean([score.idf1 for score in scores]) > least_idf1
     assert sum(score.num_switches for score in scores) <= most_switches
 
@@ -105,7 +105,7 @@ def test_walkers_keep_their_ids_with_irregular_time_stamps():
     times = np.cumsum(rng.choice([0.03, 0.1, 0.25, 0.6], size=60, p=[0.3, 0.3, 0.3, 0.1]))
     times = times[times < 10]
     seen, truth = played(walkers(), times)
-    score = evaluate(truth, followed(Tracker(TrackerSettings()), seen, times))
+    score = score_tracks(truth, followed(Tracker(TrackerSettings()), seen, times))
     assert score.idf1 is not None
     assert score.idf1 > 0.95
     assert score.num_switches <= 1
@@ -121,7 +121,7 @@ def test_crossing_people_keep_their_ids(fps: float):
         if abs(people[0](time_s)[0] - people[1](time_s)[0]) < 20:
             front = seen[frame].xyxy[:, 3].argmax()
             seen[frame] = seen[frame][np.array([front])]
-    score = evaluate(truth, followed(Tracker(TrackerSettings()), seen, times))
+    score = score_tracks(truth, followed(Tracker(TrackerSettings()), seen, times))
     assert score.num_switches == 0
     assert score.idf1 is not None
     assert score.idf1 > 0.9
