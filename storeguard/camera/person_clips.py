@@ -26,6 +26,7 @@ from storeguard.classification.clips.clip import (
     clip_times,
     nearest_frames,
     person_clip,
+    stays,
 )
 from storeguard.config.store import CameraConfig, Pace
 from storeguard.events.event import ModelRef
@@ -34,7 +35,6 @@ from storeguard.rules.verdict import Verdict
 from storeguard.video.frame import Frame
 
 _KEPT_S: Final = CLIP_S + 2.0  # the detector's answer about a frame comes later than the frame
-_UNSEEN_S: Final = 1.25  # between two sightings inside a clip: one look a second will do
 _MAX_SIDE_PX: Final = 960
 _MAX_PICTURES: Final = round(_KEPT_S * CLIP_FPS) + 8
 _MAX_PICTURES_AHEAD: Final = 160  # files at full pace are decoded seconds ahead of the detector
@@ -172,8 +172,7 @@ class PersonClips:
         # It ends with a kept picture: from between two, some would be taken twice, others never.
         wanted_s = clip_times(pictures[-1].time_s)
         seen_s = np.array([at for at, _ in self._trails[person_id]])
-        inside = seen_s[seen_s >= wanted_s[0] - _UNSEEN_S]
-        if inside[0] > wanted_s[0] or (np.diff(inside) > _UNSEEN_S).any():
+        if stays(seen_s)[-1][0] > wanted_s[0]:
             return None  # the person was not there all the time
         chosen = nearest_frames(np.array([one.time_s for one in pictures]), wanted_s)
         if chosen is None or len({pictures[i].wh for i in chosen}) > 1:

@@ -26,6 +26,9 @@ _MEAN: Final = np.array([0.485, 0.456, 0.406], dtype=np.float32) * 255
 _STD: Final = np.array([0.229, 0.224, 0.225], dtype=np.float32) * 255
 _LATE_S: Final = 1.5 / CLIP_FPS  # a moment's picture may be this far from it
 
+MAX_UNSEEN_S: Final = 1.25
+"""Between two sightings of a clip's person: a detector that runs once a second is enough."""
+
 Clip = NDArray[np.uint8]
 """(CLIP_FRAMES, SIDE_PX, SIDE_PX, 3) uint8 RGB: one person, oldest first."""
 
@@ -86,6 +89,16 @@ def boxes_at(
     """
     columns = [np.interp(wanted_s, seen_s, xyxy[:, i]) for i in range(4)]
     return np.stack(columns, axis=1).astype(np.float32)
+
+
+def stays(seen_s: NDArray[np.float64]) -> list[tuple[float, float]]:
+    """First and last sighting of each part of a person's track without a gap: clips fit in there.
+
+    Args:
+        seen_s: (n,) stream seconds at which the person was seen, rising.
+    """
+    parts = np.split(seen_s, np.flatnonzero(np.diff(seen_s) > MAX_UNSEEN_S) + 1)
+    return [(float(part[0]), float(part[-1])) for part in parts if len(part)]
 
 
 def windows_of(boxes: NDArray[np.float32], jitter: Jitter | None = None) -> NDArray[np.float64]:

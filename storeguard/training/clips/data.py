@@ -27,6 +27,7 @@ from storeguard.classification.clips.clip import (
     clip_times,
     nearest_frames,
     person_clip,
+    stays,
 )
 from storeguard.config.models import DetectorSettings, TrackerSettings
 from storeguard.engines.loading import load_detector
@@ -37,7 +38,8 @@ NORMAL: Final = "normal"
 LISTS: Final = ("videos.csv", "labels.csv")
 VALIDATION_CLIPS: Final = 8
 _MAX_SIDE_PX: Final = 960
-_FORMAT: Final = 1
+_FORMAT: Final = 2
+_ROUNDING_S: Final = 1e-6
 
 
 class ClipDatasetError(StoreguardError, ValueError):
@@ -183,34 +185,55 @@ class FollowedVideo:
 
     @property
     def has_person(self) -> bool:
-        """Whether somebody was there for the length of a clip."""
-        return len(self.seen_s) > 1 and bool(self.seen_s[-1] - self.seen_s[0] >= CLIP_S)
+        """Whether somebody was in view for the length of a clip."""
+        return bool(_long_stays(self.seen_s))
 
     def uniform_ends(self, count: int = VALIDATION_CLIPS) -> list[float]:
-        """Clip ends spread evenly over the person's stay."""
-        first, last = self._range()
-        return [float(end) for end in np.linspace(first, last, count)]
+        """Clip ends spread evenly over the person's stays."""
+        return self._ends(np.linspace(0.0, self._room_s(), count))
 
     def random_ends(self, count: int, rng: np.random.Generator) -> list[float]:
-        """Clip ends anywhere in the person's stay."""
-        return [float(end) for end in rng.uniform(*self._range(), size=count)]
+        """Clip ends anywhere in the person's stays."""
+        return self._ends(rng.uniform(0.0, self._room_s(), size=count))
 
     def clip(self, end_s: float, jitter: Jitter | None = None) -> Clip:
-        """The clip of the person that ends at a moment of the stay.
+        """The clip of the person that ends at a moment of a stay.
 
         Raises:
-            ClipDatasetError: pictures are missing around it.
+            ClipDatasetError: pictures are missing around it, or the person was out of view.
         """
         wanted_s = clip_times(end_s)
+        if not any(
+            first <= wanted_s[0] + _ROUNDING_S and end_s <= last + _ROUNDING_S
+            for first, last in stays(self.seen_s)
+        ):
+            raise ClipDatasetError(
+                f"{self.video.name}: the person was out of view before {end_s:.2f} s"
+            )
         chosen = nearest_frames(self.frame_s, wanted_s)
         if chosen is None:
             raise ClipDatasetError(f"{self.video.name}: has a gap before {end_s:.2f} s")
         boxes = boxes_at(self.seen_s, self.xyxy, self.frame_s[chosen])
         return person_clip([self.pictures[i] for i in chosen], boxes, jitter)
 
-    def _range(self) -> tuple[float, float]:
-        first = max(self.seen_s[0], self.frame_s[0]) + clip_times(0.0)[0] * -1
-        return float(first), float(max(first, self.seen_s[-1]))
+    def _room_s(self) -> float:
+        """Seconds in which clips may end, of all stays together."""
+        return sum(last - first for first, last in self._end_ranges())
+
+    def _ends(self, offsets_s: NDArray[np.float64]) -> list[float]:
+        """Clip ends at seconds of the room, counted from its start."""
+        return [self._end(float(offset_s)) for offset_s in offsets_s]
+
+    def _end(self, offset_s: float) -> float:
+        *before, (start, _) = self._end_ranges()
+        for first, last in before:
+            if offset_s <= last - first:
+                return first + offset_s
+            offset_s -= last - first
+        return start + offset_s
+
+    def _end_ranges(self) -> list[tuple[float, float]]:
+        return [(first - clip_times(0.0)[0], last) for first, last in _long_stays(self.seen_s)]
 
 
 class VideoCache:
@@ -296,7 +319,7 @@ def _main_person(
 ) -> tuple[NDArray[np.float64], NDArray[np.float32]]:
     best, best_size = None, 0.0
     for trail in trails.values():
-        if trail[-1][0] - trail[0][0] < CLIP_S:
+        if not _long_stays(np.array([at for at, _ in trail])):
             continue
         boxes = np.stack([box for _, box in trail])
         size = float(np.median(np.prod(boxes[:, 2:] - boxes[:, :2], axis=1)) * len(trail))
@@ -305,3 +328,7 @@ def _main_person(
     if best is None:
         return np.zeros(0), np.zeros((0, 4), np.float32)
     return np.array([at for at, _ in best]), np.stack([box for _, box in best])
+
+
+def _long_stays(seen_s: NDArray[np.float64]) -> list[tuple[float, float]]:
+    return [(first, last) for first, last in stays(seen_s) if last - first >= CLIP_S]
