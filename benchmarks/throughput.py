@@ -1,4 +1,4 @@
-"""End-to-end frames a second with 1, 4 and 8 cameras, beside a bare loop of the same work.
+"""End-to-end frames a second with 1, 4 and 8 cameras, compared with a bare loop of the same work.
 
 The bare loop is one process that decodes the same files in turn, scales each frame and runs the
 same detector on it: no Ray, no tracking, no rules, no store. It is measured with one and with two

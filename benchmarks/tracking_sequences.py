@@ -37,14 +37,14 @@ EPOCH = datetime(2026, 1, 1, tzinfo=UTC)
 
 @dataclass(frozen=True, slots=True)
 class Sequence:
-    """What a tracker is given, frame by frame, and what it should have said.
+    """A tracker's input, frame by frame, and its expected output.
 
     Attributes:
         name: what the table calls it.
         fps: frames a second at full rate.
         detections: one entry a frame; frame i was captured at `time_s[i]`.
         time_s: (frames,) seconds.
-        truth: who was where, by index into `detections`; None where nobody knows.
+        truth: who was where, by index into `detections`; None where unknown.
     """
 
     name: str
@@ -86,7 +86,7 @@ def sequences() -> Iterator[Sequence]:
 def shoppers(*, seed: int = SEED, fps: float = 10.0, seconds: float = 90.0) -> list[Tracks]:
     """A made-up ground truth: people who walk from shelf to shelf at 0.6..1.6 m/s and stand there.
 
-    The camera looks across the room from a corner, 960x540: who is nearer stands lower and is
+    The camera faces the room from a corner, 960x540: who is nearer stands lower and is
     taller (110..230 pixels for 1.7 m). People come in at a door on the left and leave by it.
     """
     rng = np.random.default_rng([seed, 1])
@@ -138,7 +138,7 @@ def _every_frame(by_frame: dict[int, Tracks]) -> list[Tracks]:
 
 
 def _slow_mot17() -> Sequence:
-    """A camera at 10 fps, so that three of four frames gone leave 2.5 a second."""
+    """A camera at 10 fps, so that with three of four frames dropped 2.5 a second remain."""
     slow = simulated(_mot17_truth(), "mot17_02 simulated", 30.0).thinned(3)
     return replace(slow, name="mot17_02 simulated, 10 fps")
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from storeguard.classification.attributes.crop import Crop, person_crop
 from storeguard.classification.attributes.service import CropAnswer
-from storeguard.classification.attributes.votes import Look, Votes
+from storeguard.classification.attributes.votes import CropPrediction, Votes
 from storeguard.config.models import AttributeSettings
 from storeguard.rules.observation import Attribute, Observation
 from storeguard.video.frame import Frame
@@ -118,11 +118,11 @@ class PersonAttributes:
         """Take in what a classifier said; of people who have gone for good nothing is kept."""
         one = self._attributes[request.attribute]
         looks = [
-            Look(person_id, label=said[0], probability=said[1], by=answer.by)
+            CropPrediction(person_id, label=said[0], probability=said[1], by=answer.by)
             for person_id, said in zip(request.person_ids, answer.labels, strict=True)
             if said is not None and person_id in self._seen_s
         ]
-        one.votes.take(looks)
+        one.votes.count(looks)
         self.num_looks += len(looks)
 
     def said(self, person_ids: Iterable[str]) -> Mapping[str, tuple[Attribute, ...]]:
@@ -134,7 +134,7 @@ class PersonAttributes:
             known = tuple(
                 said
                 for one in self._attributes.values()
-                if (said := one.votes.said().get(person_id)) is not None
+                if (said := one.votes.labels().get(person_id)) is not None
             )
             if known:
                 found[person_id] = known

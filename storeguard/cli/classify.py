@@ -34,7 +34,7 @@ def classify(
         load_clip_classifier,
         load_detector,
     )
-    from storeguard.offline.video_judgement import judge_video  # noqa: PLC0415
+    from storeguard.offline.video_scores import score_video  # noqa: PLC0415
 
     classifier = load_clip_classifier(ClassifierSettings(model=model))
     detector = load_detector(DetectorSettings())
@@ -42,16 +42,16 @@ def classify(
     failed = False
     for video in clips:
         try:
-            judged = judge_video(video, detector, classifier, every_s=every)
+            scored = score_video(video, detector, classifier, every_s=every)
         except SourceError as error:
             failed = True
             Console(stderr=True).print(f"[bold red]error:[/] {error}", highlight=False)
             continue
-        best = max(judged.people, key=lambda one: one.score, default=None)
+        best = max(scored.people, key=lambda one: one.score, default=None)
         line = {
             "video": str(video),
-            "score": None if judged.score is None else round(judged.score, 4),
-            "label": "shoplifting" if (judged.score or 0.0) >= limit else "normal",
+            "score": None if scored.score is None else round(scored.score, 4),
+            "label": "shoplifting" if (scored.score or 0.0) >= limit else "normal",
             "clip_scores": [round(score, 4) for score in best.scores] if best else [],
             "people": [
                 {
@@ -60,7 +60,7 @@ def classify(
                     "ends_s": one.ends_s,
                     "clip_scores": [round(score, 4) for score in one.scores],
                 }
-                for one in judged.people
+                for one in scored.people
             ],
         }
         print(json.dumps(line), flush=True)  # noqa: T201 - the command's output

@@ -16,12 +16,12 @@ from storeguard.inference.engine_file import EngineCard, EngineKey, card_path, r
 
 @dataclass(frozen=True, slots=True)
 class EngineOptions:
-    """Which engine of a model is wanted.
+    """Which engine of a model is requested.
 
     Attributes:
         settings: where engines are kept, and whether `auto` may build one.
         precision: None takes fp16 with TensorRT, and the model as it is elsewhere.
-        max_batch: the greatest batch it must take.
+        max_batch: the greatest batch that it takes.
         size_wh: width and height in pixels of its input, where the model leaves them open.
     """
 
@@ -48,9 +48,9 @@ def fresh_engine(folder: Path, key: EngineKey) -> Path | None:
 
 
 def keep_engine(folder: Path, engine: bytes, card: EngineCard) -> Path:
-    """Write an engine and its sidecar, and drop those that it makes stale.
+    """Write an engine and its sidecar, and remove those that it replaces.
 
-    The sidecar goes last: an engine without one is never used.
+    The sidecar is written last: an engine without one is never used.
 
     Raises:
         StorageError: the folder cannot be written.

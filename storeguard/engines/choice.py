@@ -85,7 +85,7 @@ def _fastest(model: Path, options: EngineOptions, threads: int) -> Backend:
 
 
 def _engine(model: Path, options: EngineOptions, target: EngineTarget, *, build: bool) -> Path:
-    """The fresh engine for this model; a missing or stale one is built if it may be."""
+    """The fresh engine for this model; if missing or stale, it is built where `build` allows."""
     precision = options.precision or Precision.FP16
     key = engine_key(model, options, precision, target)
     kept = fresh_engine(options.folder, key)
@@ -100,7 +100,7 @@ def _engine(model: Path, options: EngineOptions, target: EngineTarget, *, build:
 
 
 def _converted(model: Path, options: EngineOptions) -> Path:
-    """The ONNX file in the wanted precision."""
+    """The ONNX file in the requested precision."""
     precision = options.precision or Precision.FP32
     if precision is Precision.FP32:
         return model

@@ -55,8 +55,8 @@ class Agreement(_Record):
         num_inputs: how many.
         max_abs, mean_abs: difference of the outputs, all together.
         equal_detections: the share of people found at `MIN_SCORE` or more by both, at an IoU of
-            `EQUAL_IOU` or more, of all found by either; None without pictures, or if nobody is
-            found by either.
+            `EQUAL_IOU` or more, of all found by either; None without pictures, or if neither
+            finds people.
     """
 
     inputs: str
@@ -108,7 +108,7 @@ def measure(
         limit: the most pictures to take.
         runs: timed calls for each batch size.
         threads: threads inside one inference; 0 takes one per core of this process.
-        build_s, engine_bytes: what the build took and gave, where there was one.
+        build_s, engine_bytes: the build's seconds and the engine's size, if one was built.
 
     Raises:
         ModelError, BackendUnavailableError, DatasetError, SourceError: see the parts.
@@ -210,7 +210,7 @@ def _speed(backend: Backend, batch: Array, runs: int) -> Speed:
 def _agreement(
     backend: Backend, model: Path, inputs: Array, equal: float | None, *, real: bool
 ) -> Agreement | None:
-    """None for an engine file, whose FP32 model is not at hand."""
+    """None for an engine file, whose FP32 model is not available."""
     if model.suffix != ".onnx":
         return None
     reference = open_backend(model, BackendName.ONNXRUNTIME_CPU)
@@ -332,7 +332,7 @@ def _noise(backend: Backend, shape: Sequence[int]) -> Array:
 
 
 def _repeated(inputs: Array, size: int) -> Array:
-    """A batch of this size out of the inputs, over again where they are too few."""
+    """A batch of this size from the inputs, repeated where they are too few."""
     return inputs.take(np.arange(size) % len(inputs), axis=0)
 
 
@@ -341,7 +341,7 @@ def _device(backend: Backend) -> str:
 
 
 def processor_name() -> str:
-    """The processor's model, or what the system calls it."""
+    """The processor's model, or else its name in the operating system."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:

@@ -36,18 +36,19 @@ class ModelInput:
     shape: tuple[int | None, ...]
 
     def require(self, batch: NDArray[Any]) -> None:
-        """Refuse a batch of another type or shape.
+        """Check a batch's type and shape.
 
         Raises:
-            ModelError: with what was expected and what came.
+            ModelError: they differ; names what was expected and what was found.
         """
         fits = batch.ndim == len(self.shape) and all(
-            wanted in (None, found) for wanted, found in zip(self.shape, batch.shape, strict=True)
+            expected in (None, found)
+            for expected, found in zip(self.shape, batch.shape, strict=True)
         )
         if not fits or batch.dtype != self.dtype or not len(batch):
-            wanted = ", ".join("any" if size is None else str(size) for size in self.shape)
+            expected = ", ".join("any" if size is None else str(size) for size in self.shape)
             raise ModelError(
-                f"input {self.name!r}: expected ({wanted}) {self.dtype} with at least one in the "
+                f"input {self.name!r}: expected ({expected}) {self.dtype} with at least one in the "
                 f"batch, got {batch.shape} {batch.dtype}"
             )
 
@@ -79,7 +80,7 @@ class Backend(Protocol):
 
 
 def model_precision(metadata: Mapping[str, str], model_input: ModelInput) -> str:
-    """What an ONNX model computes in: what its converter noted, or what its input's type says."""
+    """What an ONNX model computes in: as its converter noted, or else its input's type."""
     stated = metadata.get(PRECISION_KEY, "")
     if stated in list(Precision):
         return stated
@@ -89,9 +90,9 @@ def model_precision(metadata: Mapping[str, str], model_input: ModelInput) -> str
 def in_batches(
     run: Callable[[Sequence[T]], NDArray[np.float32]], items: Sequence[T], *, at_once: int
 ) -> NDArray[np.float32]:
-    """The answers of `run`, one row an item, asked for `at_once` items at a time.
+    """The results of `run`, one row an item, called with `at_once` items at a time.
 
-    A model may take one at a time only, and an engine no more than it was built for.
+    Some models take one item a call, and an engine no more than it was built for.
     """
     starts = range(0, len(items), at_once)
     return np.concatenate([run(items[i : i + at_once]) for i in starts])

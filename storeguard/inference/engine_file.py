@@ -56,7 +56,7 @@ class EngineKey(_Record):
     profile: InputProfile
 
     def path(self, folder: Path) -> Path:
-        """Its file in a folder of engines."""
+        """The engine's file in a folder of engines."""
         digest = hashlib.sha256(self.model_dump_json().encode()).hexdigest()[:16]
         ending = ".onnx" if self.target.library == "onnx" else ".engine"
         return folder / f"{self.model_sha256[:12]}-{self.precision}-{digest}{ending}"
@@ -73,7 +73,7 @@ class EngineCard(_Record):
     """An engine's sidecar.
 
     Attributes:
-        key: what it is good for.
+        key: which model, target, precision and shapes it is for.
         engine_sha256: hash of the engine file, hex.
         model: the model file's name.
         metadata: the ONNX model's own, which engines do not carry.
@@ -99,15 +99,15 @@ def read_card(engine: Path) -> EngineCard:
     """The sidecar of an engine, checked against the engine file.
 
     Raises:
-        ModelError: there is none, it cannot be read, or it belongs to another file.
+        ModelError: the sidecar is missing, cannot be read, or belongs to another file.
     """
     path = card_path(engine)
     try:
         card = EngineCard.model_validate_json(path.read_bytes())
     except OSError as error:
         raise ModelError(
-            f"{engine}: an engine needs its sidecar {path.name} beside it: {error.strerror}; "
-            "build it with `storeguard engine build`"
+            f"{engine}: an engine needs its sidecar {path.name} in the same folder: "
+            f"{error.strerror}; build it with `storeguard engine build`"
         ) from None
     except ValidationError as error:
         raise ModelError(f"{path}: not an engine's sidecar: {error}") from None

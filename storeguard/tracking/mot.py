@@ -39,12 +39,12 @@ def read_tracks(path: Path | str, *, pedestrians_only: bool = False) -> dict[int
 
     Args:
         path: the text file.
-        pedestrians_only: keep the rows that MOTChallenge judges: flag (column 7) not 0 and class
+        pedestrians_only: keep the rows that MOTChallenge scores: flag (column 7) not 0 and class
             (column 8) pedestrian. Right for MOT16, MOT17 and MOT20 ground truth alone.
 
     Raises:
         DatasetError: the file is missing, or a row has fewer than 7 numbers, or no class
-            where pedestrians are asked for.
+            where pedestrians are requested.
     """
     table = _read_table(Path(path))
     if pedestrians_only:
@@ -62,7 +62,7 @@ def read_tracks(path: Path | str, *, pedestrians_only: bool = False) -> dict[int
 
 
 def read_detections(path: Path | str) -> dict[int, Detections]:
-    """Read detections, by frame number; scores are handed on as they are in the file.
+    """Read detections, by frame number; scores are returned as in the file.
 
     Raises:
         DatasetError: the file is missing, or a row has fewer than 7 numbers.

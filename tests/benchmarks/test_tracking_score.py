@@ -29,7 +29,7 @@ CASES = {
         (0, 0, 0, 6, 0, 0),
     ),
     "nothing found": ([tracks(a1=0)] * 4, [Tracks.empty()] * 4, (4, 0, 0, 0, 0, 4)),
-    "nobody there": ([Tracks.empty()] * 2, [tracks(a1=0)] * 2, (0, 2, 0, 0, 2, 0)),
+    "no person": ([Tracks.empty()] * 2, [tracks(a1=0)] * 2, (0, 2, 0, 0, 2, 0)),
     # one person, 3 frames as track 1, then 2 as track 2: the best single name is track 1
     "one switch": (
         [tracks(a1=0)] * 5,

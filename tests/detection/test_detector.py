@@ -52,7 +52,7 @@ CASES = {
     "detr as RT-DETR names it": Case(LayoutName.DETR, detr),
     "detr, boxes first": Case(LayoutName.DETR, partial(detr, boxes_first=True)),
     "detr, nothing but shapes": Case(LayoutName.DETR, partial(detr, names=("a", "b"))),
-    "detr with 4 classes, told apart by name": Case(LayoutName.DETR, detr, num_classes=4),
+    "detr with 4 classes, distinguished by name": Case(LayoutName.DETR, detr, num_classes=4),
     # RF-DETR: COCO's own ids, in which a person is 1
     "rf-detr": Case(
         LayoutName.DETR,
@@ -93,7 +93,7 @@ def settings(path: Path, **more: Any) -> DetectorSettings:
 
 
 @pytest.mark.parametrize(
-    ("cores", "wanted", "threads"),
+    ("cores", "chosen", "threads"),
     [
         (1, {}, 1),
         (2, {}, 2),
@@ -104,14 +104,14 @@ def settings(path: Path, **more: Any) -> DetectorSettings:
         (2, {"threads": 3}, 3),
     ],
 )
-def test_how_many_threads_infer(cores: int, wanted: dict[str, float], threads: int) -> None:
-    assert detector_threads(DetectorSettings.model_validate(wanted), cores=cores) == threads
+def test_how_many_threads_infer(cores: int, chosen: dict[str, float], threads: int) -> None:
+    assert detector_threads(DetectorSettings.model_validate(chosen), cores=cores) == threads
 
 
 PLACES = [
     *product(CASES, ("landscape", "portrait", "square"), Resize, ["usual"]),
     *product(["yolov8"], ["smaller than the input"], Resize, ["usual"]),
-    # the model's own word about its padding goes before the layout's habit
+    # the model's metadata about its padding has precedence over the layout's default
     *product(["yolox", "detr, boxes first"], ["landscape", "portrait"], [Resize.LETTERBOX], PADS),
 ]
 
@@ -222,14 +222,14 @@ IMAGENET = ((RGB[0] - 0.485) / 0.229, (RGB[1] - 0.456) / 0.224, (RGB[2] - 0.406)
 @pytest.mark.parametrize(
     ("more", "metadata", "model_input", "expected"),
     [
-        # the layout's habit: RGB, 0..1
+        # the layout's default: RGB, 0..1
         ({}, {}, {}, RGB),
         ({"pixels": "bytes"}, {}, {}, (RED, GREEN, BLUE)),
         ({"pixels": "imagenet"}, {}, {}, IMAGENET),
         ({"channels": "bgr"}, {}, {}, RGB[::-1]),
-        # BGR turns before the mean is taken, per channel of RGB's own statistics: as asked
+        # BGR turns before the mean is taken, per channel of RGB's own statistics: as configured
         ({"channels": "bgr", "pixels": "bytes"}, {}, {}, (BLUE, GREEN, RED)),
-        # the model's own word goes before the habit, the configuration's before both
+        # the model's metadata has precedence over the default, the configuration over both
         ({}, {"channels": "bgr", "pixels": "bytes"}, {}, (BLUE, GREEN, RED)),
         ({"channels": "rgb"}, {"channels": "bgr", "pixels": "bytes"}, {}, (RED, GREEN, BLUE)),
         # other exporters' metadata under the same names
@@ -252,7 +252,7 @@ IMAGENET = ((RGB[0] - 0.485) / 0.229, (RGB[1] - 0.456) / 0.224, (RGB[2] - 0.406)
         ({"pixels": "imagenet"}, {}, {"input_type": TensorProto.FLOAT16}, IMAGENET),
     ],
 )
-def test_pixels_reach_the_model_as_told(
+def test_pixels_reach_the_model_as_configured(
     more: dict[str, str],
     metadata: Mapping[str, str],
     model_input: dict[str, Any],
@@ -282,7 +282,7 @@ def test_pixels_given_to_the_detector_are_left_as_they_are(tmp_path: Path) -> No
     assert (images == 7).all()
 
 
-def test_half_precision_is_told_and_its_answers_are_single(tmp_path: Path) -> None:
+def test_half_precision_is_reported_and_its_outputs_are_single(tmp_path: Path) -> None:
     model = save_mirror(tmp_path / "m.onnx", input_type=TensorProto.FLOAT16, float16_out=True)
 
     detector = load_detector(settings(model, input_size=64))
@@ -296,7 +296,7 @@ def test_half_precision_is_told_and_its_answers_are_single(tmp_path: Path) -> No
 
 
 def grey_levels(n: int) -> np.ndarray[Any, np.dtype[np.uint8]]:
-    """(n, 64, 64, 3): each picture another grey, so that an answer tells whose it is."""
+    """(n, 64, 64, 3): each picture another grey, so that a result shows whose it is."""
     return np.repeat(np.arange(10, 10 + n, dtype=np.uint8), 64 * 64 * 3).reshape(n, 64, 64, 3)
 
 
@@ -313,8 +313,8 @@ def test_each_picture_gets_its_own_answer(batch: str | int, tmp_path: Path) -> N
     assert [round(float(one.xyxy[0, [0, 2]].mean())) for one in found] == [10, 11, 12, 13, 14]
 
 
-def test_a_model_with_its_batch_baked_in_is_asked_one_by_one(tmp_path: Path) -> None:
-    # its input takes any batch, its output is one picture's whatever comes
+def test_a_model_with_a_fixed_batch_is_fed_one_by_one(tmp_path: Path) -> None:
+    # its input takes any batch, its output is always one picture's
     box = Box((10, 10, 40, 50))
     model = save_constant(tmp_path / "m.onnx", yolov8([box], (64, 64), 3), follow_batch=False)
 
@@ -325,7 +325,7 @@ def test_a_model_with_its_batch_baked_in_is_asked_one_by_one(tmp_path: Path) -> 
         np.testing.assert_allclose(one.xyxy, [box.xyxy], atol=0.01)
 
 
-def test_a_model_whose_number_of_boxes_varies_is_asked_one_by_one(tmp_path: Path) -> None:
+def test_a_model_whose_number_of_boxes_varies_is_fed_one_by_one(tmp_path: Path) -> None:
     # boxes come as rows of one picture: with several pictures the counts would not fit together
     outputs = ssd([Box((10, 10, 40, 50), class_id=1)], (64, 64), 91)
     model = save_constant(tmp_path / "m.onnx", outputs, input_shape=(1, 3, 64, 64))
@@ -335,7 +335,7 @@ def test_a_model_whose_number_of_boxes_varies_is_asked_one_by_one(tmp_path: Path
     assert [len(one) for one in found] == [1, 1]
 
 
-# --------------------------------------------------------------------------- what goes wrong
+# --------------------------------------------------------------------------- errors
 
 
 def test_an_unknown_layout_prints_the_shapes_it_saw(tmp_path: Path) -> None:
@@ -363,7 +363,7 @@ def test_detr_with_four_classes_and_no_names_asks_for_names(tmp_path: Path) -> N
     outputs = detr([], INPUT_WH, 4, names=("a", "b"))
     model = save_constant(tmp_path / "twins.onnx", outputs)
 
-    with pytest.raises(ModelLayoutError, match=r"twins\.onnx.*told apart by name or shape"):
+    with pytest.raises(ModelLayoutError, match=r"twins\.onnx.*distinguishable by name or shape"):
         load_detector(settings(model))
 
 
@@ -422,7 +422,7 @@ def _batch_of_four(folder: Path) -> Path:
         (_batch_of_four, {}, ["four.onnx", "expected (4, 3, 64, 64)", "got (1, 3, 64, 64)"]),
     ],
 )
-def test_an_unfit_model_is_told_with_its_file(
+def test_an_unfit_model_is_reported_with_its_file(
     make: Callable[[Path], Path], more: dict[str, Any], expected: list[str], tmp_path: Path
 ) -> None:
     with pytest.raises(ModelError) as caught:

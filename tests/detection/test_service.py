@@ -29,7 +29,7 @@ def images(*greys: int) -> np.ndarray:
 
 
 async def until(true: Callable[[], object]) -> None:
-    """Let the service go on until something holds."""
+    """Run the service until something holds."""
     until_s = time.monotonic() + PATIENCE_S
     while not true():
         assert time.monotonic() < until_s, "it never came to that"
@@ -91,7 +91,7 @@ def test_each_frame_gets_its_own_answer_in_order(settings: DetectorSettings) -> 
     asyncio.run(main())
 
 
-def test_refused_frames_say_so_and_the_rest_are_answered(
+def test_refused_frames_are_marked_and_the_rest_are_answered(
     settings: DetectorSettings, hold: threading.Event
 ) -> None:
     async def main() -> None:

@@ -33,7 +33,7 @@ def test_what_is_written_is_read(tmp_path: Path):
     np.testing.assert_allclose(read[5].score, TWO.score)
 
 
-def test_pedestrians_only_leaves_out_what_is_not_judged(tmp_path: Path):
+def test_pedestrians_only_leaves_out_what_is_not_scored(tmp_path: Path):
     path = tmp_path / "gt.txt"
     path.write_text("1,1,0,0,10,20,1,1,0.8\n1,2,0,0,10,20,0,1,1\n1,3,0,0,10,20,1,7,1\n")
     assert read_tracks(path, pedestrians_only=True)[1].track_id.tolist() == [1]

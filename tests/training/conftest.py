@@ -27,7 +27,7 @@ class SeenFrame:
     people: NDArray[np.float32]
 
     def halves(self) -> list[tuple[str, NDArray[np.float32]]]:
-        """Each person's upper and lower half: an attribute that anybody can see."""
+        """Each person's upper and lower half: an attribute that is easy to see."""
         found = []
         for x1, y1, x2, y2 in self.people.tolist():
             middle = (y1 + y2) / 2
@@ -38,7 +38,7 @@ class SeenFrame:
 
 @pytest.fixture(scope="session")
 def seen_frames(bikes: Path, cabin: Path) -> list[SeenFrame]:
-    """Every sixteenth frame of both videos in which the bundled detector finds somebody."""
+    """Every sixteenth frame of both videos in which the bundled detector finds people."""
     detector = load_detector(DetectorSettings())
     seen = []
     for video, path in (("street", bikes), ("cabin", cabin)):

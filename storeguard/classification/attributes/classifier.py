@@ -1,4 +1,4 @@
-"""An attribute's classifier: crops of people in, a label for each out, on whatever backend."""
+"""An attribute's classifier: crops of people in, a label for each out, on any backend."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from storeguard.config.models import AttributeSettings, Channels, Pixels, Resize
 from storeguard.config.zones import Id
 from storeguard.errors import ModelError
 from storeguard.inference.backend import Backend, in_batches, sha256_of
-from storeguard.inference.pixels import PixelFormat, chosen, is_channels_last, told
+from storeguard.inference.pixels import PixelFormat, chosen, from_metadata, is_channels_last
 
 LABELS_KEY = "storeguard_labels"
 """The key in a model's metadata under which training noted its labels, as a JSON list."""
@@ -32,11 +32,11 @@ LabelledCrop = tuple[str, float]
 
 @dataclass(frozen=True, slots=True)
 class AttributeInfo:
-    """What a loaded attribute classifier is.
+    """A loaded attribute classifier: its model, labels and backend.
 
     Attributes:
         attribute: the attribute's name.
-        labels: what it tells apart, in the order of its scores.
+        labels: its classes, in the order of its scores.
         name: the model file's name without its ending.
         sha256: hash of the model file, hex.
         backend, precision: what runs it.
@@ -74,7 +74,7 @@ class AttributeClassifier:
         )
         height, width = shape[1:3] if self._format.channels_last else shape[2:4]
         self._size_wh = (width or DEFAULT_SIDE_PX, height or DEFAULT_SIDE_PX)
-        self._resize = settings.resize or told(meta.get("resize"), Resize.LETTERBOX)
+        self._resize = settings.resize or from_metadata(meta.get("resize"), Resize.LETTERBOX)
         self._gives_probabilities = False
         self._at_once = shape[0] or settings.max_batch
         self.info = AttributeInfo(
@@ -88,13 +88,13 @@ class AttributeClassifier:
         try:
             self._gives_probabilities = are_probabilities(self._probe())
         except ModelError as error:
-            raise ModelError(f"{path}: looked at a blank crop: {error}") from None
+            raise ModelError(f"{path}: fails on a blank crop: {error}") from None
 
     def probabilities(self, crops: Sequence[Crop]) -> NDArray[np.float32]:
         """(n, k) float32 probabilities of the k labels, for n > 0 crops.
 
         Raises:
-            ModelError: the model's answer is not one finite score for each label.
+            ModelError: the model does not give one finite score for each label.
         """
         scores = self._scores(crops)
         if self._gives_probabilities:
@@ -116,7 +116,7 @@ class AttributeClassifier:
         ]
 
     def _probe(self) -> NDArray[np.float32]:
-        """What the model says of a blank crop and of noise."""
+        """The model's scores of a blank crop and of noise."""
         noise = np.random.default_rng(0).integers(0, 256, (_PROBES, 48, 24, 3), np.uint8)
         return self._scores([np.full((8, 4, 3), FILL_RGB, np.uint8), *noise])
 

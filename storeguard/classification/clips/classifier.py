@@ -1,4 +1,4 @@
-"""The clip classifier: clips of one person in, probabilities out, on whatever backend."""
+"""The clip classifier: clips of one person in, probabilities out, on any backend."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ _SHAPE = (CLIP_FRAMES, 3, SIDE_PX, SIDE_PX)
 
 @dataclass(frozen=True, slots=True)
 class ClassifierInfo:
-    """What a loaded clip classifier is.
+    """A loaded clip classifier: its model and its backend.
 
     Attributes:
         name: the model file's name without its ending.
         sha256: hash of the model file, hex.
         backend, precision: what runs it.
-        threshold: the probability from which its training recommends to suspect.
+        threshold: the probability from which its training recommends an event.
     """
 
     name: str
@@ -57,7 +57,7 @@ class ClipClassifier:
         self._backend = backend
         shape = self._backend.input.shape
         fits = len(shape) == 5 and all(
-            found in {None, wanted} for found, wanted in zip(shape[1:], _SHAPE, strict=True)
+            found in {None, expected} for found, expected in zip(shape[1:], _SHAPE, strict=True)
         )
         if not fits or self._backend.input.dtype not in (np.float32, np.float16):
             raise ModelError(
@@ -75,13 +75,13 @@ class ClipClassifier:
         try:
             self.score([np.zeros((CLIP_FRAMES, SIDE_PX, SIDE_PX, 3), np.uint8)])
         except ModelError as error:
-            raise ModelError(f"{path}: judged a blank clip: {error}") from None
+            raise ModelError(f"{path}: fails on a blank clip: {error}") from None
 
     def score(self, clips: Sequence[Clip]) -> NDArray[np.float32]:
         """(n,) float32 probabilities 0..1 of n > 0 clips (see `classification.clip.Clip`).
 
         Raises:
-            ModelError: the model's answer is not one finite logit a clip.
+            ModelError: the model does not give one finite logit a clip.
         """
         return in_batches(self._run, clips, at_once=self._at_once)
 
@@ -101,9 +101,9 @@ class ClipClassifier:
 
 
 def top_mean(scores: Sequence[float]) -> float | None:
-    """The score of a whole stay or video: the mean of its `TOP_CLIPS` highest clips; None of none.
+    """The score of a whole stay or video: the mean of its `TOP_CLIPS` highest clips; None if empty.
 
-    Concealing something takes a moment; the mean over all clips would drown it.
+    Concealing something takes a moment; the mean over all clips would hide it.
     """
     best = sorted(scores, reverse=True)[:TOP_CLIPS]
     return float(np.mean(best)) if best else None

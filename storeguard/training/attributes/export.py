@@ -32,7 +32,7 @@ def export_attribute(
     """Write an attribute classifier, whole or not at all.
 
     Its input `crops` is float32 (n, 3, SIDE_PX, SIDE_PX), n free, normalised as ImageNet's; its
-    output `logits` is float32 (n, k). Its metadata tells serving the labels and the pixel format.
+    output `logits` is float32 (n, k). Its metadata holds the labels and the pixel format.
 
     Args:
         model: trained, on the CPU.
@@ -46,7 +46,7 @@ def export_attribute(
     Raises:
         ModelError: that difference is more than a thousandth.
     """
-    told = {
+    notes = {
         LABELS_KEY: json.dumps(list(labels)),
         "pixels": PIXELS.value,
         "channels": CHANNELS.value,
@@ -57,7 +57,7 @@ def export_attribute(
         path,
         shape=(3, SIDE_PX, SIDE_PX),
         names=("crops", "logits"),
-        metadata=told | dict(metadata or {}),
+        metadata=notes | dict(metadata or {}),
     )
 
 
@@ -80,9 +80,9 @@ def serving_difference(
     )
     if classifier.info.labels != tuple(labels):
         raise ModelError(f"{path}: expected the labels {labels}, serving reads {classifier.info}")
-    wanted = torch_probabilities(model, crops)
+    expected = torch_probabilities(model, crops)
     found = np.concatenate([classifier.probabilities([crop]) for crop in crops])
-    difference = float(np.abs(found - wanted).max())
+    difference = float(np.abs(found - expected).max())
     if not difference <= _TOLERANCE:
         raise ModelError(
             f"{path}: serving's probabilities differ by {difference:.2g} from torch's, expected "

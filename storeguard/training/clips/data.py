@@ -1,8 +1,8 @@
 """Labelled videos for the clip classifier: the list, splits by group, people followed, and a cache.
 
 The list is a `videos.csv` (or `labels.csv`) with the columns `file`, `label` (`normal` or another
-word, which is then the positive class) and `group` or `actor`: whoever or whatever must not be on
-both sides of a split. Pictures are decoded once and kept as arrays that are mapped into memory.
+word, which is then the positive class) and `group` or `actor`: the people or places that must not
+be on both sides of a split. Pictures are decoded once and kept as memory-mapped arrays.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class ClipVideo:
         name: as the list has it.
         path: the file.
         positive: whether goods are concealed in it.
-        group: who is on both sides of no split; several names joined by "+" are several.
+        group: the people in it, joined by "+", who are never on both sides of a split.
     """
 
     name: str
@@ -114,7 +114,7 @@ class Fold:
 
 
 def leave_one_group_out(videos: Sequence[ClipVideo]) -> list[Fold]:
-    """One fold a group: tested on its videos, trained on those without anybody in it."""
+    """One fold a group: tested on its videos, trained on those that share none of its names."""
     folds = []
     for group in sorted({video.group for video in videos}):
         test = tuple(video for video in videos if video.group == group)
@@ -127,9 +127,8 @@ def leave_one_group_out(videos: Sequence[ClipVideo]) -> list[Fold]:
 
 
 def random_folds(videos: Sequence[ClipVideo], *, num_folds: int, seed: int) -> list[Fold]:
-    """Folds that know nothing of groups. Only to show what that does: they flatter.
-
-    Each class is dealt out evenly.
+    """Folds that ignore groups, with each class spread evenly. Their scores are too high: use them
+    only to show by how much.
     """
     rng = np.random.default_rng(seed)
     fold_of: dict[str, int] = {}
@@ -148,10 +147,10 @@ def random_folds(videos: Sequence[ClipVideo], *, num_folds: int, seed: int) -> l
 
 
 def check_leakage(fold: Fold) -> None:
-    """See that nobody is on both sides.
+    """Check that no name is on both sides.
 
     Raises:
-        ClipDatasetError: somebody is; names who and two of the videos.
+        ClipDatasetError: one is; names it and two of the videos.
     """
     for test in fold.test:
         for train in fold.train:
@@ -173,7 +172,7 @@ class FollowedVideo:
         video: what it is.
         pictures: (n, height, width, 3) uint8 RGB, mapped into memory.
         frame_s: (n,) stream seconds of the pictures.
-        seen_s: (m,) stream seconds at which the person was seen; empty if nobody was.
+        seen_s: (m,) stream seconds at which the person was seen; empty without a person.
         xyxy: (m, 4) their boxes then, in pixels of the pictures.
     """
 
@@ -185,7 +184,7 @@ class FollowedVideo:
 
     @property
     def has_person(self) -> bool:
-        """Whether somebody was in view for the length of a clip."""
+        """Whether a person was in view for the length of a clip."""
         return bool(_long_stays(self.seen_s))
 
     def uniform_ends(self, count: int = VALIDATION_CLIPS) -> list[float]:
@@ -202,15 +201,15 @@ class FollowedVideo:
         Raises:
             ClipDatasetError: pictures are missing around it, or the person was out of view.
         """
-        wanted_s = clip_times(end_s)
+        moments_s = clip_times(end_s)
         if not any(
-            first <= wanted_s[0] + _ROUNDING_S and end_s <= last + _ROUNDING_S
+            first <= moments_s[0] + _ROUNDING_S and end_s <= last + _ROUNDING_S
             for first, last in stays(self.seen_s)
         ):
             raise ClipDatasetError(
                 f"{self.video.name}: the person was out of view before {end_s:.2f} s"
             )
-        chosen = nearest_frames(self.frame_s, wanted_s)
+        chosen = nearest_frames(self.frame_s, moments_s)
         if chosen is None:
             raise ClipDatasetError(f"{self.video.name}: has a gap before {end_s:.2f} s")
         boxes = boxes_at(self.seen_s, self.xyxy, self.frame_s[chosen])
@@ -237,7 +236,7 @@ class FollowedVideo:
 
 
 class VideoCache:
-    """Decodes videos and follows the people in them, once; what was done is kept in a folder.
+    """Decodes videos and tracks the people in them, once; the results are kept in a folder.
 
     Args:
         folder: where to; made if it is not there.
@@ -283,12 +282,12 @@ class VideoCache:
         )
 
     def _key(self, video: ClipVideo) -> str:
-        """Changes with the video's content and with who finds and follows people in it."""
+        """Changes with the video's content, the detector and the tracker's settings."""
         with video.path.open("rb") as file:
             content = hashlib.file_digest(file, "sha256").hexdigest()
         rest = [_FORMAT, self._detector.info.sha256, self._detector.info.input_wh]
-        told = json.dumps([content, *rest, self._tracker.model_dump(mode="json")])
-        return hashlib.sha256(told.encode()).hexdigest()[:12]
+        settings = json.dumps([content, *rest, self._tracker.model_dump(mode="json")])
+        return hashlib.sha256(settings.encode()).hexdigest()[:12]
 
     def _fill(self, path: Path, video: ClipVideo) -> None:
         pictures: list[NDArray[np.uint8]] = []

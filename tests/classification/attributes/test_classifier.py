@@ -65,7 +65,7 @@ def test_what_it_is(tmp_path: Path) -> None:
 
 
 def test_logits_that_happen_to_look_like_probabilities_are_none(tmp_path: Path) -> None:
-    """What a model gives is told by many pictures, not by the one at hand."""
+    """Whether a model gives probabilities is decided by many pictures, not by one."""
     model = save_colour_model(tmp_path / "m.onnx", gain=1.0, metadata={"pixels": "unit"})
     classifier = opened(model, resize="stretch")
     assert are_probabilities(np.array([[0.0, 1.0, 0.0]], np.float32))
@@ -73,14 +73,14 @@ def test_logits_that_happen_to_look_like_probabilities_are_none(tmp_path: Path) 
     assert classifier.probabilities([RED])[0] == pytest.approx(logits / logits.sum(), abs=1e-5)
 
 
-@pytest.mark.parametrize(("told", "set_to", "is_filled"), [
+@pytest.mark.parametrize(("metadata_resize", "set_to", "is_filled"), [
     (None, None, True), ("stretch", None, False), ("stretch", "letterbox", True),
 ])  # fmt: skip
-def test_resizing_as_the_model_says(
-    tmp_path: Path, told: str | None, set_to: str | None, is_filled: bool
+def test_resizing_as_in_the_metadata(
+    tmp_path: Path, metadata_resize: str | None, set_to: str | None, is_filled: bool
 ) -> None:
     """A tall red crop in a square picture: filled up at its sides, or stretched over all of it."""
-    metadata = {"pixels": "unit"} | ({} if told is None else {"resize": told})
+    metadata = {"pixels": "unit"} | ({} if metadata_resize is None else {"resize": metadata_resize})
     model = save_colour_model(
         tmp_path / "m.onnx", shape=("n", 3, 32, 32), gain=1.0, metadata=metadata
     )
@@ -106,7 +106,7 @@ def test_colour_order(
     assert labels_of(opened(model, **settings)) == list(seen)
 
 
-def test_pixels_are_normalised_as_told(tmp_path: Path) -> None:
+def test_pixels_are_normalised_as_configured(tmp_path: Path) -> None:
     """Logits are means: what a white crop's are shows what the model was given."""
     model = save_colour_model(tmp_path / "m.onnx", gain=0.01, shape=("n", 3, 8, 8))
     white = crop(255, 255, 255)
@@ -164,7 +164,7 @@ def _unnamed(path: Path) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("made", "says"),
+    ("made", "message"),
     [
         (lambda path: path, "there is no such model file"),
         (_not_a_model, r"m\.onnx"),
@@ -182,14 +182,16 @@ def _unnamed(path: Path) -> Path:
             path, labels=None, metadata={"storeguard_labels": "a,b"}), "JSON list"),
     ],
 )  # fmt: skip
-def test_what_is_no_attribute_classifier_is_refused(tmp_path: Path, made: Any, says: str) -> None:
+def test_what_is_no_attribute_classifier_is_refused(
+    tmp_path: Path, made: Any, message: str
+) -> None:
     model = made(tmp_path / "m.onnx")
-    with pytest.raises(ModelError, match=says):
+    with pytest.raises(ModelError, match=message):
         opened(model)
 
 
 @pytest.mark.parametrize(
-    ("settings", "says"),
+    ("settings", "message"),
     [
         ({"name": "score"}, "rules do not use"),
         ({"name": "a b"}, "name"),
@@ -200,6 +202,6 @@ def test_what_is_no_attribute_classifier_is_refused(tmp_path: Path, made: Any, s
         ({"surprise": 1}, "surprise"),
     ],
 )
-def test_settings_that_make_no_sense(settings: dict[str, Any], says: str) -> None:
-    with pytest.raises(ValueError, match=says):
+def test_settings_that_make_no_sense(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
         AttributeSettings.model_validate({"name": "colour", "model": "m.onnx", **settings})

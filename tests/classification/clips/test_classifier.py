@@ -91,7 +91,7 @@ def test_great_logits_end_at_the_ends(tmp_path: Path, gain: float, sure: float) 
         ({"shape": ("n", 16, 3, 112, 112)}, "expected a clip classifier"),
         ({"shape": ("n", 3, SIDE_PX, SIDE_PX)}, "expected a clip classifier"),  # of pictures
         ({"input_type": TensorProto.UINT8}, "saw .* uint8"),
-        ({"shape": (4, *SHAPE)}, "judged a blank clip: .*expected"),
+        ({"shape": (4, *SHAPE)}, "fails on a blank clip: .*expected"),
         ({"num_logits": 2}, r"expected one finite logit for each of 1 clips, got logit \(1, 2\)"),
         ({"twice": True}, "expected one finite logit"),
         ({"bias": float("nan")}, "expected one finite logit"),

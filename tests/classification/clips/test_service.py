@@ -40,7 +40,7 @@ def red_of(probability: float | None) -> int | None:
 
 
 async def until(true: Callable[[], object]) -> None:
-    """Let the service go on until something holds."""
+    """Run the service until something holds."""
     until_s = time.monotonic() + PATIENCE_S
     while not true():
         assert time.monotonic() < until_s, "it never came to that"
@@ -87,7 +87,7 @@ async def busy(service: ClassifierService, hold: threading.Event) -> asyncio.Tas
     return task
 
 
-def test_clips_of_several_cameras_are_judged_together(
+def test_clips_of_several_cameras_are_classified_together(
     settings: ClassifierSettings, hold: threading.Event
 ) -> None:
     async def main() -> None:
@@ -110,7 +110,7 @@ def test_clips_of_several_cameras_are_judged_together(
     asyncio.run(main())
 
 
-def test_clips_that_had_to_give_way_are_told_from_the_rest(
+def test_refused_clips_are_marked_and_the_rest_are_answered(
     settings: ClassifierSettings, hold: threading.Event
 ) -> None:
     async def main() -> None:
@@ -160,7 +160,7 @@ def test_a_model_that_fails_fails_the_call_and_not_the_service(
     asyncio.run(main())
 
 
-def test_the_health_check_judges_and_has_a_deadline(
+def test_the_health_check_infers_and_has_a_deadline(
     settings: ClassifierSettings, hold: threading.Event
 ) -> None:
     async def main() -> None:

@@ -44,18 +44,20 @@ def test_the_column_may_be_called_actor(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("rows", "says"),
+    ("rows", "message"),
     [
         ((), "0 and 0"),  # empty
         (("a.mp4,normal,ann",), "1 and 0"),  # one class
         (("a.mp4,theft,ann",), "0 and 1"),
-        (("a.mp4,normal,",), "line 2.*group"),  # somebody's name is missing
+        (("a.mp4,normal,",), "line 2.*group"),  # the group is missing
         (("a.mp4,,ann",), "line 2.*label"),
     ],
 )
-def test_a_list_that_cannot_be_trained_on(tmp_path: Path, rows: tuple[str, ...], says: str) -> None:
+def test_a_list_that_cannot_be_trained_on(
+    tmp_path: Path, rows: tuple[str, ...], message: str
+) -> None:
     listed(tmp_path, *rows)
-    with pytest.raises(ClipDatasetError, match=says):
+    with pytest.raises(ClipDatasetError, match=message):
         read_list(tmp_path)
 
 
@@ -180,7 +182,7 @@ def test_a_video_without_people(tmp_path: Path) -> None:
             grey = np.full((120, 160, 3), 90, np.uint8)
             out.mux(stream.encode(av.VideoFrame.from_ndarray(grey, format="rgb24")))
         out.mux(stream.encode(None))
-    (one,) = VideoCache(tmp_path / "cache").open([ClipVideo("grey", path, False, "nobody")])
+    (one,) = VideoCache(tmp_path / "cache").open([ClipVideo("grey", path, False, "none")])
     assert not one.has_person
     assert len(one.pictures) == 30
 

@@ -139,9 +139,9 @@ def test_a_run_repeats_itself(settings: MakeSettings, tmp_path: Path) -> None:
 def test_a_failed_run_leaves_nothing(settings: MakeSettings) -> None:
     with pytest.raises(ClipDatasetError, match="no video is of it; there are ann, bob"):
         train_classifier(settings(validation_groups=("carol",)), progress=False)
-    nobody = settings(passed_over_groups=("ann", "bob"), validation_groups=())
+    no_group = settings(passed_over_groups=("ann", "bob"), validation_groups=())
     with pytest.raises(ClipDatasetError, match="both classes"):
-        train_classifier(nobody, progress=False)
+        train_classifier(no_group, progress=False)
     assert not settings().out.exists()
 
 
@@ -178,12 +178,12 @@ def test_the_command(data: Path, tmp_path: Path) -> None:
     assert answer.exit_code == 0, answer.output
     model = tmp_path / "out" / "clip_classifier.onnx"
     assert model.is_file()
-    judged = CliRunner().invoke(
+    classified = CliRunner().invoke(
         app, ["classify", "--model", str(model), str(data / "0.mp4"), str(data / "videos.csv")]
     )
-    # One JSON line for the video; the list is no video: told, and exit code 2.
-    assert judged.exit_code == 2
-    (line,) = [one for one in judged.stdout.splitlines() if one.startswith("{")]
+    # One JSON line for the video; the list is no video: an error message, and exit code 2.
+    assert classified.exit_code == 2
+    (line,) = [one for one in classified.stdout.splitlines() if one.startswith("{")]
     document = json.loads(line)
     assert document["video"].endswith("0.mp4")
     assert document["label"] in {"normal", "shoplifting"}

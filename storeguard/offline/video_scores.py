@@ -1,4 +1,4 @@
-"""One video file, judged: everybody in it, followed, two seconds at a time."""
+"""One video file, classified: each person in it, tracked, two seconds at a time."""
 
 from __future__ import annotations
 
@@ -44,28 +44,28 @@ class PersonScores:
 
 
 @dataclass(frozen=True, slots=True)
-class VideoJudgement:
-    """What the classifier makes of a video.
+class VideoScores:
+    """The classifier's scores of a video.
 
     Attributes:
-        score: of the person that scores highest; None where nobody stayed for a clip.
-        people: everybody who was judged.
+        score: of the person that scores highest; None if no person stayed for a clip.
+        people: all people with at least one clip.
     """
 
     score: float | None
     people: tuple[PersonScores, ...]
 
 
-def judge_video(
+def score_video(
     video: Path,
     detector: Detector,
     classifier: ClipClassifier,
     *,
     every_s: float = 1.0,
-) -> VideoJudgement:
-    """Judge everybody in a video, a clip each `every_s` seconds of it.
+) -> VideoScores:
+    """Score each person in a video, a clip each `every_s` seconds of it.
 
-    The people are found, followed and cut out by the classes that do it for cameras.
+    The people are detected, tracked and cut out by the classes that do it for cameras.
 
     Raises:
         SourceError: the file cannot be read, or holds no video.
@@ -82,7 +82,7 @@ def judge_video(
         )
         for person_id, clips in found.items()
     )
-    return VideoJudgement(max((one.score for one in people), default=None), people)
+    return VideoScores(max((one.score for one in people), default=None), people)
 
 
 def _requests(
@@ -98,7 +98,7 @@ def _requests(
     frames = _offered(read_frames(camera, start=FILE_START), clips)
     for followed in follow(camera, detector, TrackerSettings(), frames=frames):
         clips.seen(followed.frame, followed.observation)
-        clips.judged(_everybody(followed.observation.person_id))
+        clips.judged(_all_open(followed.observation.person_id))
         for request in clips.due():
             yield request, followed.frame.time_s
 
@@ -109,8 +109,8 @@ def _offered(frames: Iterator[Frame], clips: PersonClips) -> Iterator[Frame]:
         yield frame
 
 
-def _everybody(person_ids: tuple[str, ...]) -> Verdict:
-    """As if everybody had an open event: here the gate is open."""
+def _all_open(person_ids: tuple[str, ...]) -> Verdict:
+    """As if each person had an open event: clips of all people are due."""
     return Verdict(
         "video",
         open_events=tuple(
