@@ -122,9 +122,9 @@ class DetectorService:
         """The batcher's counts."""
         return self._batcher.stats()
 
-    async def close(self) -> None:
-        """Refuse the waiting frames and stop."""
-        await self._batcher.close()
+    async def close(self, deadline_s: float = 5.0) -> None:
+        """Refuse the waiting frames and stop, at the latest after the deadline."""
+        await self._batcher.close(deadline_s)
         self._executor.shutdown(wait=False, cancel_futures=True)
 
     async def _find(self, lane: str, image: Image) -> Found:

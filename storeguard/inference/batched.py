@@ -69,9 +69,9 @@ class BatchedModel(Generic[T, R]):
         """The batcher's counts."""
         return self._batcher.stats()
 
-    async def close(self) -> None:
-        """Refuse the waiting items and stop."""
-        await self._batcher.close()
+    async def close(self, deadline_s: float = 5.0) -> None:
+        """Refuse the waiting items and stop, at the latest after the deadline."""
+        await self._batcher.close(deadline_s)
         self._executor.shutdown(wait=False, cancel_futures=True)
 
     async def _predict(self, camera_id: str, item: T) -> R | None:

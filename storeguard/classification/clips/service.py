@@ -86,6 +86,6 @@ class ClassifierService:
         """The batcher's counts."""
         return self._model.stats()
 
-    async def close(self) -> None:
-        """Refuse the waiting clips and stop."""
-        await self._model.close()
+    async def close(self, deadline_s: float = 5.0) -> None:
+        """Refuse the waiting clips and stop, at the latest after the deadline."""
+        await self._model.close(deadline_s)
