@@ -18,15 +18,21 @@ PATIENCE_S = 120.0  # a busy machine may pause for a while
 
 
 class GatedBackend(OnnxRuntimeBackend):
-    """Runs a model on the CPU; while `gate` is cleared, every inference waits."""
+    """Runs a model on the CPU; while `gate` is cleared, every inference waits.
+
+    Attributes:
+        sizes: of the batches run.
+    """
 
     def __init__(self, model: Path | str) -> None:
         self.gate = threading.Event()
         self.gate.set()
+        self.sizes: list[int] = []
         super().__init__(Path(model), threads=1)
 
     def run(self, batch: Array) -> dict[str, NDArray[np.float32]]:
         self.gate.wait()
+        self.sizes.append(len(batch))
         return super().run(batch)
 
 

@@ -127,8 +127,8 @@ class ClipTrainResult(BaseModel):
 def train_classifier(settings: ClipTrainSettings, *, progress: bool = True) -> ClipTrainResult:
     """Train a clip classifier and write it to `settings.out`.
 
-    Writes `clip_classifier.onnx`, `settings.json`, `metrics.json` and plots together, once all has
-    gone well.
+    Writes `clip_classifier.onnx`, `settings.json`, `metrics.json` and plots together, once all
+    is done.
 
     Raises:
         ClipDatasetError: the list or a video cannot be trained on, or a group is on both sides.

@@ -18,6 +18,7 @@ from storeguard.engines.loading import load_attribute_classifier
 from storeguard.errors import ModelError
 from tests.classification.attributes.models import COLOURS, save_colour_model
 from tests.classification.clips.clip_models import save_clip_model
+from tests.inference.gated_backend import GatedBackend
 
 
 def crop(*rgb: int) -> NDArray[np.uint8]:
@@ -139,14 +140,14 @@ def test_a_model_that_takes_bytes(tmp_path: Path) -> None:
 def test_more_crops_than_a_batch_go_in_several(tmp_path: Path) -> None:
     """An engine takes no batch larger than it was built for."""
     model = save_colour_model(tmp_path / "m.onnx")
-    classifier = opened(model, max_batch=2)
+    backend = GatedBackend(model)
+    settings = AttributeSettings(name="colour", model=str(model), max_batch=2)
+    classifier = AttributeClassifier(settings, backend)
     found = classifier.label([RED, GREEN, BLUE, BLUE, RED])
     assert [label for label, _ in found] == ["red", "green", "blue", "blue", "red"]
-    sizes = []
-    run = classifier._backend.run
-    classifier._backend.run = lambda batch: (sizes.append(len(batch)), run(batch))[1]  # type: ignore[method-assign]
+    backend.sizes.clear()
     classifier.label([RED, GREEN, BLUE])
-    assert sizes == [2, 1]
+    assert backend.sizes == [2, 1]
 
 
 def test_labels_that_are_set_come_before_the_models_own(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from storeguard.config.models import ClassifierSettings
 from storeguard.engines.loading import load_clip_classifier
 from storeguard.errors import ModelError
 from tests.classification.clips.clip_models import SHAPE, save_clip_model
+from tests.inference.gated_backend import GatedBackend
 
 
 def clip_of(red: int) -> Any:
@@ -53,11 +54,11 @@ def test_each_clip_gets_its_probability(
 
 def test_more_clips_than_an_engine_takes_go_in_several_batches(tmp_path: Path) -> None:
     path = save_clip_model(tmp_path / "red.onnx", shape=("n", *SHAPE))
-    classifier = load_clip_classifier(ClassifierSettings(model=str(path), max_batch=2))
-    run, sizes = classifier._backend.run, []
-    classifier._backend.run = lambda batch: (sizes.append(len(batch)), run(batch))[1]  # type: ignore[method-assign]
+    backend = GatedBackend(path)
+    classifier = ClipClassifier(ClassifierSettings(model=str(path), max_batch=2), backend)
+    backend.sizes.clear()
     scores = classifier.score([clip_of(0), clip_of(124), clip_of(255)])
-    assert sizes == [2, 1]
+    assert backend.sizes == [2, 1]
     assert scores == pytest.approx([expected(0), expected(124), expected(255)], abs=1e-3)
 
 
