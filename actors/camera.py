@@ -22,10 +22,10 @@ from storeguard.config.store import CameraConfig
 from storeguard.detection.service import Found, FrameBatch
 from storeguard.errors import ModelError
 from storeguard.events.commands import RecordCommand
-from storeguard.recording.camera_recorder import RecordingPlace
 from storeguard.recording.manual_recording import RecordingAnswer
+from storeguard.recording.recorder import RecordingPlace
 from storeguard.rules.observation import Observation
-from storeguard.rules.verdict import Verdict
+from storeguard.rules.verdict import Heartbeat, Verdict
 
 LEASE_S = 60.0
 
@@ -139,8 +139,10 @@ class CameraActor:
         found: Sequence[Found] = await self._models.detector.detect.remote(batch)
         return found
 
-    async def _observe(self, observations: Sequence[Observation]) -> Sequence[Verdict]:
-        verdicts: Sequence[Verdict] = await self._rules.observe.remote(observations)
+    async def _observe(
+        self, observations: Sequence[Observation], heartbeats: Sequence[Heartbeat]
+    ) -> Sequence[Verdict]:
+        verdicts: Sequence[Verdict] = await self._rules.observe.remote(observations, heartbeats)
         return verdicts
 
     async def _end(self) -> None:

@@ -1,4 +1,4 @@
-"""The fleet: a store's camera actors and their recorders, started, watched and let go."""
+"""The fleet: a store's camera actors and their uploaders, started, watched and let go."""
 
 from __future__ import annotations
 
@@ -16,14 +16,13 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from actors.camera import CameraActor
 from actors.models import Models
 from actors.naming import NAMESPACE, actor_name, spawn
-from actors.recorder import RecorderActor, spool_root
+from actors.uploader import UploaderActor, spool_root
 from storeguard.camera.status import CameraState, CameraStatus
 from storeguard.clock import Clock
 from storeguard.config.addresses import redact
 from storeguard.config.roster import Roster
 from storeguard.config.store import CameraConfig, StoreConfig
-from storeguard.recording.camera_recorder import RecordingPlace
-from storeguard.recording.uploader import UploaderStats
+from storeguard.recording.recorder import RecordingPlace
 
 ANSWER_S = 10.0
 _LEAVE_S = 60.0  # for the last verdicts, and clips finished on a slow disk
@@ -39,13 +38,13 @@ _SILENT: Final = {
 _log = logging.getLogger(__name__)
 
 
-class _Recorder(NamedTuple):
+class _Uploader(NamedTuple):
     actor: ActorHandle[Any]
     node_id: str
 
 
 class Fleet:
-    """Runs the roster's cameras in camera actors, each with a recorder on its node.
+    """Runs the roster's cameras in camera actors, each with an uploader on its node.
 
     Args:
         config: the store's configuration.
@@ -75,7 +74,7 @@ class Fleet:
         self._stopping = False
         self._groups: dict[str, ActorHandle[Any]] = {}
         self._leaving: dict[str, asyncio.Task[None]] = {}
-        self._recorders: dict[str, _Recorder] = {}
+        self._uploaders: dict[str, _Uploader] = {}
         self._spools: dict[str, UploaderStats] = {}
         self._statuses: dict[str, CameraStatus] = {}
 
@@ -105,7 +104,7 @@ class Fleet:
         """
         checks: list[Coroutine[Any, Any, None]] = [
             *(self._check(name, group) for name, group in self._groups.items()),
-            *(self._check_recorder(name, one) for name, one in self._recorders.items()),
+            *(self._check_uploader(name, one) for name, one in self._uploaders.items()),
         ]
         outcomes = await asyncio.gather(*checks, return_exceptions=True)
         return [outcome for outcome in outcomes if outcome is not None]
@@ -116,16 +115,16 @@ class Fleet:
         return any(name not in self._groups and name not in self._leaving for name in wanted)
 
     async def stop(self) -> None:
-        """End all cameras, then the recorders, which store what these have left."""
+        """End all cameras, then the uploaders, which store what these have left."""
         self._stopping = True
         await settled([*self._leaving.values()], within_s=_LEAVE_S)
         await settled([group.stop.remote() for group in self._groups.values()], within_s=_STOP_S)
-        recorders = [recorder.actor for recorder in self._recorders.values()]
-        await settled([actor.stop.remote() for actor in recorders])
-        for actor in [*self._groups.values(), *recorders]:
+        uploaders = [uploader.actor for uploader in self._uploaders.values()]
+        await settled([actor.stop.remote() for actor in uploaders])
+        for actor in [*self._groups.values(), *uploaders]:
             ray.kill(actor)
         self._groups.clear()
-        self._recorders.clear()
+        self._uploaders.clear()
 
     def group_of(self, camera_id: str) -> ActorHandle[Any] | None:
         """The actor that runs a camera; None while it is disabled or not started yet.
@@ -155,7 +154,7 @@ class Fleet:
             ray.kill(group)
             await asyncio.to_thread(_wait_for_death, actor_name(self._config.store, name))
         finally:
-            # Only now may its recorder go, once all is stored; see _check_recorder.
+            # Only now may its uploader go, once all is stored; see _check_uploader.
             self._leaving.pop(name, None)
             if not self._stopping:
                 self.reconcile()
@@ -202,7 +201,7 @@ class Fleet:
             group.set_cameras.remote(members)
         for status in statuses:
             self._statuses[status.id] = status
-        self._give_recorder(name, node_id)
+        self._give_uploader(name, node_id)
 
     def _members_of(self, name: str) -> list[CameraConfig]:
         return self._roster.groups(self._config.placement.cameras_per_actor).get(name, [])
@@ -214,16 +213,16 @@ class Fleet:
             if heard is not None:
                 self._statuses[camera.id] = heard.model_copy(update=_SILENT)
 
-    def _give_recorder(self, name: str, node_id: str) -> None:
-        """See that a group has a recorder on its node, where its spools are."""
-        known = self._recorders.get(name)
+    def _give_uploader(self, name: str, node_id: str) -> None:
+        """See that a group has an uploader on its node, where its spools are."""
+        known = self._uploaders.get(name)
         if known is not None and known.node_id == node_id:
             return
         if known is not None:
             ray.kill(known.actor)
-        role = actor_name(self._config.store, f"recorder-{name}-{node_id[:8]}")
+        role = actor_name(self._config.store, f"uploader-{name}-{node_id[:8]}")
         actor = spawn(
-            RecorderActor,
+            UploaderActor,
             role,
             role,
             self._config,
@@ -234,25 +233,25 @@ class Fleet:
                 "scheduling_strategy": NodeAffinitySchedulingStrategy(node_id, soft=False),
             },
         )
-        self._recorders[name] = _Recorder(actor, node_id)
+        self._uploaders[name] = _Uploader(actor, node_id)
 
-    async def _check_recorder(self, name: str, recorder: _Recorder) -> None:
+    async def _check_uploader(self, name: str, uploader: _Uploader) -> None:
         # Asked now, a group that is still leaving may have more for it later.
         needed = name in self._groups or name in self._leaving
         try:
-            stats: UploaderStats = await asyncio.wait_for(recorder.actor.stats.remote(), ANSWER_S)
+            stats: UploaderStats = await asyncio.wait_for(uploader.actor.stats.remote(), ANSWER_S)
         except Exception as error:  # noqa: BLE001 - dead, restarting, unreachable: same answer
-            _log.warning("the recorder of %s does not answer: %s", name, error)
-            if isinstance(error, ActorDiedError) and self._recorders.get(name) is recorder:
-                self._recorders.pop(name)  # for good; a group that is not leaving gets another
+            _log.warning("the uploader of %s does not answer: %s", name, error)
+            if isinstance(error, ActorDiedError) and self._uploaders.get(name) is uploader:
+                self._uploaders.pop(name)  # for good; a group that is not leaving gets another
             return
-        if self._recorders.get(name) is not recorder:  # replaced meanwhile
+        if self._uploaders.get(name) is not uploader:  # replaced meanwhile
             return
         self._spools[name] = stats
         if needed or name in self._groups or stats.waiting or stats.interrupted:
             return
-        ray.kill(recorder.actor)
-        self._recorders.pop(name)
+        ray.kill(uploader.actor)
+        self._uploaders.pop(name)
         self._spools.pop(name, None)
 
 

@@ -1,36 +1,32 @@
-"""The rules actor: one stateful judge of all cameras, with its journal and its way to the store."""
+"""The rules actor: the rules of all cameras, their journal and its way to the event store."""
 
 from __future__ import annotations
 
 import logging
 import threading
 from collections.abc import Sequence
-from dataclasses import replace
 
 from storeguard.analytics.track_log import track_log
 from storeguard.clock import Clock, SystemClock
 from storeguard.config.store import CameraConfig, Pace, StoreConfig
-from storeguard.events.changes import Amender
-from storeguard.events.clip_link import OVERDUE, StoredClip, Wish
+from storeguard.errors import NotFoundError
+from storeguard.events.changes import Change, EventChanges, KeepSet, Outcome
 from storeguard.events.event import Event, ModelRef
 from storeguard.events.journal import Journal, JournalDrops
 from storeguard.events.shipper import Shipper, ShipperSettings, ShipperStats
 from storeguard.events.store import EventStore
-from storeguard.recording.reminders import Reminders, promise_of, wish_of
-from storeguard.rules.host import Judge
+from storeguard.recording.missing_clips import MissingClips
+from storeguard.rules.host import RulesHost
 from storeguard.rules.observation import Observation
-from storeguard.rules.verdict import Verdict
+from storeguard.rules.verdict import Heartbeat, Verdict
 
 _TICK_S = 1.0
 _BUSY_S = 5.0
-_VOUCH_S = 1.0
-_UNHEARD = "no camera was there to record it"
-_MAX_UNSAID = 256  # closings a camera, kept until it asks again
 _log = logging.getLogger(__name__)
 
 
 class RulesActor:
-    """Judges observations; its state and its events are on disk before it answers.
+    """Steps the rules; their state and their events are on disk before it answers.
 
     Args:
         config: the store's configuration.
@@ -54,11 +50,11 @@ class RulesActor:
         self._journal = Journal.recover(
             path, max_bytes=config.events.journal_max_bytes, clock=clock
         )
-        self._judge = Judge(config.store, self._journal, clock=clock, model=model)
+        self._host = RulesHost(config.store, self._journal, clock=clock, model=model)
         self._lock = threading.Lock()
-        self._reminders = Reminders(self._journal, clock=clock)
-        self._unsaid: dict[str, dict[str, Event]] = {}
-        self._amender = Amender(self._journal, EventStore(store_url))
+        self._missing = MissingClips(self._journal, clock=clock)
+        self._store = EventStore(store_url)
+        self._changes = EventChanges(self._journal, self._store)
         self._fast: frozenset[str] = frozenset()
         self._shipper = Shipper(
             self._journal,
@@ -78,68 +74,51 @@ class RulesActor:
         self._ticker.start()
 
     def configure(self, cameras: Sequence[CameraConfig]) -> None:
-        """Judge these cameras from now on."""
+        """Host these cameras' rules from now on."""
         self._fast = frozenset(camera.id for camera in cameras if camera.pace is Pace.FAST)
         with self._lock:
-            self._judge.configure(cameras)
-            self._reminders.configure(cameras)
+            self._host.configure(cameras)
+            self._missing.configure(cameras)
 
-    def observe(self, observations: Sequence[Observation]) -> list[Verdict]:
-        """Judge a batch; returns when its events are on disk.
+    def observe(
+        self, observations: Sequence[Observation], heartbeats: Sequence[Heartbeat]
+    ) -> list[Verdict]:
+        """Step the rules with a batch; returns when its events are on disk.
 
         Raises:
-            TimeoutError: another batch has been judged for seconds, so the disk hangs; nothing
+            TimeoutError: another batch has been under way for seconds, so the disk hangs; nothing
                 was taken in.
         """
-        # Those that waited here for ever would use up the actor's threads one by one.
+        # Calls that waited here for ever would use up the actor's threads one by one.
         if not self._lock.acquire(timeout=_BUSY_S):
             raise TimeoutError(f"the rules have been busy for {_BUSY_S:.0f} s")
         try:
-            verdicts = [self._complete(verdict) for verdict in self._judge.observe(observations)]
+            verdicts = self._host.observe(observations, heartbeats)
         finally:
             self._lock.release()
         if self._tracks is not None:  # after the journal: what is sent again is not kept twice
             self._tracks.take(observations)
         return verdicts
 
-    def still_playing(self, camera_ids: Sequence[str]) -> None:
-        """These files at full pace have not ended, however long nothing comes of them."""
-        # Those that hang are not to be waited for here: it is said again.
-        if self._lock.acquire(timeout=_VOUCH_S):
-            try:
-                self._judge.still_playing(camera_ids)
-            finally:
-                self._lock.release()
+    def apply(self, changes: Sequence[Change]) -> list[Outcome]:
+        """Apply changes to events beside their rules; returns one outcome a change.
 
-    # ------------------------------------------------------------------ beside the rules
+        Raises:
+            JournalError, StoreError: nothing was written.
+        """
+        return self._changes.apply(changes)
 
-    def journal(self, event: Event) -> None:
-        """Take in an event that no rule raised, such as a recording that was asked for."""
-        self._journal.commit([event])
-
-    def link_clip(self, stored: StoredClip, wishes: Sequence[Wish]) -> int:
-        """Link a stored clip to events; returns how many of them there are."""
-        return self._amender.link_clip(stored, wishes)
-
-    def link_wishes(self, wishes: Sequence[Wish], error: str | None) -> int:
-        """Tell events what is recorded for them, or why not; returns how many there are."""
-        return self._amender.link_wishes(wishes, error)
-
-    def link_snapshot(self, event_id: str, uri: str) -> bool:
-        """Link a stored picture; False if there is no such event."""
-        return self._amender.link_snapshot(event_id, uri)
-
-    def drop_file(self, event_id: str, uri: str, reason: str) -> bool:
-        """A file of the event is to be deleted; False if it has to stay."""
-        return self._amender.drop_file(event_id, uri, reason)
-
-    def set_keep(self, event_id: str, *, keep: bool) -> Event:
+    def keep(self, event_id: str, *, keep: bool) -> Event:
         """Mark an event to be kept by retention, or not.
 
         Raises:
             NotFoundError: there is no such event.
         """
-        return self._amender.set_keep(event_id, keep=keep)
+        (outcome,) = self.apply([KeepSet(event_id, keep)])
+        event = self._journal.latest(event_id) or self._store.get(event_id)
+        if outcome is Outcome.NO_EVENT or event is None:
+            raise NotFoundError(f"there is no event {event_id!r}")
+        return event
 
     def event(self, event_id: str) -> Event | None:
         """The newest journalled version of an event; None if the journal holds none."""
@@ -154,35 +133,19 @@ class RulesActor:
         self._stopping.set()
         self._ticker.join(timeout=2 * _TICK_S)
         with self._lock:
-            self._judge.configure(())
+            self._host.configure(())
         self._shipper.stop()
         if self._tracks is not None:
             self._tracks.close()
         self._journal.close()
 
-    def _complete(self, verdict: Verdict) -> Verdict:
-        """With what its recorder has to know besides: what was closed while the camera was silent,
-        and what it should have heard before.
-        """
-        unsaid = self._unsaid.pop(verdict.camera_id, None)
-        if not unsaid:
-            return verdict
-        return replace(verdict, changes=(*unsaid.values(), *verdict.changes))
-
     def _tick(self) -> None:
         while not self._stopping.wait(_TICK_S):
             try:
                 with self._lock:
-                    closed = self._judge.tick()
-                    due = self._reminders.look()
-                    for event in (*closed, *due.again):
-                        unsaid = self._unsaid.setdefault(event.camera_id, {})
-                        unsaid[event.event_id] = event
-                        if len(unsaid) > _MAX_UNSAID:  # it is reminded of the others
-                            del unsaid[next(iter(unsaid))]
-                for event in due.given_up:
-                    self._amender.link_wishes([wish_of(event)], _UNHEARD)
-                for event in due.overdue:
-                    self._amender.link_wishes([promise_of(event)], OVERDUE)
+                    self._host.tick()
+                    missing = self._missing.scan()
+                if missing:
+                    self._changes.apply(missing)
             except Exception:  # noqa: BLE001 - a full disk now must not end the ticking
                 _log.exception("the rules' tick failed")

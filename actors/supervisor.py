@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import ray
 from ray.actor import ActorHandle
@@ -19,11 +19,12 @@ from actors.naming import actor_name, spawn
 from actors.rules import RulesActor
 from storeguard.analytics.track_log import tracks_folder
 from storeguard.analytics.visitors import VisitorBucket, VisitorQuery, count_visitors
-from storeguard.camera.status import CameraState, CameraStatus
+from storeguard.camera.status import CameraStatus
 from storeguard.clock import Clock
 from storeguard.config.roster import Roster
-from storeguard.config.store import CameraConfig, Pace, StoreConfig
+from storeguard.config.store import CameraConfig, StoreConfig
 from storeguard.errors import ConfigError, RecordingError
+from storeguard.events.changes import Change, Outcome
 from storeguard.events.commands import CommandConsumer, CommandStats, RecordCommand
 from storeguard.events.embedded import EmbeddedValkey
 from storeguard.events.event import Event, ModelRef
@@ -125,14 +126,13 @@ class Supervisor:
             self._lease.renew()  # a detector may take its time to load, and nobody renews meanwhile
             self._watches = [
                 asyncio.create_task(self._watch()),
-                asyncio.create_task(self._vouch()),
                 asyncio.create_task(self._lease.watch()),
                 asyncio.create_task(self._tidy()),
             ]
             self._listen()
 
     async def stop(self) -> None:
-        """Stop cameras, then recorders, rules and the embedded store, in the order in which each
+        """Stop cameras, then uploaders, rules and the embedded store, in the order in which each
         hands on to the next; nothing acknowledged is lost.
         """
         for task in self._watches:
@@ -249,7 +249,7 @@ class Supervisor:
         """
         if self._rules is None:
             raise ConnectionError("the rules are not running")
-        event: Event = await self._rules.set_keep.remote(event_id, keep=keep)
+        event: Event = await self._rules.keep.remote(event_id, keep=keep)
         return event
 
     async def visitors(self, wanted: VisitorQuery) -> list[VisitorBucket]:
@@ -327,20 +327,6 @@ class Supervisor:
                 _log.error("while watching: %r", fault, exc_info=fault)
             await asyncio.sleep(_CHECK_S)
 
-    async def _vouch(self) -> None:
-        """Tell the rules which files at full pace have not ended, however slow the detector is."""
-        while True:
-            files = [
-                camera.id
-                for camera in self._roster.cameras
-                if camera.pace is Pace.FAST and self._status_of(camera).state is CameraState.PLAYING
-            ]
-            if files and self._rules is not None:
-                # Whatever goes wrong, it is said again.
-                with contextlib.suppress(Exception):
-                    await asyncio.wait_for(self._rules.still_playing.remote(files), ANSWER_S)
-            await asyncio.sleep(_CHECK_S)
-
     def _listen(self) -> None:
         """Take commands off the event store's stream."""
         loop = asyncio.get_running_loop()
@@ -360,14 +346,14 @@ class Supervisor:
         if rules is None:
             return
 
-        def drop_file(event_id: str, uri: str, reason: str) -> bool:
-            answer: Any = rules.drop_file.remote(event_id, uri, reason)
-            return bool(ray.get(answer, timeout=ANSWER_S))
+        def apply(changes: Sequence[Change]) -> Sequence[Outcome]:
+            answer: Any = rules.apply.remote(list(changes))
+            return cast("list[Outcome]", ray.get(answer, timeout=ANSWER_S))
 
         self._retention = Retention(
             object_store(self._config),
             EventStore(self._store_url),
-            drop_file,
+            apply,
             store_id=self._config.store,
             settings=self._config.storage,
             clock=self._clock,

@@ -24,7 +24,7 @@ class Audit:
     """Figures of a whole run.
 
     Attributes:
-        sent: events in the journal; versions: versions of them.
+        sent: events in the journal; versions: changes of them.
         stored: of these, in the event store in their newest version.
         over_http: of these, in the HTTP answers, equal to the journal's newest version.
         doubled: events listed twice, or two events for one stay of one person in one zone.
@@ -90,7 +90,7 @@ def _compare_events(system: System, sent: dict[str, Document], result: Audit) ->
     result.doubled = (held - len(stored)) + (len(answered) - len(by_id))
     result.faults += [f"not stored as sent: {name}" for name in missing]
     result.faults += [f"not over HTTP as sent: {name}" for name in unheard]
-    result.faults += [f"{gone} entries are gone from the journal"] if gone else []
+    result.faults += [f"{gone} events are gone from the journal"] if gone else []
 
 
 def _stored(store: EventStore) -> Iterator[tuple[str, Any]]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import shutil
 import signal
@@ -23,6 +22,8 @@ from actors.naming import NAMESPACE, actor_name
 from serve.runner import RunningStore, free_port, running_store
 from storeguard.config.addresses import resolve_source
 from storeguard.config.store import StoreConfig
+from storeguard.events.annotations import Annotations, composed
+from storeguard.events.event import Event
 from storeguard.storage.objects import ObjectStore, object_store
 from storeguard.testing import SteppedClock
 from tests.s3_server import ACCESS_KEY, BUCKET, SECRET_KEY, S3Process, running_s3
@@ -102,8 +103,8 @@ class Sent:
     """An event as the journal has it: what the store must come to have.
 
     Attributes:
-        opened_seq: the journal's number of its first version.
-        last_seq: that of its newest version.
+        opened_seq: the journal's number of its first change.
+        last_seq: that of its last change.
         event: the newest version.
     """
 
@@ -117,28 +118,36 @@ class Journalled:
 
     def __init__(self, path: Path) -> None:
         self._path = path
+        self._seen: set[str] = set()
 
     def events(self) -> dict[str, Sent]:
         """Every event by id."""
         found: dict[str, Sent] = {}
-        for seq, event_id, body in self._all(
-            "SELECT seq, event_id, body FROM entries ORDER BY seq"
+        for opened_seq, seq, version, body, noted in self._all(
+            "SELECT opened_seq, seq, version, body, annotations FROM events ORDER BY seq"
         ):
-            first = found[event_id].opened_seq if event_id in found else seq
-            found[event_id] = Sent(first, seq, json.loads(body))
+            event = composed(
+                Event.model_validate_json(body),
+                Annotations.model_validate_json(noted),
+                version=version,
+            )
+            document = event.model_dump(mode="json", exclude_none=True)
+            found[event.event_id] = Sent(opened_seq, seq, document)
+        self._seen |= found.keys()
         return found
 
     def newest_seq(self) -> int:
-        """Number of the last entry; 0 before the first."""
-        return int(self._all("SELECT IFNULL(MAX(seq), 0) FROM entries")[0][0])
+        """Number of the last change; 0 before the first."""
+        return int(self._all("SELECT last_seq FROM totals")[0][0])
 
     def waiting(self) -> int:
-        """Entries that the store has not confirmed."""
-        return int(self._all("SELECT COUNT(*) FROM entries WHERE confirmed = 0")[0][0])
+        """Events whose newest version the store has not confirmed."""
+        return int(self._all("SELECT COUNT(*) FROM events WHERE shipped_seq < seq")[0][0])
 
     def missing(self) -> int:
-        """Entries that are no longer there: numbers are never reused, so gaps tell."""
-        return int(self._all("SELECT IFNULL(MAX(seq), 0) - COUNT(*) FROM entries")[0][0])
+        """Events that were read before and are no longer there, and those dropped as counted."""
+        dropped = int(self._all("SELECT IFNULL(SUM(n), 0) FROM drops")[0][0])
+        return dropped + len(self._seen - self.events().keys())
 
     def _all(self, question: str) -> list[tuple[Any, ...]]:
         with contextlib.closing(sqlite3.connect(f"file:{self._path}?mode=ro", uri=True)) as db:

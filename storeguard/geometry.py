@@ -1,7 +1,7 @@
 """Zones and lines: geometry in fractions of the frame, x to the right and y down.
 
-Everything here works on (n, 2) points or (n, 4) boxes at once. It knows nothing of settings, so
-that the settings can be checked with it.
+Everything here works on (n, 2) points or (n, 4) boxes at once. It imports no settings, because the
+settings are checked with it.
 """
 
 from __future__ import annotations
@@ -41,8 +41,8 @@ def polygon_fault(corners: Sequence[Point]) -> str | None:
     """What is wrong with a polygon, or None.
 
     Too few corners, a corner given twice in a row, no area, or sides that cross, touch or run
-    over each other. The text goes on from the word "polygon" and counts corners and sides from 1;
-    side n goes from corner n to the next.
+    over each other. The text continues a sentence after the word "polygon" and counts corners and
+    sides from 1; side n goes from corner n to the next.
     """
     num = len(corners)
     if num < 3:
@@ -115,11 +115,11 @@ def _shown(*points: Point) -> str:
 
 
 class Zone:
-    """A polygon, its sides worked out once.
+    """A polygon with its sides computed once.
 
     Args:
-        corners: three or more points, in either sense of rotation; concave is fine. Check them
-            with `polygon_fault` first: of a polygon that crosses itself nothing is promised.
+        corners: three or more points, in either sense of rotation; concave is allowed. Check them
+            with `polygon_fault` first: results for a polygon that crosses itself are undefined.
     """
 
     def __init__(self, corners: Sequence[Point]) -> None:
@@ -136,9 +136,9 @@ class Zone:
 
 
 class Zones:
-    """Several zones, measured in one go: their sides stand in one row, zone after zone.
+    """Several zones, measured in one call: their sides are one array, zone after zone.
 
-    On arrays this small NumPy's price is by the call, so that ten zones cost little more than one.
+    On arrays this small NumPy's cost is per call, so ten zones cost little more than one.
     """
 
     def __init__(self, zones: Sequence[Zone]) -> None:
@@ -148,12 +148,12 @@ class Zones:
         ends = np.concatenate([np.zeros((0, 2)), *(np.roll(each, -1, axis=0) for each in corners)])
         lengths = np.array([len(each) for each in corners], np.int64)
         self._first = np.cumsum(lengths) - lengths  # where each zone's sides begin
-        # Leaning from left to right makes the clipping below a matter of one case.
+        # With all sides from left to right the clipping below has one case.
         forward = begins[:, 0] <= ends[:, 0]
         left = np.where(forward[:, None], begins, ends)
         right = np.where(forward[:, None], ends, begins)
         width = right[:, 0] - left[:, 0]
-        # An upright side covers no stretch of x, so its slope never counts.
+        # An upright side covers no range of x, so its slope never counts.
         upright = width <= _NOTHING
         rise = np.where(upright, 0.0, right[:, 1] - left[:, 1])
         self._slope = rise / np.where(upright, 1.0, width)
@@ -172,7 +172,7 @@ class Zones:
         return len(self._column)
 
     def column(self, zone: Zone) -> int:
-        """Which column of the answers below is this zone's; KeyError if it is none of them."""
+        """This zone's column in the results below; KeyError if it is not one of these zones."""
         return self._column[zone]
 
     def hit_ratio(self, xyxy: ArrayLike) -> Float64:
@@ -184,7 +184,7 @@ class Zones:
         Returns:
             (n, zones) in 0..1; 0 for a box without area. Exact for concave polygons too: by
             Green's theorem the common area is the sum over the sides, signed by their sense, of
-            the integral of y, clamped to the box, over the box's stretch of x.
+            the integral of y, clamped to the box, over the box's range of x.
         """
         box = np.asarray(xyxy, np.float64).reshape(-1, 4)
         if not len(self) or not len(box):
@@ -228,7 +228,7 @@ class Zones:
 
 
 def _clamped(value: Float64, low: Float64 | float, high: Float64 | float) -> Float64:
-    """`np.clip`, at half its price on arrays this small."""
+    """`np.clip`, at half its cost on arrays this small."""
     clamped: Float64 = np.minimum(np.maximum(value, low), high)
     return clamped
 
@@ -236,8 +236,8 @@ def _clamped(value: Float64, low: Float64 | float, high: Float64 | float) -> Flo
 def _mean_clamped(start: Float64, stop: Float64, height: Float64) -> Float64:
     """Mean over a straight run from `start` to `stop` of its value clamped to 0..height."""
     low, high = np.minimum(start, stop), np.maximum(start, stop)
-    # A level run divides by next to nothing: it is all below, all above or all between, or has a
-    # share between of which any value gives the same mean.
+    # A level run divides by almost zero. It is all below, all above or all between; on a limit
+    # itself every share gives the same mean.
     rise = np.maximum(high - low, 1e-200)
     below = _clamped(-low / rise, 0.0, 1.0)  # share of the run under 0
     above = _clamped((high - height) / rise, 0.0, 1.0)  # share of the run over height
@@ -248,7 +248,7 @@ def _mean_clamped(start: Float64, stop: Float64, height: Float64) -> Float64:
 
 @dataclass(frozen=True, slots=True)
 class Crossing:
-    """A step that went over a line.
+    """A step over a line.
 
     Attributes:
         fraction: how far along the step the line was met, 0..1.
@@ -259,17 +259,17 @@ class Crossing:
     rightward: bool
 
 
+@dataclass(frozen=True, slots=True)
 class Line:
-    """A straight line from one point to another, looked along from the first to the second.
+    """A straight line from one point to another, seen from the first towards the second.
 
-    With x to the right and y down, left and right are as a person sees them who stands on the
-    picture at the first point and looks at the second: of a line from the bottom of the picture
-    to its top, the right-hand side is the picture's right.
+    With x to the right and y down, left and right are those of the direction from the first point
+    to the second: for a line from the bottom of the picture to its top, the right-hand side is the
+    picture's right.
     """
 
-    def __init__(self, first: Point, second: Point) -> None:
-        self.first = first
-        self.second = second
+    first: Point
+    second: Point
 
     def side(self, points: ArrayLike) -> Float64:
         """Signed side of (n, 2) points: (n,), positive on the right, negative on the left, 0 on it.

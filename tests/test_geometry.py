@@ -19,7 +19,7 @@ from storeguard.geometry import (
 )
 
 SQUARE = [(0.2, 0.2), (0.8, 0.2), (0.8, 0.8), (0.2, 0.8)]
-# A square whose lower side is pushed in to a notch with its tip in the middle.
+# A square with a notch in its lower side; the tip of the notch is in the middle.
 NOTCHED = [(0.0, 0.0), (1.0, 0.0), (1.0, 1.0), (0.5, 0.5), (0.0, 1.0)]
 
 
@@ -32,7 +32,7 @@ NOTCHED = [(0.0, 0.0), (1.0, 0.0), (1.0, 1.0), (0.5, 0.5), (0.0, 1.0)]
         (SQUARE, None),
         (SQUARE[::-1], None),  # the other way round
         (NOTCHED, None),  # concave
-        ([(0.0, 0.0), (0.5, 0.0), (1.0, 0.0), (0.5, 1.0)], None),  # a corner amid a straight side
+        ([(0.0, 0.0), (0.5, 0.0), (1.0, 0.0), (0.5, 1.0)], None),  # a corner within a straight side
         ([], "at least 3 corners, has 0"),
         (SQUARE[:2], "at least 3 corners, has 2"),
         ([*SQUARE, SQUARE[0]], "repeats its first corner (0.2, 0.2) as its last"),
@@ -84,7 +84,7 @@ def _meet(a: Point, b: Point, c: Point, d: Point) -> tuple[Fraction, ...] | str 
 
 
 def _is_faulty(corners: list[Point]) -> bool:
-    """Sound is a polygon of whose sides no two share a point, but neighbours their one corner."""
+    """Whether two sides share a point that is not the common corner of neighbours."""
     num = len(corners)
     sides = [(corners[i], corners[(i + 1) % num]) for i in range(num)]
     if any(a == b for a, b in sides):
@@ -182,7 +182,7 @@ def test_parts_of_a_box_add_up(
     [
         ((0.5, 0.3), True),
         ((0.5, 0.8), False),  # in the notch
-        ((0.1, 0.8), True),  # beside it
+        ((0.1, 0.8), True),  # next to the notch
         ((1.2, 0.3), False),
         ((0.5, 0.5), True),  # the notch's tip: the border counts
         ((1.0, 0.5), True),  # right side
@@ -207,7 +207,7 @@ def test_contains_agrees_with_a_raster(corners: list[Point]) -> None:
 
 @settings(max_examples=50, deadline=None)
 @given(st.lists(STARS, min_size=1, max_size=4), st.lists(BOXES, min_size=1, max_size=4))
-def test_zones_measured_together_are_as_alone(
+def test_zones_measured_together_give_the_results_of_each_alone(
     corners: list[list[Point]], boxes: list[tuple[float, float, float, float]]
 ) -> None:
     each = [Zone(one) for one in corners]
@@ -220,7 +220,7 @@ def test_zones_measured_together_are_as_alone(
         assert together.contains(feet)[:, column].tolist() == zone.contains(feet).tolist()
 
 
-def test_no_zones_and_no_boxes_have_answers_too() -> None:
+def test_no_zones_and_no_boxes_give_empty_results() -> None:
     none = Zones(())
     assert none.hit_ratio([(0, 0, 1, 1)]).shape == (1, 0)
     assert none.contains([(0, 0)]).shape == (1, 0)
@@ -236,7 +236,7 @@ def test_anchor_points() -> None:
 
 # --------------------------------------------------------------------------- lines
 
-# From the bottom of the picture to its top: looking along it, the picture's right is on the right.
+# From the bottom of the picture to its top: seen along it, the picture's right is on the right.
 UPWARD = Line((0.5, 1.0), (0.5, 0.0))
 
 

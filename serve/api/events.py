@@ -15,7 +15,7 @@ from serve.api.media import Seats, serve_object
 from serve.api.parts import EventSource, Objects
 from storeguard.errors import NotFoundError, QueryError, StoreError
 from storeguard.events.event import Event, EventStatus, EventType
-from storeguard.events.keyspace import Change
+from storeguard.events.keyspace import StoredChange
 from storeguard.events.query import MAX_ID, MAX_LIMIT, EventQuery
 
 _MAX_STREAMS: Final = 128
@@ -141,7 +141,9 @@ def _add_stream(router: APIRouter, events: EventSource) -> None:
         )
 
 
-async def _lines(changes: AsyncIterator[Change | None], question: EventQuery) -> AsyncIterator[str]:
+async def _lines(
+    changes: AsyncIterator[StoredChange | None], question: EventQuery
+) -> AsyncIterator[str]:
     try:
         async for change in changes:
             if change is None:

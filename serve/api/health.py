@@ -285,7 +285,7 @@ def _pipeline(report: HealthReport) -> Iterator[Metric]:
         drops = CounterMetricFamily(
             "storeguard_journal_dropped", "what a full journal dropped", labels=["what", "type"]
         )
-        for what in ("updates", "entries", "unreadable"):
+        for what in ("entries", "unreadable"):
             for kind, n in getattr(report.drops, what).items():
                 drops.add_metric([what, kind], float(n))
         yield drops

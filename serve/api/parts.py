@@ -11,7 +11,7 @@ from storeguard.config.store import CameraConfig
 from storeguard.events.commands import CommandStats, RecordCommand
 from storeguard.events.event import Event
 from storeguard.events.journal import JournalDrops
-from storeguard.events.keyspace import Change
+from storeguard.events.keyspace import StoredChange
 from storeguard.events.query import EventQuery, Page
 from storeguard.events.shipper import ShipperStats
 from storeguard.inference.batcher import BatcherStats
@@ -29,7 +29,7 @@ class EventSource(Protocol):
     async def missed_changes(self, after: str) -> bool: ...
     def changes(
         self, after: str | None = None, *, idle_s: float = 15.0
-    ) -> AsyncIterator[Change | None]:
+    ) -> AsyncIterator[StoredChange | None]:
         """None once it is settled where they begin; then changes, and None after idle time."""
         ...
 

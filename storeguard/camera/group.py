@@ -5,133 +5,83 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Coroutine, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import islice
+from typing import Any
 
-import numpy as np
-
+from storeguard.camera.detector_calls import DetectCall, DetectorCalls, FrameResult, LossCause
+from storeguard.camera.feeds import FRAMES_A_CALL, GIVE_UP_S, MAX_CALLS, feed_of
 from storeguard.camera.outbox import ObserveCall, Outbox
-from storeguard.camera.overlay import encode_jpeg
-from storeguard.camera.pipeline import FAST_FRAMES, MAX_CALLS, CameraPipeline, new_epoch
+from storeguard.camera.pipeline import CameraPipeline, new_epoch
+from storeguard.camera.running_camera import RunningCamera
 from storeguard.camera.second_stage import ClassifyCall, LabelCall, SecondStage
 from storeguard.camera.status import CameraStatus
 from storeguard.clock import Clock, SystemClock
 from storeguard.config.models import AttributeSettings, TrackerSettings
-from storeguard.config.store import CameraConfig, Pace, SmartRecord
+from storeguard.config.store import CameraConfig
 from storeguard.detection.detector import DetectorInfo
-from storeguard.detection.letterbox import Fit, place
-from storeguard.detection.service import Found, FrameBatch
-from storeguard.errors import NotFoundError, RecordingError
+from storeguard.errors import NotFoundError
 from storeguard.events.commands import RecordCommand
-from storeguard.recording.camera_recorder import CameraRecorder, RecordingPlace
 from storeguard.recording.manual_recording import RecordingAnswer
-from storeguard.rules.observation import Observation
-from storeguard.rules.verdict import Verdict
+from storeguard.recording.recorder import RecordingPlace
+from storeguard.rules.verdict import Heartbeat, Verdict
 from storeguard.video.frame import Frame
-from storeguard.video.packets import EncodedPacket
-from storeguard.video.reader import CameraReader
+from storeguard.video.jpeg import encode_jpeg
 
 _log = logging.getLogger(__name__)
 
 _LAST_VERDICTS_S = 1.0
-_AGAIN_S = 0.2
-_EQUIP_S = 10.0
-
-DetectCall = Callable[[FrameBatch], Awaitable[Sequence[Found]]]
 
 
-@dataclass(slots=True)
-class _Member:
-    pipeline: CameraPipeline
-    reader: CameraReader
-    recorder: CameraRecorder | None
-    fault: str | None = None
-    """Why there is no recorder though one is wanted."""
-    last_share: asyncio.Event | None = None
-    """Set once its frames in the latest detector call are through."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GroupLimits:
+    """Times and numbers that a group keeps to.
 
-    def finish_recording(self) -> None:
-        """Finish what is being recorded."""
-        if self.recorder is not None:
-            self.recorder.close()
-
-    def status(self) -> CameraStatus:
-        """Its counters, those of the reader and of the recorder."""
-        status = self.pipeline.status(self.reader.stats(), all_decoded=self.reader.join(0))
-        if self.recorder is None:
-            return status.model_copy(update={"recording_error": self.fault})
-        state = self.recorder.state()
-        return status.model_copy(
-            update={
-                "recording": state.recording,
-                "clips": state.clips,
-                "recording_paused": state.paused,
-                "recording_error": state.error,
-            }
-        )
-
-
-class _Share:
-    """Frames of one camera in a detector call.
-
-    Args:
-        pipeline: the camera's.
-        frames: in order.
-        before: set once its share in the call before is through.
+    Attributes:
+        gather_s: after a frame arrives, wait this long for those of other cameras, if any may come.
+        max_calls: detector calls under way at once.
+        call_timeout_s: a detector call that takes longer is abandoned: frames of live cameras are
+            lost, those of files at full pace are retried.
+        give_up_s: a file's frame that the detector has failed to answer for so long is lost.
+        recorder_retry_s: between two attempts to open a recorder that could not be opened.
     """
 
-    def __init__(
-        self, pipeline: CameraPipeline, frames: list[Frame], *, before: asyncio.Event | None
-    ) -> None:
-        self.pipeline = pipeline
-        self.frames = frames
-        self.fits: list[Fit | None] = [None] * len(frames)
-        self.is_rendered = False
-        self.found: list[Found | None] = [None] * len(frames)
-        self.done = asyncio.Event()
-        self._before = before
+    gather_s: float = 0.01
+    max_calls: int = MAX_CALLS
+    call_timeout_s: float = 10.0
+    give_up_s: float = GIVE_UP_S
+    recorder_retry_s: float = 10.0
 
-    @property
-    def is_next(self) -> bool:
-        """Whether all earlier frames of the camera are through."""
-        return self._before is None or self._before.is_set()
 
-    async def turn(self) -> None:
-        """Wait until they are."""
-        if self._before is not None:
-            await self._before.wait()
+@dataclass(frozen=True, slots=True)
+class _Taken:
+    """Frames of one camera in a detector call."""
 
-    def end(self) -> None:
-        """These are through."""
-        if not self.done.is_set():
-            self.done.set()
-            self.pipeline.on_their_way -= len(self.frames)
+    camera: RunningCamera
+    frames: list[Frame]
 
 
 class CameraGroup:
-    """Runs cameras in one event loop: reads, samples, detects, follows, reports.
+    """Runs cameras in one event loop: gathers their frames, calls the detector, distributes.
 
-    The group has at most `max_calls` detector calls under way. Each camera's answers are taken in
-    the order of the calls, whatever becomes of the others', so its frames stay in order. A live
-    camera has at most one frame on its way, so that the next is fresh; a file at full pace has some
-    in each call, and whatever of it is refused, fails or hangs goes again (see `Again`). What
-    arrives meanwhile waits in the cameras' latest-wins slots and goes out together.
+    Each camera has a feed (see `feeds`) that decides which of its frames may go and in which order
+    their results are processed. The group takes frames that are ready from all feeds, sends them
+    in one call, and gives each feed its results back; nothing here depends on the kind of feed.
 
     Args:
-        info: what pictures the detector wants.
+        info: the detector's input size and the way frames are fitted into it.
         detect: one detector call for frames of several cameras.
-        observe: hands observations to the rules.
-        tracker: how people are followed.
+        observe: delivers observations to the rules.
+        tracker: settings of the tracker.
         recording: where cameras record to; None records nothing.
         classify: one call of the clip classifier for people of one camera; None leaves
             `shoplifting_suspected` rules without scores.
-        attributes: what is told of people besides; label: one call of an attribute's classifier.
+        attributes: attributes that are predicted for people.
+        label: one call of an attribute's classifier; None predicts none.
         clock: time, injected.
-        gather_s: after a frame arrives, wait this long for those of other cameras, if any may come.
-        max_calls: detector calls under way at once.
-        call_timeout_s: a detector call that takes longer is given up, its frames counted lost;
-            those of files at full pace go again.
+        limits: times and numbers to keep to.
     """
 
     def __init__(
@@ -146,130 +96,108 @@ class CameraGroup:
         attributes: Sequence[AttributeSettings] = (),
         label: LabelCall | None = None,
         clock: Clock | None = None,
-        gather_s: float = 0.01,
-        max_calls: int = MAX_CALLS,
-        call_timeout_s: float = 10.0,
+        limits: GroupLimits | None = None,
     ) -> None:
-        self._info = info
-        self._detect = detect
         self._tracker = tracker
         self._recording = recording
         self._attributes = tuple(attributes)
         self._clock = clock or SystemClock()
-        self._gather_s = gather_s
-        self._call_timeout_s = call_timeout_s
-        self._members: dict[str, _Member] = {}
-        self._leaving: dict[str, _Member] = {}
+        self._limits = limits or GroupLimits()
+        self._cameras: dict[str, RunningCamera] = {}
+        self._leaving: dict[str, RunningCamera] = {}
         self._changing = asyncio.Lock()
-        self._outbox = Outbox(observe, self._on_verdict)
-        self._max_calls = max_calls
-        self._slots = asyncio.Semaphore(max_calls)
+        self._outbox = Outbox(observe, self._on_verdict, heartbeats=self._heartbeats)
+        self._free_calls = asyncio.Semaphore(self._limits.max_calls)
         self._wake = asyncio.Event()
         self._loop = asyncio.get_running_loop()
         self._pool = ThreadPoolExecutor(2, thread_name_prefix="pictures")
+        self._detector = DetectorCalls(
+            info, detect, pool=self._pool, timeout_s=self._limits.call_timeout_s
+        )
         self._second_stage = SecondStage(
-            self._pool, classify=classify, label=label, timeout_s=call_timeout_s
+            self._pool, classify=classify, label=label, timeout_s=self._limits.call_timeout_s
         )
         self._tasks: set[asyncio.Task[None]] = set()
 
     def start(self) -> None:
-        """Begin to dispatch frames and to deliver observations."""
-        for work in (self._dispatch(), self._outbox.run()):
-            self._spawn(work)
+        """Begin to send frames to the detector and observations to the rules."""
+        self._spawn(self._dispatch())
+        self._spawn(self._outbox.run())
 
     async def stop(self, *, flush_s: float = 5.0) -> None:
-        """Stop all cameras, deliver what is left, and end."""
-        await self.remove(list(self._members))
+        """Stop all cameras, deliver the observations that are left, and end."""
+        await self.remove(list(self._cameras))
         await self._outbox.flush(flush_s)
-        await self._second_stage.stop()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._second_stage.stop()
         self._pool.shutdown(wait=False, cancel_futures=True)
+
+    # ------------------------------------------------------------------ cameras
+
+    async def set_cameras(self, cameras: Iterable[CameraConfig]) -> None:
+        """Run exactly these cameras: stop others, start new ones, change what has changed."""
+        requested = {camera.id: camera for camera in cameras}
+        async with self._changing:
+            await self.remove([name for name in self._cameras if name not in requested])
+            for camera in requested.values():
+                await (self.update(camera) if camera.id in self._cameras else self.add(camera))
 
     async def add(self, camera: CameraConfig) -> None:
         """Start a camera; one with the same id is replaced."""
         await self.remove([camera.id])
+        feed = feed_of(
+            camera,
+            wake=self._wake_from_thread,
+            now_s=self._loop.time,
+            max_calls=self._limits.max_calls,
+            give_up_s=self._limits.give_up_s,
+        )
         pipeline = CameraPipeline(
             camera,
             self._tracker,
             self._attributes,
+            feed=feed,
             epoch=new_epoch(self._clock.now()),
             clock=self._clock,
-            wake=self._wake_from_thread,
         )
-        recorder, fault = await asyncio.to_thread(self._recorder_of, camera)
-        recorded = recorder is not None or fault is not None
-
-        def on_packet(packet: EncodedPacket) -> None:
-            if member.recorder is not None:
-                member.recorder.on_packet(packet)
-
-        reader = CameraReader(
-            camera,
-            clock=self._clock,
-            on_frame=pipeline.offer,
-            on_packet=on_packet if recorded else None,
-        )
-        member = self._members[camera.id] = _Member(pipeline, reader, recorder, fault)
-        reader.start()
-        if fault is not None:
-            self._spawn(self._equip(member))
-
-    async def _equip(self, member: _Member) -> None:
-        """Try again for a recorder that could not be had, until the camera goes."""
-        camera = member.pipeline.camera
-        while member.recorder is None:
-            await asyncio.sleep(_EQUIP_S)
-            recorder, member.fault = await asyncio.to_thread(self._recorder_of, camera)
-            if self._members.get(camera.id) is not member:
-                if recorder is not None:
-                    await asyncio.to_thread(recorder.close)
-                return
-            if recorder is not None:
-                recorder.reconfigure(member.pipeline.camera)  # it may have changed meanwhile
-                member.recorder = recorder
-
-    async def set_cameras(self, cameras: Iterable[CameraConfig]) -> None:
-        """Run exactly these cameras: stop others, start new ones, change what has changed."""
-        wanted = {camera.id: camera for camera in cameras}
-        async with self._changing:
-            await self.remove([name for name in self._members if name not in wanted])
-            for camera in wanted.values():
-                await (self.update(camera) if camera.id in self._members else self.add(camera))
+        running = RunningCamera(pipeline, recording=self._recording, clock=self._clock)
+        await running.start()
+        self._cameras[camera.id] = running
+        if running.lacks_recorder:
+            self._spawn(running.retry_recorder(self._limits.recorder_retry_s))
 
     async def update(self, camera: CameraConfig) -> None:
-        """Take new settings. Only a change of how its video is read interrupts the camera."""
-        member = self._member(camera.id)
-        if member.pipeline.needs_restart(camera):
+        """Use new settings. Only a change of how its video is read interrupts the camera."""
+        running = self._camera(camera.id)
+        if running.pipeline.needs_restart(camera):
             await self.add(camera)
         else:
-            member.pipeline.reconfigure(camera)
-            if member.recorder is not None:
-                member.recorder.reconfigure(camera)
+            running.reconfigure(camera)
 
     async def remove(self, camera_ids: Iterable[str]) -> None:
-        """Stop cameras; unknown ids are passed over."""
-        gone = {name: self._members.pop(name) for name in camera_ids if name in self._members}
-        if not gone:
+        """Stop cameras; unknown ids are ignored."""
+        leaving = {name: self._cameras.pop(name) for name in camera_ids if name in self._cameras}
+        if not leaving:
             return
-        for member in gone.values():
-            member.pipeline.close()
-        # What the rules say about the last pictures seen may be an event that wants its video.
-        self._leaving.update(gone)
-        await asyncio.gather(*(asyncio.to_thread(one.reader.stop) for one in gone.values()))
+        for camera in leaving.values():
+            camera.leave()
+        # The verdict on the last frames may be an event whose video is to be recorded.
+        self._leaving.update(leaving)
+        await asyncio.gather(*(asyncio.to_thread(one.stop_reading) for one in leaving.values()))
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_LAST_VERDICTS_S):
-                while any(one.pipeline.on_their_way for one in gone.values()):  # noqa: ASYNC110
+                while any(_has_frames_under_way(one) for one in leaving.values()):  # noqa: ASYNC110
                     await asyncio.sleep(0.02)
         await self._outbox.flush(_LAST_VERDICTS_S)
-        for name in gone:
+        for name in leaving:
             self._leaving.pop(name)
-        await asyncio.gather(*(asyncio.to_thread(one.finish_recording) for one in gone.values()))
+        await asyncio.gather(*(asyncio.to_thread(one.finish_recording) for one in leaving.values()))
 
     def statuses(self) -> list[CameraStatus]:
-        """How each camera is doing."""
-        return [member.status() for member in self._members.values()]
+        """The state and counters of each camera."""
+        return [camera.status() for camera in self._cameras.values()]
 
     async def jpeg(self, camera_id: str, *, overlay: bool = True) -> bytes | None:
         """The last processed frame as JPEG; None before the first.
@@ -277,7 +205,7 @@ class CameraGroup:
         Raises:
             NotFoundError: the group has no such camera.
         """
-        pipeline = self._member(camera_id).pipeline
+        pipeline = self._camera(camera_id).pipeline
 
         def render() -> bytes | None:
             rgb = pipeline.picture() if overlay else pipeline.still()
@@ -293,212 +221,95 @@ class CameraGroup:
             QueryError: the span is not possible.
             RecordingError: the camera cannot record, or has nothing to stop.
         """
-        member = self._member(camera_id)
-        if member.recorder is None:
-            why = member.fault or "its recording.smart_record is off"
-            raise RecordingError(f"camera {camera_id!r} does not record: {why}")
-        return await asyncio.to_thread(member.recorder.command, command)
+        return await asyncio.to_thread(self._camera(camera_id).record, command)
 
-    def _recorder_of(self, camera: CameraConfig) -> tuple[CameraRecorder | None, str | None]:
-        if self._recording is None or camera.recording.smart_record is SmartRecord.OFF:
-            return None, None
+    def _camera(self, camera_id: str) -> RunningCamera:
         try:
-            return CameraRecorder(camera, self._recording, clock=self._clock), None
-        except RecordingError as error:  # it is watched all the same
-            _log.error("%s", error)
-            return None, str(error)
-
-    def _member(self, camera_id: str) -> _Member:
-        try:
-            return self._members[camera_id]
+            return self._cameras[camera_id]
         except KeyError:
             raise NotFoundError(f"camera {camera_id!r} is not in this group") from None
 
+    def _heartbeats(self) -> list[Heartbeat]:
+        cameras = {**self._leaving, **self._cameras}
+        return [camera.heartbeat() for camera in cameras.values()]
+
     def _on_verdict(self, verdict: Verdict) -> None:
-        member = self._members.get(verdict.camera_id) or self._leaving.get(verdict.camera_id)
-        if member is not None:
-            member.pipeline.judged(verdict)
-            if member.recorder is not None:
-                member.recorder.judged(verdict)
+        camera = self._cameras.get(verdict.camera_id) or self._leaving.get(verdict.camera_id)
+        if camera is not None:
+            camera.judged(verdict)
 
-    def _wake_from_thread(self) -> None:
-        try:
-            self._loop.call_soon_threadsafe(self._wake.set)
-        except RuntimeError:  # the loop closed while a reader was still stopping
-            _log.debug("a frame arrived after the group's end")
-
-    def _spawn(self, work: Awaitable[None]) -> None:
-        task = asyncio.ensure_future(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+    # ------------------------------------------------------------------ frames
 
     async def _dispatch(self) -> None:
         while True:
             await self._wake.wait()
             if self._more_may_come():
-                await asyncio.sleep(self._gather_s)
-            await self._slots.acquire()
+                await asyncio.sleep(self._limits.gather_s)
+            await self._free_calls.acquire()
             self._wake.clear()
-            shares = self._take_newest()
-            if not shares:
-                self._slots.release()
-                continue
-            self._spawn(self._process(shares))
+            if taken := self._gather():
+                self._spawn(self._call(taken))
+            else:
+                self._free_calls.release()
 
     def _more_may_come(self) -> bool:
-        """Whether a camera could still send a frame along."""
-        return any(
-            self._has_room(member.pipeline)
-            and member.pipeline.waiting < self._frames_a_call(member)
-            for member in self._members.values()
-        )
+        """Whether a camera could still add a frame to the next call."""
+        most = self._most_a_call()
+        feeds = [camera.pipeline.feed for camera in self._cameras.values()]
+        return any(feed.ready() < min(feed.room(), most) for feed in feeds)
 
-    def _frames_a_call(self, member: _Member) -> int:
-        """How many of a camera's frames may go in one call."""
-        if member.pipeline.camera.pace is not Pace.FAST:
-            return 1
-        fast = sum(one.pipeline.camera.pace is Pace.FAST for one in self._members.values())
-        return max(1, min(FAST_FRAMES // fast, member.pipeline.again.window))
+    def _most_a_call(self) -> int:
+        """Frames of one camera in a call: the cameras that may send several share them out."""
+        rooms = [camera.pipeline.feed.room() for camera in self._cameras.values()]
+        return max(1, FRAMES_A_CALL // max(1, sum(room > 1 for room in rooms)))
 
-    def _has_room(self, pipeline: CameraPipeline) -> bool:
-        if pipeline.camera.pace is not Pace.FAST:
-            return pipeline.on_their_way < 1
-        again = pipeline.again
-        most = min(self._max_calls * FAST_FRAMES, again.window)
-        return pipeline.on_their_way < most and not again.paused(self._loop.time())
+    def _gather(self) -> list[_Taken]:
+        """Take the frames for one call, from all cameras."""
+        most = self._most_a_call()
+        taken = [_Taken(one, one.pipeline.feed.take(most)) for one in self._cameras.values()]
+        return [one for one in taken if one.frames]
 
-    def _take_newest(self) -> list[_Share]:
-        shares = []
-        for member in self._members.values():
-            pipeline, frames = member.pipeline, list[Frame]()
-            while len(frames) < self._frames_a_call(member) and self._has_room(pipeline):
-                if (frame := pipeline.take()) is None:
-                    break
-                pipeline.on_their_way += 1
-                frames.append(frame)
-            if frames:
-                shares.append(_Share(pipeline, frames, before=member.last_share))
-                member.last_share = shares[-1].done
-        return shares
-
-    async def _process(self, shares: list[_Share]) -> None:
+    async def _call(self, taken: Sequence[_Taken]) -> None:
         try:
+            results = await self._detector.results([f for one in taken for f in one.frames])
+        finally:
+            self._free_calls.release()
+        # All at once, so that these cameras can send their next frames in one call too.
+        left = iter(results)
+        for one in taken:
+            self._distribute(one.camera, list(islice(left, len(one.frames))))
+
+    def _distribute(self, camera: RunningCamera, results: Sequence[FrameResult]) -> None:
+        for result in camera.pipeline.feed.answer(results):
             try:
-                cause = await self._detect_all(shares)
-                # At one go, so that these cameras can send their next frames in one call too.
-                for share in shares:
-                    if share.is_next:
-                        self._take_in(share, cause)
-                        self._end(share)
-            finally:
-                self._slots.release()
-            # The others each by itself: nobody waits for the earlier frames of somebody else.
-            late = [share for share in shares if not share.done.is_set()]
-            await asyncio.gather(*(self._finish(share, cause) for share in late))
-        finally:
-            for share in shares:
-                self._end(share)
+                self._process(camera, result)
+            except Exception:  # noqa: BLE001 - one frame's fault must not cost the others
+                _log.exception("camera %r: a frame could not be processed", result.frame.camera_id)
+                camera.pipeline.lose(result.frame, LossCause.DETECTOR_ERROR)
 
-    async def _finish(self, share: _Share, cause: str) -> None:
+    def _process(self, camera: RunningCamera, result: FrameResult) -> None:
+        observation = camera.pipeline.process(result)
+        if observation is not None:
+            camera.seen(result.frame, observation)
+            self._outbox.put(observation)
+            self._second_stage.start_due(camera.pipeline)
+
+    def _wake_from_thread(self, after_s: float) -> None:
+        wake = self._wake.set
+
+        def wake_later() -> None:
+            self._loop.call_later(after_s, wake)
+
         try:
-            await share.turn()
-            self._take_in(share, cause)
-        finally:
-            self._end(share)
+            self._loop.call_soon_threadsafe(wake_later if after_s else wake)
+        except RuntimeError:  # the loop closed while a reader was still stopping
+            _log.debug("a frame arrived after the group's end")
 
-    def _end(self, share: _Share) -> None:
-        """Its camera may send others."""
-        share.end()
-        if share.pipeline.waiting:
-            self._wake.set()
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
-    async def _detect_all(self, shares: list[_Share]) -> str:
-        """Have the frames of a call detected; returns why those are lost that have no answer."""
-        try:
-            images = await self._loop.run_in_executor(self._pool, self._render, shares)
-            names = tuple(one.pipeline.camera.id for one in shares for fit in one.fits if fit)
-            if not names:
-                return "undecodable"
-            batch = FrameBatch(names, images)
-            found = await asyncio.wait_for(self._detect(batch), self._call_timeout_s)
-            if len(found) != len(names):
-                raise ValueError(f"{len(found)} answers to {len(names)} frames")  # noqa: TRY301
-        except TimeoutError:
-            return "detector_timeout"
-        except Exception as error:  # noqa: BLE001 - a replica's death has many names
-            cameras = ", ".join(share.pipeline.camera.id for share in shares)
-            _log.warning("a detector call failed for %s: %s", cameras, error)
-            await asyncio.sleep(_AGAIN_S)  # a dead detector is not hammered
-            return "detector_error"
-        answers = iter(found)
-        for share in shares:
-            share.found = [next(answers) if fit else None for fit in share.fits]
-        return "detector_full"
 
-    def _take_in(self, share: _Share, cause: str) -> None:
-        """Follow whom the detector has found in a camera's frames, in their order."""
-        pipeline, now_s = share.pipeline, self._loop.time()
-        num_failed = 0
-        for frame, where, answer in zip(share.frames, share.fits, share.found, strict=True):
-            if where is None and share.is_rendered:  # by its own fault, but in its place
-                behind = self._loses_nothing(pipeline) and pipeline.again.is_behind(frame)
-                if not (behind and pipeline.again.put(frame, now_s)):
-                    pipeline.lose(frame, "undecodable")
-                continue
-            found = None if answer is None or answer.detections is None else answer
-            num_failed += found is None
-            if self._loses_nothing(pipeline) and (found is None or pipeline.again.is_behind(frame)):
-                if pipeline.again.put(frame, now_s):
-                    continue
-                found = None  # tried for minutes
-            if found is None or where is None:
-                pipeline.lose(frame, cause)
-            else:
-                self._follow(pipeline, frame, where, found)
-        if num_failed:
-            self._loop.call_later(pipeline.again.back_off(now_s), self._wake.set)
-        else:
-            pipeline.again.go_on()
-
-    def _follow(self, pipeline: CameraPipeline, frame: Frame, where: Fit, found: Found) -> None:
-        try:
-            observation = pipeline.accept(frame, where, found)
-            if observation is not None:
-                self._show(frame, observation)
-                self._outbox.put(observation)
-                self._second_stage.ask(pipeline)
-        except Exception:  # noqa: BLE001 - one frame's fault is not the others'
-            _log.exception("camera %r: a frame could not be followed", pipeline.camera.id)
-            pipeline.lose(frame, "detector_error")
-
-    def _loses_nothing(self, pipeline: CameraPipeline) -> bool:
-        """Whether a camera's frames wait for a detector in trouble: files at full pace."""
-        member = self._members.get(pipeline.camera.id)
-        here = member is not None and member.pipeline is pipeline
-        return here and pipeline.camera.pace is Pace.FAST
-
-    def _show(self, frame: Frame, observation: Observation) -> None:
-        member = self._members.get(frame.camera_id)
-        if member is not None and member.recorder is not None:
-            member.recorder.seen(frame, observation)
-
-    def _render(self, shares: list[_Share]) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
-        """Frames at the detector's size, without those that cannot be scaled."""
-        width, height = self._info.input_wh
-        num_frames = sum(len(share.frames) for share in shares)
-        images = np.empty((num_frames, height, width, 3), dtype=np.uint8)
-        num_scaled = 0
-        for share in shares:
-            fits: list[Fit | None] = []
-            for frame in share.frames:
-                try:
-                    where = self._info.fit(frame.wh)
-                    place(frame, where, images[num_scaled])
-                except Exception:  # noqa: BLE001 - one frame's fault is not the others'
-                    _log.exception("camera %r: a frame cannot be scaled", frame.camera_id)
-                    fits.append(None)
-                else:
-                    fits.append(where)
-                    num_scaled += 1
-            share.fits, share.is_rendered = fits, True
-        return images[:num_scaled]
+def _has_frames_under_way(camera: RunningCamera) -> bool:
+    return camera.pipeline.feed.stats().under_way > 0

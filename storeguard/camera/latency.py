@@ -23,7 +23,8 @@ class LatencyRecorder:
     """Samples of the steps of one frame path, by step.
 
     The first `warm_up` samples of each step are counted apart: they pay for page faults, thread
-    pools and caches. Past `limit` samples the oldest give way.
+    pools and caches. Past `limit` samples the oldest are
+    dropped.
     """
 
     STEPS = (

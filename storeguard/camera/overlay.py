@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
+from storeguard.config.store import CameraConfig
 from storeguard.config.zones import ZoneConfig
+from storeguard.events.event import rfc3339
+from storeguard.rules.observation import Observation
+from storeguard.rules.verdict import Verdict
+from storeguard.video.frame import Rgb
 
-Rgb = NDArray[np.uint8]
 _Colour = tuple[int, int, int]
 
 _ZONE: _Colour = (64, 196, 255)
@@ -41,8 +43,8 @@ class PersonMark:
 
 
 @dataclass(frozen=True, slots=True)
-class Scene:
-    """Everything to draw on one frame.
+class Annotations:
+    """Everything to draw over one frame.
 
     Attributes:
         alert_zones: ids of zones with an open event, drawn in the alert colour.
@@ -57,35 +59,78 @@ class Scene:
     footer: str = ""
 
 
-def draw(rgb: Rgb, scene: Scene) -> Rgb:
-    """The frame with the scene drawn over it.
+def draw(rgb: Rgb, annotations: Annotations) -> Rgb:
+    """The frame with annotations drawn over it.
 
     Args:
         rgb: (height, width, 3) uint8; left as it is.
-        scene: what to draw.
+        annotations: what to draw.
 
     Returns:
-        A fresh (height, width, 3) uint8 array.
+        A new (height, width, 3) uint8 array.
     """
     picture = Image.fromarray(rgb).convert("RGBA")
     tint = Image.new("RGBA", picture.size, (0, 0, 0, 0))
     canvas = _Canvas(ImageDraw.Draw(tint), picture.size, max(11, round(picture.height / 30)))
-    for zone in scene.zones:
-        _draw_zone(canvas, zone, alert=zone.id in scene.alert_zones)
-    for person in scene.people:
+    for zone in annotations.zones:
+        _draw_zone(canvas, zone, alert=zone.id in annotations.alert_zones)
+    for person in annotations.people:
         _draw_person(canvas, person)
     # At the bottom: people's labels are at their heads.
-    bottom = _draw_footer(canvas, scene.footer) if scene.footer else picture.height
-    if scene.banner:
-        _draw_banner(canvas, scene.banner, bottom)
+    bottom = _draw_footer(canvas, annotations.footer) if annotations.footer else picture.height
+    if annotations.banner:
+        _draw_banner(canvas, annotations.banner, bottom)
     return np.asarray(Image.alpha_composite(picture, tint).convert("RGB")).copy()
 
 
-def encode_jpeg(rgb: Rgb, *, quality: int = 80) -> bytes:
-    """A (height, width, 3) uint8 RGB picture as JPEG."""
-    buffer = io.BytesIO()
-    Image.fromarray(rgb).save(buffer, format="JPEG", quality=quality)
-    return buffer.getvalue()
+def annotations_of(
+    camera: CameraConfig, observation: Observation, verdict: Verdict, *, fps: float | None
+) -> Annotations:
+    """The annotations for one frame and the verdict of the rules on it."""
+    longest: dict[str, float] = {}
+    for dwell in verdict.dwell:
+        longest[dwell.person_id] = max(dwell.dwell_s, longest.get(dwell.person_id, 0.0))
+    alerting = {event.person_id for event in verdict.open_events}
+    people = tuple(
+        PersonMark(
+            label=" ".join(
+                (
+                    short_label(person_id),
+                    *(a.label for a in observation.attributes.get(person_id, ())),
+                )
+            ),
+            xyxy=(float(box[0]), float(box[1]), float(box[2]), float(box[3])),
+            dwell_s=longest.get(person_id),
+            alert=person_id in alerting,
+        )
+        for person_id, box in zip(observation.person_id, observation.xyxy, strict=True)
+    )
+    banner = tuple(
+        "  ".join(
+            part
+            for part in (
+                event.type.upper().replace("_", " "),
+                event.zone_id,
+                short_label(event.person_id) if event.person_id else None,
+                f"{longest[event.person_id]:.1f} s" if event.person_id in longest else None,
+            )
+            if part
+        )
+        for event in verdict.open_events
+    )
+    rate = "" if fps is None else f"   {fps:.1f} fps"
+    return Annotations(
+        zones=camera.zones,
+        people=people,
+        alert_zones=frozenset(e.zone_id for e in verdict.open_events if e.zone_id),
+        banner=banner[:4],
+        footer=f"{camera.id}   {rfc3339(observation.captured_at)}{rate}",
+    )
+
+
+def short_label(person_id: str) -> str:
+    """``#12`` for the person id ``table-19a0b1c2d3e-12``."""
+    return f"#{person_id.rsplit('-', 1)[-1]}"
 
 
 @dataclass(frozen=True, slots=True)

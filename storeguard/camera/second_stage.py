@@ -1,4 +1,4 @@
-"""The models behind the detector, asked beside the way of the frames."""
+"""The models behind the detector: clip and attribute classifiers. Frames never wait for them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from storeguard.camera.person_attributes import LookRequest
+from storeguard.camera.person_attributes import AttributeRequest
 from storeguard.camera.person_clips import ClipRequest
 from storeguard.camera.pipeline import CameraPipeline
 from storeguard.classification.attributes.service import CropAnswer, CropBatch
@@ -26,15 +26,15 @@ _CLIPS = "clip classifier"
 
 
 class SecondStage:
-    """Has clips judged and people's attributes told: one call a camera and model at a time.
+    """Has clips classified and attributes predicted: one call for each camera and model at a time.
 
-    A slow or failing model costs only its own answers; frames never wait for it.
+    A slow or failing model costs only its own answers.
 
     Args:
         pool: clips and crops are cut here.
-        classify: one call of the clip classifier for people of one camera; None judges nothing.
-        label: one call of an attribute's classifier; None looks at nobody.
-        timeout_s: a call that takes longer is given up.
+        classify: one call of the clip classifier; None classifies no clips.
+        label: one call of an attribute's classifier; None predicts no attributes.
+        timeout_s: a call that takes longer is abandoned.
     """
 
     def __init__(
@@ -46,27 +46,26 @@ class SecondStage:
         timeout_s: float,
     ) -> None:
         self._pool = pool
-        self._classify = classify
-        self._label = label
+        self._classify_call = classify
+        self._label_call = label
         self._timeout_s = timeout_s
         self._loop = asyncio.get_running_loop()
         self._calls: dict[tuple[str, str], asyncio.Task[None]] = {}
 
-    def ask(self, pipeline: CameraPipeline) -> None:
+    def start_due(self, pipeline: CameraPipeline) -> None:
         """Start the calls that are due for a camera."""
         camera_id = pipeline.camera.id
         key = (camera_id, _CLIPS)
-        if self._classify is not None and key not in self._calls and (due := pipeline.clips.due()):
-            self._start(key, self._judge(pipeline, due, self._classify))
-        if self._label is not None:
+        classify, label = self._classify_call, self._label_call
+        if classify is not None and key not in self._calls and (due := pipeline.clips.due()):
+            self._start(key, self._classify(pipeline, due, classify))
+        if label is not None:
             busy = [model for camera, model in self._calls if camera == camera_id]
             for request in pipeline.attributes.due(busy):
-                self._start(
-                    (camera_id, request.attribute), self._look(pipeline, request, self._label)
-                )
+                self._start((camera_id, request.attribute), self._label(pipeline, request, label))
 
     async def stop(self) -> None:
-        """Give up what is under way."""
+        """Abandon the calls that are under way."""
         calls = list(self._calls.values())
         for call in calls:
             call.cancel()
@@ -83,7 +82,7 @@ class SecondStage:
 
         self._calls[key] = asyncio.create_task(answered())
 
-    async def _judge(
+    async def _classify(
         self, pipeline: CameraPipeline, requests: list[ClipRequest], classify: ClassifyCall
     ) -> None:
         clips = await self._loop.run_in_executor(
@@ -96,7 +95,9 @@ class SecondStage:
             if probability is not None
         )
 
-    async def _look(self, pipeline: CameraPipeline, request: LookRequest, label: LabelCall) -> None:
+    async def _label(
+        self, pipeline: CameraPipeline, request: AttributeRequest, label: LabelCall
+    ) -> None:
         crops = await self._loop.run_in_executor(self._pool, request.cut)
         answer = await label(request.attribute, CropBatch(pipeline.camera.id, crops))
-        pipeline.attributes.looked(request, answer)
+        pipeline.attributes.answered(request, answer)

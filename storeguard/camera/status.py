@@ -1,4 +1,4 @@
-"""How a camera is doing, as the API and the live table show it."""
+"""The state and counters of a camera, as the API and the live table show them."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ class CameraStatus(BaseModel):
         fps_in: frames a second arriving, over the last seconds; fps_processed: frames a second
             that went through detection, tracking and rules. None before the first frame.
         frames_in: frames read from the source; frames_decoded: of these, decoded; frames_sampled:
-            of these, chosen at `detect_fps`; frames_processed: of these, detected and judged.
-        dropped: frames lost on that way, by cause; sampling out is not a loss.
-        clips_judged: clips that the clip classifier gave a score to; looks_taken: crops that
-            attribute classifiers gave a label to.
+            of these, picked at `detect_fps`; frames_processed: of these, detected and followed.
+        dropped: frames lost on that way, by cause; a frame that is not picked is not lost.
+        clips_judged: clips that the clip classifier has scored; looks_taken: crops that attribute
+            classifiers have labelled.
         recording: whether a clip is being written now; clips: files finished.
         recording_paused: whether nothing is recorded because the disk is nearly full.
-        recording_error: what is wrong with recording; None if nothing is.
+        recording_error: why recording does not work; None if it does.
         latency_ms: median milliseconds by step over the last frames; None where not measured.
     """
 

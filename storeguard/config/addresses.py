@@ -1,4 +1,4 @@
-"""Addresses of cameras and stores: hiding their credentials, and finding what they name."""
+"""Addresses of cameras and stores: hiding credentials, and resolving paths."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from pathlib import Path
 
 from storeguard.errors import ConfigError
 
-# People type passwords as they are, with `@`, `:`, `/` and quotes in them, so the end of the
-# credentials is the last `@` of the word, never the first. Better a host hidden than a password
-# shown: where it is not clear whether a colon belongs to a port or a password, it is a password.
+# People type passwords unescaped, with `@`, `:`, `/` and quotes in them, so the credentials end at
+# the last `@` of the word, never at the first. Hiding a host is better than showing a password: a
+# colon that may belong to a port or to a password is taken to belong to a password.
 _WORD = re.compile(r"\S+")
 _SCHEME = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]{0,30}://")
 _AUTHORITY = re.compile(r"[^/?#]*")
@@ -29,8 +29,8 @@ _SECRET_QUERY = re.compile(
 def redact(text: str) -> str:
     """The text with credentials in addresses replaced by ``***``.
 
-    Hidden are the user and password before an ``@``, and what query keys such as ``token`` carry.
-    In doubt more is hidden than need be.
+    Hidden are the user and password before an ``@``, and the values of query keys such as
+    ``token``. In doubt more is hidden than necessary.
 
     >>> redact("rtsp://user:secret@10.0.0.7/stream1?token=abc")
     'rtsp://***@10.0.0.7/stream1?token=***'
@@ -80,7 +80,7 @@ def _packaged(source: str) -> str:
     package, _, inside = source.removeprefix("package:").partition("/")
     try:
         spec = importlib.util.find_spec(package)
-    except (ImportError, ValueError):  # no name at all, or a parent that is not there
+    except (ImportError, ValueError):  # not a module name, or its parent is missing
         spec = None
     folders = list(spec.submodule_search_locations or ()) if spec else []
     for folder in folders:

@@ -1,4 +1,4 @@
-"""Reading settings: from YAML files, request bodies and, here alone, the environment."""
+"""Reading settings from YAML files, request bodies and (only here) the environment."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ def load_config(path: Path | str) -> StoreConfig:
     """Read a YAML configuration.
 
     Raises:
-        ConfigError: the file is missing, is no YAML, or a value in it is wrong; the message names
-            file, key, value and what was expected, and the camera or zone it belongs to.
+        ConfigError: the file is missing, is not YAML, or has a wrong value; the message names file,
+            key, expected and found value, and the camera or zone.
     """
     document = _read_yaml(Path(path))
     if not isinstance(document, Mapping):
@@ -41,7 +41,7 @@ def load_config(path: Path | str) -> StoreConfig:
 
 
 def load_zones(path: Path | str) -> tuple[ZoneConfig, ...]:
-    """Read the `zones:` list alone: a YAML list of zones, or a mapping with the key `zones`.
+    """Read a `zones:` list: a YAML list of zones, or a mapping with the only key `zones`.
 
     Raises:
         ConfigError: as from `load_config`.
@@ -51,7 +51,7 @@ def load_zones(path: Path | str) -> tuple[ZoneConfig, ...]:
         document = document["zones"]
     if not isinstance(document, list):
         raise ConfigError(
-            f"{path}: expected a list of zones, or a mapping with the key 'zones' alone, "
+            f"{path}: expected a list of zones, or a mapping with the only key 'zones', "
             f"found {_kind_of(document)}"
         )
     return parse(ZoneList, {"zones": document}, where=str(path)).zones
@@ -63,10 +63,10 @@ def parse(kind: type[S], document: Any, *, where: str) -> S:
     Args:
         kind: the class.
         document: parsed YAML or JSON.
-        where: what the document is, for the message (a file name, `request body`, ...).
+        where: the document's name in messages (a file name, `request body`, ...).
 
     Raises:
-        ConfigError: one line a fault, each naming key, value, expectation, camera and zone.
+        ConfigError: one line per fault, each with key, expected and found value, camera and zone.
     """
     try:
         return kind.model_validate(document)
@@ -85,7 +85,7 @@ def resolve_camera(camera: CameraConfig) -> CameraConfig:
 
 
 def resolve_paths(config: StoreConfig) -> StoreConfig:
-    """The configuration with all paths absolute, fit for processes that run elsewhere."""
+    """The configuration with all paths absolute, for processes with other working directories."""
     uri = config.storage.uri
     if uri != "embedded" and "://" not in uri:
         uri = str(Path(uri).expanduser().absolute())
@@ -114,7 +114,7 @@ def _with_whole_path(settings: _M) -> _M:
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML that refuses a key given twice, where PyYAML would keep the last one silently."""
+    """YAML that refuses a duplicate key, where PyYAML would silently keep the last one."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen: set[str] = set()
@@ -140,7 +140,7 @@ def _read_yaml(path: Path) -> Any:
 
 
 def _yaml_fault(error: yaml.YAMLError) -> str:
-    """Where and what; without the line itself, which may hold a password."""
+    """Position and problem, without the line itself, which may contain a password."""
     if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark is not None:
         mark = error.problem_mark
         what = ", ".join(part for part in (error.context, error.problem) if part)
@@ -149,7 +149,7 @@ def _yaml_fault(error: yaml.YAMLError) -> str:
 
 
 def _with_environment(document: dict[str, Any]) -> dict[str, Any]:
-    """The document with the API's token from the environment, unless it has one of its own."""
+    """The document with the API's token from the environment, unless it has its own."""
     api, token = document.get("api"), os.environ.get(TOKEN_VARIABLE)
     if token and (api is None or isinstance(api, Mapping)) and not (api or {}).get("token"):
         parse(ApiSettings, {"token": token}, where=f"environment variable {TOKEN_VARIABLE}")
@@ -178,20 +178,20 @@ def _complaint(fault: ErrorDetails) -> str:
 
 
 def _found(fault: ErrorDetails) -> str:
-    """` (found 7)`, or an empty string where the value is absent, secret or no single value."""
+    """` (found 7)`, or an empty string if the value is absent, secret or not a single value."""
     value = fault["input"]
     if fault["type"] in {"missing", "extra_forbidden"} or isinstance(value, BaseModel):
         return ""
     if _SECRET_KEYS.intersection(map(str, fault["loc"])):
         return f" (found {len(value)} characters)" if isinstance(value, str) else ""
     if isinstance(value, Mapping | list | tuple):
-        # That a mapping or list has the wrong number of items is said already.
+        # A wrong number of items is in the message already.
         return f" (found {_kind_of(value)})" if fault["type"].endswith("_type") else ""
     return f" (found {_shown(value)})"
 
 
 def _owner(document: Any, location: tuple[int | str, ...]) -> str:
-    """` in camera 'x', zone 'y'` for the place a fault belongs to, or an empty string."""
+    """` in camera 'x', zone 'y'` for the location of a fault, or an empty string."""
     names: list[str] = []
     here, kind = document, ""
     if isinstance(document, Mapping) and "id" in document:

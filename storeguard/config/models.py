@@ -1,4 +1,4 @@
-"""Settings of the models: what finds, follows and judges people, and what runs it."""
+"""Settings of the models that detect, track and classify people, and of what runs them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Annotated, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from storeguard.config.zones import Fraction, Id, Settings
+from storeguard.config.zones import RULE_TYPES, Fraction, Id, Settings
 
 
 class BackendName(StrEnum):
@@ -21,7 +21,7 @@ class BackendName(StrEnum):
 
 
 class Precision(StrEnum):
-    """What a model computes in. INT8 needs an engine built with pictures to calibrate on."""
+    """The number format of a model's computation. INT8 needs an engine calibrated on pictures."""
 
     FP32 = "fp32"
     FP16 = "fp16"
@@ -37,7 +37,7 @@ class EngineSettings(Settings):
 
 
 class LayoutName(StrEnum):
-    """How a detector's outputs are laid out; `auto` recognises it from their shapes."""
+    """The layout of a detector's outputs; `auto` recognises it from their shapes."""
 
     AUTO = "auto"
     YOLOX = "yolox"
@@ -48,7 +48,7 @@ class LayoutName(StrEnum):
 
 
 class Pixels(StrEnum):
-    """How a model wants its pixels; `auto` takes what the layout usually has."""
+    """The range of a model's input pixels; `auto` takes the one usual for the layout."""
 
     AUTO = "auto"
     BYTES = "bytes"
@@ -60,7 +60,7 @@ class Pixels(StrEnum):
 
 
 class Channels(StrEnum):
-    """The colour order a model wants; `auto` takes what the layout usually has."""
+    """The colour order of a model's input; `auto` takes the one usual for the layout."""
 
     AUTO = "auto"
     RGB = "rgb"
@@ -68,7 +68,7 @@ class Channels(StrEnum):
 
 
 class Resize(StrEnum):
-    """Letterbox keeps the picture's proportions and pads; stretch does not."""
+    """Letterbox keeps the picture's aspect ratio and pads; stretch does neither."""
 
     LETTERBOX = "letterbox"
     STRETCH = "stretch"
@@ -81,8 +81,8 @@ InputSize = _Side | tuple[_Side, _Side] | None
 class DetectorSettings(Settings):
     """The person detector and how it is served.
 
-    `min_score` is the lowest confidence handed to the tracker, whose second association uses
-    weak boxes; what counts as a sure detection is `tracker.high_score`.
+    `min_score` is the lowest confidence passed to the tracker, whose second association uses weak
+    boxes; a detection counts as sure from `tracker.high_score` on.
     """
 
     model: str = "bundled"
@@ -106,19 +106,19 @@ class DetectorSettings(Settings):
     num_gpus: float = Field(default=0.0, ge=0, le=8)
     threads: int = Field(default=0, ge=0, le=256)
     """Threads of one replica's inference on the CPU; 0 takes up to four of the machine's cores, and
-    more only with a higher `num_cpus`. Idle ones sleep, they do not spin."""
+    more only with a higher `num_cpus`. Idle threads sleep, they do not spin."""
     max_batch: int = Field(default=8, ge=1, le=256)
     max_wait_ms: float = Field(default=0.0, ge=0, le=1000)
     """How long a free detector waits for a fuller batch; at 0 batches form while it is busy."""
     max_queue: int = Field(default=64, ge=1, le=65_536)
-    """Frames a replica holds; past it the oldest waiting frame of the fullest camera is refused."""
+    """Frames a replica holds; past it the camera with the most waiting loses its oldest frame."""
 
 
 class ClassifierSettings(Settings):
     """The clip classifier and how it is served; only `shoplifting_suspected` rules use it."""
 
     enabled: bool | None = None
-    """None starts it if a camera's rules use it; True also where cameras may come to later."""
+    """None starts it if a camera's rules use it; True starts it also for cameras added later."""
     model: str = "bundled"
     """`bundled`, or the path of an ONNX file."""
     backend: BackendName = BackendName.AUTO
@@ -132,45 +132,47 @@ class ClassifierSettings(Settings):
     max_batch: int = Field(default=4, ge=1, le=64)
     max_wait_ms: float = Field(default=0.0, ge=0, le=1000)
     max_queue: int = Field(default=16, ge=1, le=4096)
-    """Clips a replica holds; past it the oldest waiting clip of the fullest camera is refused."""
+    """Clips a replica holds; past it the camera with the most waiting loses its oldest clip."""
 
 
-RESERVED_ATTRIBUTES = frozenset(
-    {"clips", "decision", "direction", "peak_people", "people", "score", "shoplifting", "threshold"}
+RESERVED_ATTRIBUTES: frozenset[str] = frozenset().union(
+    *(rule.event_attributes for rule in RULE_TYPES)
 )
-"""What rules themselves write into an event's attributes."""
+"""Names in an event's attributes that rules write themselves."""
 
 
 class AttributeSettings(Settings):
-    """An attribute of people, such as whether they carry a basket: an image classifier that looks
-    at each person's crop now and then, and a majority vote a person.
+    """An attribute of people, such as whether they carry a basket.
+
+    An image classifier receives a crop of each person every `every_s`; the person's label is the
+    one that most of these predictions are for.
     """
 
     name: Id
-    """Under which it stands in events' `attributes` and in analytics."""
+    """Its key in events' `attributes` and in analytics."""
     model: str
     """The path of an ONNX file, or of a TensorRT engine with its sidecar: pictures in, a score for
     each label out (logits or probabilities; one logit decides between two labels)."""
     labels: tuple[Id, ...] | None = Field(default=None, min_length=2, max_length=1000)
     """In the order of the model's scores; None takes them from its metadata."""
     cameras: tuple[Id, ...] | None = None
-    """Whose people are looked at; None looks at all."""
+    """The cameras whose people are classified; None means all cameras."""
     every_s: float = Field(default=1.0, gt=0, le=3600)
-    """Seconds of capture time between two looks at a person."""
+    """Seconds of capture time between two predictions for a person."""
     min_score: Fraction = 0.5
-    """A look whose best label is less probable than this is no vote."""
+    """A prediction whose best label is less probable than this does not count as a vote."""
     min_height_px: int = Field(default=48, ge=1, le=4096)
-    """People smaller than this in the frame are not looked at."""
+    """People smaller than this in the frame are not classified."""
     min_votes: int = Field(default=3, ge=1, le=1000)
-    """Votes from which on a person is said to have a label."""
+    """Votes that a person needs before a label is reported."""
     max_votes: int = Field(default=15, ge=1, le=1000)
-    """Only a person's latest votes count: somebody may take a basket, or put it down."""
+    """Only a person's latest votes count: a person may take a basket, or put it down."""
     resize: Resize | None = None
-    """None takes what the model's metadata says, or `letterbox`."""
+    """None takes the value in the model's metadata, or `letterbox`."""
     pixels: Pixels = Pixels.AUTO
-    """`auto` takes what the model's metadata says, or `imagenet`."""
+    """`auto` takes the value in the model's metadata, or `imagenet`."""
     channels: Channels = Channels.AUTO
-    """`auto` takes what the model's metadata says, or `rgb`."""
+    """`auto` takes the value in the model's metadata, or `rgb`."""
     backend: BackendName = BackendName.AUTO
     precision: Precision | None = None
     """None takes fp16 with TensorRT, and the model as it is with every other backend."""
@@ -182,7 +184,7 @@ class AttributeSettings(Settings):
     max_batch: int = Field(default=8, ge=1, le=256)
     max_wait_ms: float = Field(default=0.0, ge=0, le=1000)
     max_queue: int = Field(default=64, ge=1, le=4096)
-    """Crops a replica holds; past it the oldest waiting crop of the fullest camera is refused."""
+    """Crops a replica holds; past it the camera with the most waiting loses its oldest crop."""
 
     @field_validator("name")
     @classmethod
@@ -201,13 +203,13 @@ class AttributeSettings(Settings):
             raise ValueError(f"labels: expected each once, found {list(self.labels)}")
         return self
 
-    def looks_at(self, camera_id: str) -> bool:
-        """Whether a camera's people are looked at."""
+    def applies_to(self, camera_id: str) -> bool:
+        """Whether a camera's people are classified."""
         return self.cameras is None or camera_id in self.cameras
 
 
 class TrackerSettings(Settings):
-    """Following people from frame to frame, in capture time. See storeguard.tracking.tracker."""
+    """Tracking people from frame to frame, in capture time. See storeguard.tracking.tracker."""
 
     high_score: Fraction = 0.40
     """Detections at or above this start tracks and are matched first."""
@@ -217,15 +219,15 @@ class TrackerSettings(Settings):
     """A track unseen for longer than this ends; sooner, it may be re-linked. With the default
     `gate` a re-link reaches about 3 s: to bridge longer absences raise both."""
     confirm_s: float = Field(default=0.3, ge=0, le=60)
-    """A new track is reported once seen twice; the second look must come within `confirm_s`, or in
-    the very next frame. People in a scene's first frame are reported at once."""
+    """A new track is reported after its second detection, which must come within `confirm_s` or in
+    the next frame. People in the first frame of an epoch are reported at once."""
     speed: float = Field(default=0.7, gt=0, le=20)
     """Standard deviation of people's velocity, in box sizes (sqrt(width * height)) a second."""
     memory_s: float = Field(default=2.5, gt=0, le=60)
-    """How long a velocity carries on while nobody is seen, before it fades (by 1/e), in seconds."""
+    """Seconds after which an unseen person's velocity has faded to 1/e."""
     gate: float = Field(default=1.5, ge=-10, le=50)
     """How unlikely a match may be: minus twice its log-likelihood, lengths in box sizes."""
     shape_limit: float = Field(default=8.0, gt=0, le=100)
-    """The most that a change of width and height counts against a match, in the unit of `gate`."""
+    """Upper limit of what a change of width and height counts against a match, in `gate`'s unit."""
     duplicate_iou: Fraction = 0.7
     """A detection that overlaps a matched one by this much starts no track of its own."""

@@ -1,4 +1,4 @@
-"""Which cameras there are, as configured and as changed since, and who runs which."""
+"""The cameras of a store, with the changes made at run time, and the group of each camera."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from storeguard.errors import ConfigError, NotFoundError, StorageError
 class Roster:
     """The cameras of the configuration with the changes made at run time, which survive a restart.
 
-    The file holds what differs from the configuration: a camera's settings under its id, or null
-    for one that was removed. It may hold credentials, so only its owner can read it.
+    The file of changes holds the differences from the configuration: a camera's settings under its
+    id, or null for a removed camera. It may contain credentials, so only its owner can read it.
 
     Args:
         configured: the cameras of the configuration file.
-        changes: where changes are kept; made on the first one.
+        changes: the file of changes; created with the first change.
 
     Raises:
         ConfigError: the file of changes is damaged; it names the file.
@@ -30,8 +30,8 @@ class Roster:
         self._path = changes
         self._changes: dict[str, CameraConfig | None] = self._load()
         self._cameras = {camera.id: camera for camera in configured}
-        self.overrides = tuple(self._told(self._cameras))
-        """What of the configuration does not hold, as it was changed at run time: sentences."""
+        self.overrides = tuple(self._overrides(self._cameras))
+        """One sentence for each configured camera that was changed or removed at run time."""
         for camera_id, camera in self._changes.items():
             if camera is None:
                 self._cameras.pop(camera_id, None)
@@ -57,7 +57,7 @@ class Roster:
             raise NotFoundError(f"there is no camera {camera_id!r}; cameras: {known}") from None
 
     def add(self, camera: CameraConfig) -> None:
-        """Take in another camera.
+        """Add a camera.
 
         Raises:
             ConfigError: its id is taken.
@@ -78,7 +78,7 @@ class Roster:
         self._set(camera.id, camera)
 
     def remove(self, camera_id: str) -> None:
-        """Take a camera out.
+        """Remove a camera.
 
         Raises:
             NotFoundError: there is no such camera.
@@ -128,10 +128,10 @@ class Roster:
         else:
             self._cameras[camera_id] = camera
 
-    def _told(self, configured: Mapping[str, CameraConfig]) -> Iterator[str]:
+    def _overrides(self, configured: Mapping[str, CameraConfig]) -> Iterator[str]:
         for name, changed in self._changes.items():
             if name in configured and changed is None:
-                yield f"camera {name!r} was removed at run time, so {self._path} says"
+                yield f"camera {name!r} was removed at run time, according to {self._path}"
             elif name in configured and changed != configured[name]:
                 yield (
                     f"camera {name!r} was changed at run time: its settings are those in "
@@ -162,15 +162,17 @@ class Roster:
             name: None if camera is None else camera.model_dump(mode="json")
             for name, camera in changes.items()
         }
-        fresh = self._path.with_suffix(".new")
+        new = self._path.with_suffix(".new")
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
-            fresh.unlink(missing_ok=True)  # one left by a crash may be open to others
-            handle = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            new.unlink(missing_ok=True)  # one left by a crash may be readable for others
+            handle = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
             with os.fdopen(handle, "w", encoding="utf-8") as file:
                 json.dump(document, file, indent=2)
                 file.flush()
                 os.fsync(file.fileno())
-            fresh.replace(self._path)
+            new.replace(self._path)
         except OSError as error:
-            raise StorageError(f"{self._path}: cannot keep the cameras' change: {error}") from error
+            raise StorageError(
+                f"{self._path}: cannot write the cameras' changes: {error}"
+            ) from error

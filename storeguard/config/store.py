@@ -1,11 +1,12 @@
-"""Settings: what a configuration file may say, with units, bounds and defaults.
+"""Settings of a store and its cameras, with units, bounds and defaults.
 
-Loaded once (see storeguard.config.loading), frozen, and handed down typed.
+Loaded once (see storeguard.config.loading), frozen, and passed on typed.
 """
 
 from __future__ import annotations
 
 import ipaddress
+from collections.abc import Iterator
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Literal, Self
@@ -18,13 +19,21 @@ from storeguard.config.models import (
     DetectorSettings,
     TrackerSettings,
 )
-from storeguard.config.zones import Fraction, Id, PersonRule, Settings, ZoneConfig, require_unique
+from storeguard.config.zones import (
+    Fraction,
+    Id,
+    PersonRule,
+    Rule,
+    Settings,
+    ZoneConfig,
+    require_unique,
+)
 
 # --------------------------------------------------------------------------- cameras
 
 
 class Pace(StrEnum):
-    """How fast a file is played: as its timestamps say, or as fast as it can be read."""
+    """How fast a file is played: by its timestamps, or as fast as it can be read."""
 
     REALTIME = "realtime"
     FAST = "fast"
@@ -39,7 +48,7 @@ class ReconnectSettings(Settings):
 
 
 class SmartRecord(StrEnum):
-    """What starts a recording: nothing, commands alone, or commands and local events."""
+    """What starts a recording: nothing, commands only, or commands and local events."""
 
     OFF = "off"
     COMMANDS = "commands"
@@ -56,8 +65,8 @@ class Container(StrEnum):
 class RecordingSettings(Settings):
     """Smart recording of one camera.
 
-    A recording that was started with no end stops after `default_duration_s`; one started by
-    command begins `start_before_now_s` ago, so its span is the two together.
+    A recording without a requested end stops after `default_duration_s`. One started by command
+    begins `start_before_now_s` before the command, so that it lasts the sum of both.
     """
 
     smart_record: Annotated[
@@ -78,7 +87,7 @@ class RecordingSettings(Settings):
 
 
 class CameraConfig(Settings):
-    """One camera: where its video comes from, how often people are looked for, and its zones."""
+    """One camera: the source of its video, how often people are detected, and its zones."""
 
     id: Id
     source: Annotated[str, Field(min_length=1)]
@@ -107,13 +116,21 @@ class CameraConfig(Settings):
         require_unique("zone", (zone.id for zone in zones))
         return zones
 
+    def rules(self) -> Iterator[tuple[ZoneConfig | None, Rule]]:
+        """Every rule with its zone, the camera-wide rule (zone None) first."""
+        if self.person is not None:
+            yield None, self.person
+        for zone in self.zones:
+            for rule in zone.rules:
+                yield zone, rule
+
     @property
     def classifies(self) -> bool:
         """Whether a rule of its zones needs the clip classifier."""
         return any(zone.shoplifting for zone in self.zones)
 
 
-# --------------------------------------------------------------------------- the house
+# --------------------------------------------------------------------------- the store
 
 
 class EventStoreSettings(Settings):
@@ -123,9 +140,9 @@ class EventStoreSettings(Settings):
     journal_max_bytes: int = Field(default=512 * 2**20, ge=2**20)
     """Bound of the local journal; what it would have to drop past it is reported loudly."""
     retain_days: float | None = Field(default=90.0, gt=0)
-    """Age at which events leave the store, but for those marked `keep`; None keeps them."""
+    """Age at which events are removed from the store, except those marked `keep`; None: never."""
     max_events: int | None = Field(default=None, ge=1)
-    """Past this many the oldest events leave the store, but for those marked `keep`."""
+    """Past this many the oldest events are removed, except those marked `keep`."""
 
 
 class StorageSettings(Settings):
@@ -142,16 +159,16 @@ class StorageSettings(Settings):
 
 
 class TrackLogSettings(Settings):
-    """Where people were, kept as Parquet files in ``<data_dir>/tracks``, by day and camera."""
+    """People's positions over time: Parquet files in ``<data_dir>/tracks``, by day and camera."""
 
     enabled: bool = True
     rate_hz: float = Field(default=1.0, gt=0, le=60)
-    """Rows kept of one person a second of capture time."""
+    """Rows for one person per second of capture time."""
     flush_s: float = Field(default=60.0, ge=1, le=3600)
-    """How long rows may wait in memory: a kill loses as much, and analytics lag behind by it."""
+    """How long rows may wait in memory: a kill loses that much, and analytics are that late."""
     retain_days: float = Field(default=30.0, gt=0, le=36_500)
     max_bytes: int = Field(default=2**30, ge=2**20)
-    """Past this the oldest files go."""
+    """Past this the oldest files are removed."""
 
 
 def is_loopback(host: str) -> bool:
@@ -184,8 +201,8 @@ class ApiSettings(Settings):
 class PlacementSettings(Settings):
     """Ray resources.
 
-    `camera_resource` > 0 asks each camera actor for that much of the custom resource `camera`, so
-    that cameras land on the nodes that offer it.
+    With `camera_resource` > 0 each camera actor requests that much of the custom resource `camera`,
+    so that cameras run on the nodes that offer it.
     """
 
     cameras_per_actor: int = Field(default=4, ge=1, le=256)
@@ -204,7 +221,7 @@ class StoreConfig(Settings):
     detector: DetectorSettings = DetectorSettings()
     classifier: ClassifierSettings = ClassifierSettings()
     attributes: tuple[AttributeSettings, ...] = ()
-    """What image classifiers tell of people besides, such as a basket carried or not."""
+    """Attributes of people that image classifiers predict, such as carrying a basket or not."""
     tracker: TrackerSettings = TrackerSettings()
     events: EventStoreSettings = EventStoreSettings()
     storage: StorageSettings = StorageSettings()

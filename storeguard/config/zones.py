@@ -1,11 +1,11 @@
-"""Settings of zones and their rules: what is watched for, and where."""
+"""Settings of zones and their rules: which events are raised, and where in the picture."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
 from enum import StrEnum
-from typing import Annotated, Literal, Self
+from typing import Annotated, ClassVar, Final, Literal, Self, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
@@ -15,6 +15,9 @@ Id = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,62}$")]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Point = tuple[Fraction, Fraction]
 
+CLIP_S: Final = 2.0
+"""Seconds of one person that the clip classifier is given at a time."""
+
 
 class Settings(BaseModel):
     """Base of all settings: frozen, and an unknown key is an error."""
@@ -23,7 +26,7 @@ class Settings(BaseModel):
 
 
 class Anchor(StrEnum):
-    """Which part of a person's box decides whether they are in a zone."""
+    """Which part of a person's box decides whether the person is in a zone."""
 
     HEAD = "head"
     FOOT = "foot"
@@ -31,54 +34,77 @@ class Anchor(StrEnum):
 
 
 class RecordSettings(Settings):
-    """How much video a rule keeps around its event; `record: false` keeps none."""
+    """How much video is kept before and after an event; `record: false` keeps none."""
 
     record: bool = True
     pre_roll_s: float = Field(default=10.0, ge=0, le=600)
     post_roll_s: float = Field(default=10.0, ge=0, le=600)
 
 
-class ZoneAnchorSettings(RecordSettings):
-    """How a rule decides that somebody is inside its zone."""
+class RuleSettings(RecordSettings):
+    """Base of all rules. A subclass is one rule; its `type` is the type of the rule's events."""
+
+    zone_shape: ClassVar[Literal["polygon", "line"]] = "polygon"
+    """Which shape a zone with this rule must have."""
+    event_attributes: ClassVar[frozenset[str]] = frozenset()
+    """Names that the rule itself writes into the attributes of events."""
+
+    @property
+    def longest_delay_s(self) -> float:
+        """Seconds from an event's start to the moment when the rule opens it, at most."""
+        return 0.0
+
+
+class VisitSettings(RuleSettings):
+    """A rule about visits: when a visit ends."""
+
+    max_gap_s: float = Field(default=10.0, ge=0, le=600)
+    """The camera itself may show nothing for a while (frames dropped, detector stalled, stream
+    reconnected). A person who is inside before and right after such a gap is taken to have stayed
+    if the gap was at most this long; after a longer gap the visit ends where it was last seen."""
+    grace_s: float = Field(default=1.0, ge=0, le=600)
+    """A visit continues when the person is out of the zone, or unseen, for at most this long."""
+
+
+class ZoneVisitSettings(VisitSettings):
+    """A rule about visits to a zone: which people are inside."""
 
     anchor: Anchor = Anchor.HIT_RATIO
     min_hit_ratio: float = Field(default=0.10, gt=0, le=1)
     min_score: Fraction = 0.0
     """People detected with less confidence than this do not count for the rule."""
-    max_gap_s: float = Field(default=10.0, ge=0, le=600)
-    """When the camera itself shows nothing for a while (frames dropped, detector stalled, stream
-    reconnected), who is inside before and right after is taken to have stayed, if that gap was at
-    most this long; past it the visit ends where it was last seen."""
 
 
-class IntrusionRule(ZoneAnchorSettings):
-    """Somebody enters the zone.
+class IntrusionRule(ZoneVisitSettings):
+    """A person enters the zone.
 
-    Another event for the same person waits until `cooldown_s` after the end of the last one; who
-    is still inside then gets it, with the start of the visit.
+    The same person's next event opens `cooldown_s` after the end of the last one at the earliest. A
+    person who is still inside then gets an event that starts when the visit started.
     """
 
     type: Literal["intrusion"] = "intrusion"
     anchor: Anchor = Anchor.HEAD
     cooldown_s: float = Field(default=2.0, ge=0, le=86_400)
-    grace_s: float = Field(default=1.0, ge=0, le=600)
-    """A visit goes on when the person is out of the zone, or unseen, for at most this long."""
 
 
-class LoiteringRule(ZoneAnchorSettings):
+class LoiteringRule(ZoneVisitSettings):
     """One person's dwell in the zone reaches `loiter_s` seconds of capture time."""
 
     type: Literal["loitering"] = "loitering"
     loiter_s: float = Field(default=3.0, gt=0, le=86_400)
-    grace_s: float = Field(default=1.0, ge=0, le=600)
     update_s: float = Field(default=1.0, gt=0, le=600)
     """A growing dwell is reported this often, in capture time."""
 
+    @property
+    def longest_delay_s(self) -> float:
+        """The dwell from which the rule opens an event."""
+        return self.loiter_s
+
 
 class Direction(StrEnum):
-    """Which way across a line, looking from its first point to its second.
+    """Which way across a line, as seen from its first point towards its second.
 
-    `in` goes from the left-hand side to the right-hand side, as seen in the picture.
+    `in` goes from the left-hand side to the right-hand side in the picture.
     """
 
     IN = "in"
@@ -86,8 +112,11 @@ class Direction(StrEnum):
     BOTH = "both"
 
 
-class LineCrossingRule(RecordSettings):
-    """Somebody's anchor point crosses the zone's line."""
+class LineCrossingRule(RuleSettings):
+    """A person's anchor point crosses the zone's line."""
+
+    zone_shape = "line"
+    event_attributes = frozenset({"direction"})
 
     type: Literal["line_crossing"] = "line_crossing"
     anchor: Literal[Anchor.HEAD, Anchor.FOOT] = Anchor.FOOT
@@ -96,39 +125,48 @@ class LineCrossingRule(RecordSettings):
     min_score: Fraction = 0.0
 
 
-class OccupancyRule(ZoneAnchorSettings):
+class OccupancyRule(ZoneVisitSettings):
     """More than `max_people` people are in the zone for `for_s` seconds of capture time."""
+
+    event_attributes = frozenset({"people", "peak_people"})
 
     type: Literal["occupancy"] = "occupancy"
     max_people: int = Field(ge=0, le=10_000)
     for_s: float = Field(default=3.0, ge=0, le=86_400)
-    grace_s: float = Field(default=1.0, ge=0, le=600)
     update_s: float = Field(default=1.0, gt=0, le=600)
 
+    @property
+    def longest_delay_s(self) -> float:
+        """How long there must be too many people before the rule opens an event."""
+        return self.for_s
 
-class PersonRule(RecordSettings):
+
+class PersonRule(VisitSettings):
     """A person is first seen. Needs no zone; inside a zone it means first seen in the zone.
 
-    In the zone is who has at least a tenth of their box in it (the hit ratio's default).
+    A person is in the zone when at least a tenth of the box is (the hit ratio's default).
     """
 
     type: Literal["person"] = "person"
     min_score: Fraction = 0.35
     cooldown_s: float = Field(default=30.0, ge=0, le=86_400)
-    """After an event of this rule, no further one for this long, whoever it is. A zone's rule and
-    the camera's count apart."""
+    """After an event of this rule, no further one for this long, for any person. A zone's rule and
+    the camera's rule count separately."""
     grace_s: float = Field(default=2.0, ge=0, le=600)
-    """The person is gone, and the event closes, when unseen for longer than this."""
-    max_gap_s: float = Field(default=10.0, ge=0, le=600)
-    """As in the rules about zones: the longest silence of the camera that a stay bridges."""
+    """The event closes when the person has been unseen for longer than this."""
 
 
-class ShopliftingRule(ZoneAnchorSettings):
+class ShopliftingRule(ZoneVisitSettings):
     """The clip classifier suspects one person of concealing goods, during an event of theirs.
 
-    Who has an open event of a rule in `during` in the same zone is looked at every `cls_every_s`.
-    The score is the mean of the `top_clips` highest clips among those of the last `window_s`.
+    A person with an open event of a rule in `during` in the same zone is classified every
+    `cls_every_s`. The score is the mean of the `top_clips` highest clip scores of the last
+    `window_s`.
     """
+
+    event_attributes = frozenset(
+        {"clip_scores", "clips", "decision", "score", "shoplifting", "threshold"}
+    )
 
     type: Literal["shoplifting_suspected"] = "shoplifting_suspected"
     during: tuple[Literal["intrusion", "loitering"], ...] = Field(
@@ -139,18 +177,25 @@ class ShopliftingRule(ZoneAnchorSettings):
     cls_every_s: float = Field(default=1.0, ge=0.1, le=60)
     top_clips: int = Field(default=3, ge=1, le=60)
     window_s: float = Field(default=10.0, gt=0, le=600)
-    grace_s: float = Field(default=1.0, ge=0, le=600)
     update_s: float = Field(default=1.0, gt=0, le=600)
 
+    @property
+    def longest_delay_s(self) -> float:
+        """The event starts with the oldest clip that counts."""
+        return self.window_s + CLIP_S
 
-ZoneRule = Annotated[
-    IntrusionRule | LoiteringRule | LineCrossingRule | OccupancyRule | PersonRule | ShopliftingRule,
-    Field(discriminator="type"),
-]
+
+Rule = (
+    IntrusionRule | LoiteringRule | LineCrossingRule | OccupancyRule | PersonRule | ShopliftingRule
+)
+"""Every rule there is. `storeguard.rules.rule.build` has one case for each."""
+RULE_TYPES: Final[tuple[type[RuleSettings], ...]] = get_args(Rule)
+
+ZoneRule = Annotated[Rule, Field(discriminator="type")]
 
 
 class ZoneConfig(Settings):
-    """A part of the picture, and the rules that hold there.
+    """A part of the picture, and the rules that apply there.
 
     Coordinates are fractions 0..1 of the frame's width and height. A zone is either a `polygon`
     of three or more corners or a `line` of two points (for `line_crossing`).
@@ -172,9 +217,10 @@ class ZoneConfig(Settings):
                 f"zone {self.id!r}: line has no length, both points are {self.line[0]}"
             )
         for rule in self.rules:
-            if (rule.type == "line_crossing") != (self.line is not None):
-                need = "a 'line'" if rule.type == "line_crossing" else "a 'polygon'"
-                raise ValueError(f"zone {self.id!r}: rule {rule.type!r} needs {need}")
+            if rule.zone_shape != ("polygon" if self.line is None else "line"):
+                raise ValueError(
+                    f"zone {self.id!r}: rule {rule.type!r} needs a {rule.zone_shape!r}"
+                )
         for kind, times in Counter(rule.type for rule in self.rules).items():
             if times > 1:
                 raise ValueError(f"zone {self.id!r}: rule {kind!r} is given {times} times")
@@ -182,8 +228,8 @@ class ZoneConfig(Settings):
         for rule in self.rules:
             if isinstance(rule, ShopliftingRule) and not kinds & set(rule.during):
                 raise ValueError(
-                    f"zone {self.id!r}: rule {rule.type!r} needs a rule beside it whose events it "
-                    f"goes by: {' or '.join(rule.during)}"
+                    f"zone {self.id!r}: rule {rule.type!r} needs one of these rules in the "
+                    f"same zone: {' or '.join(rule.during)}"
                 )
         return self
 

@@ -9,6 +9,8 @@ from typing import Annotated, Any
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, PlainSerializer
 
+from storeguard.events.faults import Fault
+
 _EVENT_NAMESPACE = uuid.UUID("6c1a6f2e-6a53-5d0e-9d2b-0f3f6f7b7a11")
 
 
@@ -67,10 +69,12 @@ class ClipRef(_Record):
     Attributes:
         uri: where the clip is; None until it is stored, and when it could not be (see `error`).
         start, end: the span the file really covers.
-        requested_start, requested_end: the span that was asked for.
+        requested_start, requested_end: the requested span.
         sha256: checksum of the file.
-        error: why there is no clip, or why it covers less than asked; None when all is well.
-        parts: the files behind the first one, in order of time; mostly none.
+        error: why there is no clip, or why it covers less than requested, in words; None when
+            nothing is wrong.
+        faults: the same as data. Empty although there is an `error` in events of earlier releases.
+        parts: the files after the first one, in order of time; mostly none.
     """
 
     uri: str | None = None
@@ -80,6 +84,7 @@ class ClipRef(_Record):
     requested_end: Moment | None = None
     sha256: str | None = None
     error: str | None = None
+    faults: tuple[Fault, ...] = ()
     parts: tuple[ClipPart, ...] = ()
 
 
@@ -90,7 +95,7 @@ class SnapshotRef(_Record):
 
 
 class Latency(_Record):
-    """Milliseconds from a frame's capture to steps behind it; None where not measured."""
+    """Milliseconds from a frame's capture to later steps; None where not measured."""
 
     capture_to_store: float | None = None
 
@@ -145,7 +150,7 @@ def event_id_of(
     rule: str,
     started_at: datetime,
 ) -> str:
-    """The deterministic id of an event: UUIDv5 over what makes it this event and no other."""
+    """The deterministic id of an event: UUIDv5 over what identifies it."""
     name = "\x1f".join(
         (store_id, camera_id, zone_id or "", person_id or "", rule, rfc3339(started_at))
     )

@@ -12,53 +12,11 @@ from typing import Any, Final
 
 from storeguard.clock import Clock
 from storeguard.errors import JournalError
+from storeguard.events.journal_schema import create, migrate_from_1
 
 _log = logging.getLogger(__name__)
 
-_SCHEMA_VERSION: Final = 1
-
-_SCHEMA: Final = """
-CREATE TABLE entries (
-    seq INTEGER PRIMARY KEY AUTOINCREMENT,
-    event_id TEXT NOT NULL,
-    version INTEGER NOT NULL,
-    rule_version INTEGER NOT NULL,
-    type TEXT NOT NULL,
-    is_open INTEGER NOT NULL,
-    role INTEGER NOT NULL,
-    confirmed INTEGER NOT NULL DEFAULT 0,
-    written_s REAL NOT NULL,
-    latency_ms REAL,
-    bytes INTEGER NOT NULL,
-    body BLOB NOT NULL,
-    UNIQUE (event_id, version)
-);
-CREATE INDEX pending ON entries (seq) WHERE confirmed = 0;
-CREATE INDEX droppable ON entries (seq) WHERE confirmed = 0 AND role = 2;
-CREATE TABLE checkpoints (key TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID;
-CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
-CREATE TABLE drops (
-    what TEXT NOT NULL, type TEXT NOT NULL, n INTEGER NOT NULL, PRIMARY KEY (what, type)
-) WITHOUT ROWID;
-CREATE TABLE totals (
-    bytes INTEGER NOT NULL, pending INTEGER NOT NULL, pending_bytes INTEGER NOT NULL
-);
-INSERT INTO totals VALUES (0, 0, 0);
-CREATE TRIGGER entry_in AFTER INSERT ON entries BEGIN
-    UPDATE totals SET bytes = bytes + new.bytes, pending = pending + 1,
-        pending_bytes = pending_bytes + new.bytes;
-END;
-CREATE TRIGGER entry_out AFTER DELETE ON entries BEGIN
-    UPDATE totals SET bytes = bytes - old.bytes, pending = pending - (old.confirmed = 0),
-        pending_bytes = pending_bytes - (old.confirmed = 0) * old.bytes;
-END;
-CREATE TRIGGER entry_confirm AFTER UPDATE OF confirmed ON entries
-WHEN (old.confirmed = 0) <> (new.confirmed = 0) BEGIN
-    UPDATE totals SET
-        pending = pending + (new.confirmed = 0) - (old.confirmed = 0),
-        pending_bytes = pending_bytes + ((new.confirmed = 0) - (old.confirmed = 0)) * new.bytes;
-END;
-"""
+_SCHEMA_VERSION: Final = 2
 
 
 class JournalFile:
@@ -70,8 +28,8 @@ class JournalFile:
         clock: for the name of a damaged file.
 
     Raises:
-        JournalError: the file cannot be opened, is of a newer format, or is damaged; a damaged one
-            is moved aside to `<name>.damaged-<time>` first.
+        JournalError: the file cannot be opened, is of a newer format (it stays as it is), or is
+            damaged; a damaged one is moved aside to `<name>.damaged-<time>` first.
     """
 
     def __init__(self, path: Path, *, reserve_bytes: int, clock: Clock) -> None:
@@ -105,7 +63,7 @@ class JournalFile:
 
     @contextmanager
     def reading(self) -> Iterator[sqlite3.Connection]:
-        """The connection, for reading, alone."""
+        """The connection, for reading, held by one thread at a time."""
         with self._lock:
             try:
                 yield self._db
@@ -117,10 +75,10 @@ class JournalFile:
         """One write transaction; fsynced at its end if `durable`, rolled back on any error."""
         with self._lock:
             try:
-                wanted = "FULL" if durable else "NORMAL"
-                if wanted != self._synchronous:
-                    self._db.execute(f"PRAGMA synchronous = {wanted}")
-                    self._synchronous = wanted
+                synchronous = "FULL" if durable else "NORMAL"
+                if synchronous != self._synchronous:
+                    self._db.execute(f"PRAGMA synchronous = {synchronous}")
+                    self._synchronous = synchronous
                 self._db.execute("BEGIN IMMEDIATE")
                 try:
                     yield self._db
@@ -160,8 +118,11 @@ class JournalFile:
         db.execute("BEGIN IMMEDIATE")  # of two openers only one makes the tables
         (version,) = db.execute("PRAGMA user_version").fetchone()
         if version == 0:
-            for statement in _statements(_SCHEMA):
-                db.execute(statement)
+            create(db)
+        elif version == 1:
+            count = migrate_from_1(db, path=self.path)
+            _log.info("journal %s: %d events taken over from format 1", self.path, count)
+        if version < _SCHEMA_VERSION:
             db.execute(f"PRAGMA user_version = {_SCHEMA_VERSION}")
         db.execute("COMMIT")
         if version > _SCHEMA_VERSION:
@@ -172,7 +133,7 @@ class JournalFile:
         self._reserve(db)
 
     def _reserve(self, db: sqlite3.Connection) -> None:
-        """Own some pages of file and WAL in advance: events go on being kept on a full disk."""
+        """Own some pages of file and WAL in advance: on a full disk events are still written."""
         size = self._reserve_bytes
         try:
             db.execute("BEGIN IMMEDIATE")
@@ -193,13 +154,3 @@ class JournalFile:
             if part.exists():
                 part.rename(aside.with_name(aside.name + suffix))
         return aside
-
-
-def _statements(script: str) -> Iterator[str]:
-    """The script's statements one by one: `executescript` would end the transaction."""
-    statement = ""
-    for line in script.splitlines(keepends=True):
-        statement += line
-        if sqlite3.complete_statement(statement):
-            yield statement
-            statement = ""

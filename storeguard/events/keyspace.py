@@ -11,7 +11,6 @@ whose members are positions (see `query.position_of`) with score 0, in lexical o
     storeguard:{events}:by:camera:<id>   and so on for store, zone, person, type, status
     storeguard:{events}:changes          stream of all changes, capped
     storeguard:{events}:epoch            names one life of the data: gone when the data is
-    storeguard:{events}:cameras:<store>  camera settings, JSON
 """
 
 from __future__ import annotations
@@ -50,7 +49,7 @@ _SCAN: Final = 500
 _MAX_SCANNED: Final = 20_000
 
 
-class Outcome(StrEnum):
+class Upserted(StrEnum):
     """What storing one version of an event did."""
 
     CREATED = "created"
@@ -59,7 +58,7 @@ class Outcome(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Change:
+class StoredChange:
     """One entry of the change stream.
 
     Attributes:
@@ -119,11 +118,6 @@ def event_key(event_id: str) -> str:
     return f"{PREFIX}event:{event_id}"
 
 
-def cameras_key(store_id: str) -> str:
-    """The camera settings of one store."""
-    return f"{PREFIX}cameras:{store_id}"
-
-
 def index_key(field: str, value: str) -> str:
     """The sorted set of events whose `field` has that value."""
     return f"{PREFIX}by:{field}:{value}"
@@ -140,7 +134,7 @@ def _fixed_indexes(event: Event) -> list[str]:
     return [index_key(field, value) for field, value in values.items() if value is not None]
 
 
-def upsert(events: Sequence[tuple[Event, float | None]]) -> Steps[list[Outcome]]:
+def upsert(events: Sequence[tuple[Event, float | None]]) -> Steps[list[Upserted]]:
     """Store versions of events, each with its capture-to-store latency in ms (or None)."""
     keys: list[str] = [CHANGES, ALL]
     values: list[str | bytes | int | float] = [CHANGES_KEPT]
@@ -152,7 +146,7 @@ def upsert(events: Sequence[tuple[Event, float | None]]) -> Steps[list[Outcome]]
         values += [event.status.value, event.model_dump_json(exclude_none=True)]
         values += ["" if latency_ms is None else f"{latency_ms:.3f}"]
     (answer,) = yield [("EVAL", UPSERT, len(keys), *keys, *values)]
-    return [Outcome(outcome.decode()) for outcome in answer]
+    return [Upserted(outcome.decode()) for outcome in answer]
 
 
 def get(event_id: str) -> Steps[Event | None]:
@@ -218,7 +212,7 @@ def _indexes_of(question: EventQuery) -> list[str]:
     return found or [ALL]
 
 
-def changes_after(change_id: str, limit: int) -> Steps[list[Change]]:
+def changes_after(change_id: str, limit: int) -> Steps[list[StoredChange]]:
     """The changes behind one, oldest first, at most `limit`."""
     (rows,) = yield [("XRANGE", CHANGES, f"({change_id}", "+", "COUNT", limit)]
     return _changes(rows)
@@ -292,17 +286,6 @@ def remove_oldest(
     return removed, positions[-1]
 
 
-def read_cameras(store_id: str) -> Steps[bytes | None]:
-    """The camera settings of a store as JSON; None when none were written."""
-    (document,) = yield [("GET", cameras_key(store_id))]
-    return None if document is None else bytes(document)
-
-
-def write_cameras(store_id: str, document: bytes) -> Steps[None]:
-    """Replace the camera settings of a store."""
-    yield [("SET", cameras_key(store_id), document)]
-
-
 def ping() -> Steps[None]:
     """Ask for nothing but an answer."""
     yield [("PING",)]
@@ -326,13 +309,13 @@ def _event(body: bytes | None, latency: bytes | None) -> Event | None:
     return event.model_copy(update={"latency_ms": measured})
 
 
-def _changes(rows: Sequence[Any]) -> list[Change]:
+def _changes(rows: Sequence[Any]) -> list[StoredChange]:
     changes = []
     for change_id, flat in rows:
         fields = flat if isinstance(flat, dict) else dict(zip(flat[::2], flat[1::2], strict=True))
         event = _event(fields.get(b"body"), fields.get(b"latency"))
         if event is not None:
-            changes.append(Change(change_id.decode(), event))
+            changes.append(StoredChange(change_id.decode(), event))
     return changes
 
 

@@ -1,8 +1,9 @@
 """The shipper: a thread that carries events from the journal to the event store.
 
 At least once, in the journal's order, in batches; the store's versioned upsert turns that into
-exactly once. Nothing is confirmed before the store has answered, so a store that is down, slow,
-refusing or restarted without its data costs time, never events.
+exactly once. An event that changed several times while it waited is stored in its newest state.
+Nothing is confirmed before the store has answered, so a store that is down, slow, refusing or
+restarted without its data costs time, never events.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from storeguard.clock import Clock, SystemClock
 from storeguard.errors import JournalError, StoreError
 from storeguard.events.event import Event
 from storeguard.events.journal import Backlog, Entry, Journal
-from storeguard.events.keyspace import Outcome
+from storeguard.events.keyspace import Upserted
 from storeguard.events.store import EventStore
 
 _log = logging.getLogger(__name__)
@@ -37,11 +38,11 @@ class ShipperSettings:
         batch: events stored in one call.
         backoff_s, max_backoff_s: wait after the first failure; doubles up to the second figure.
         jitter: each wait is made longer or shorter by up to this fraction.
-        identity_s: how often the store is asked whether it is still the same.
+        identity_s: how often the store's identity is checked.
         journal_retain_s: how long stored events stay in the journal, to fill a lost store again.
-        restart_overlap_s: what is stored again after a restart of the store: it may have kept its
-            data but for the last moments (append-only file) or hours (snapshots).
-        retain_days: age at which events leave the store; None keeps them for ever.
+        restart_overlap_s: what is stored again after a restart of the store: it may have lost the
+            last moments (append-only file) or hours (snapshots) of its data.
+        retain_days: age at which events leave the store; None keeps them forever.
         max_events: number past which the oldest events leave the store; None for no bound.
         trim_every_s: how often that is done.
     """
@@ -66,7 +67,7 @@ class ShipperStats:
         shipped: versions of events the store has answered for.
         created, updated, unchanged: what those did in the store.
         retries: attempts that failed and were, or will be, repeated.
-        reshipped: entries taken back into the backlog after a restart or loss of the store.
+        reshipped: events that had to wait to be stored again after a restart or loss of the store.
         trimmed: events removed from the store because of age or number.
         connected: whether the last attempt succeeded; None before the first.
         last_error: why the last failure failed; None when there was none.
@@ -124,7 +125,7 @@ class Shipper:
         self._batch = settings.batch
         self._failures = 0
         self._next_identity = self._next_trim = self._clock.monotonic()
-        self._known = journal.meta(_STORE_IDENTITY)
+        self._identity = journal.meta(_STORE_IDENTITY)
         self._stats = ShipperStats()
         self._stats_lock = threading.Lock()
         self._stop = threading.Event()
@@ -166,10 +167,10 @@ class Shipper:
             return replace(self._stats, backlog=self._journal.backlog())
 
     def step(self) -> int:
-        """Recognise the store, carry one batch, tidy up.
+        """Check the store's identity, carry one batch, trim what is old.
 
         Returns:
-            How many entries were carried; 0 when nothing waited.
+            How many events were carried; 0 when nothing waited.
 
         Raises:
             StoreError: the store failed; nothing was confirmed.
@@ -177,14 +178,14 @@ class Shipper:
         """
         now = self._clock.monotonic()
         if now >= self._next_identity:
-            self._recognise()
+            self._check_identity()
             self._next_identity = now + self._settings.identity_s
         entries = self._journal.pending(self._batch)
         if entries:
             self._carry(entries)
         if now >= self._next_trim:
             self._next_trim = now + self._settings.trim_every_s
-            self._tidy()
+            self._trim()
         return len(entries)
 
     def __enter__(self) -> Self:
@@ -209,45 +210,45 @@ class Shipper:
             if not carried:
                 seen = self._journal.wait(seen, _IDLE_S)
 
-    def _recognise(self) -> None:
+    def _check_identity(self) -> None:
         identity = self._store.identity()
-        if identity == self._known:
+        if identity == self._identity:
             return
-        if self._known is not None:
-            same_data = self._known.rpartition("/")[2] == identity.rpartition("/")[2]
+        if self._identity is not None:
+            same_data = self._identity.rpartition("/")[2] == identity.rpartition("/")[2]
             overlap_s = self._settings.restart_overlap_s if same_data else None
             count = self._journal.reship(overlap_s)
             self._count(reshipped=count)
             _log.warning(
-                "event store %s; storing %d journalled entries again",
+                "event store %s; storing %d journalled events again",
                 "was restarted" if same_data else "has other data than before",
                 count,
             )
         self._journal.set_meta(_STORE_IDENTITY, identity)
-        self._known = identity
+        self._identity = identity
 
     def _carry(self, entries: list[Entry]) -> None:
         now = self._clock.now()
-        measured: dict[int, float] = {}
+        measured: dict[str, float] = {}
         batch: list[tuple[Event, float | None]] = []
         for entry in entries:
             latency_ms = entry.latency_ms
-            if latency_ms is None and entry.opening and self._is_live(entry.event):
-                latency_ms = max(0.0, (now - entry.event.updated_at) / timedelta(milliseconds=1))
-                measured[entry.seq] = latency_ms
+            if latency_ms is None and entry.opened_at and self._is_live(entry.event):
+                latency_ms = max(0.0, (now - entry.opened_at) / timedelta(milliseconds=1))
+                measured[entry.event.event_id] = latency_ms
             batch.append((entry.event, latency_ms))
         outcomes = Counter(self._store.upsert(batch))
-        self._journal.confirm(entries[-1].seq, measured)
+        self._journal.confirm({entry.event.event_id: entry.seq for entry in entries}, measured)
         with self._stats_lock:
             self._stats = replace(self._stats, last_stored_at=self._clock.now())
         self._count(
             shipped=len(entries),
-            created=outcomes[Outcome.CREATED],
-            updated=outcomes[Outcome.UPDATED],
-            unchanged=outcomes[Outcome.UNCHANGED],
+            created=outcomes[Upserted.CREATED],
+            updated=outcomes[Upserted.UPDATED],
+            unchanged=outcomes[Upserted.UNCHANGED],
         )
 
-    def _tidy(self) -> None:
+    def _trim(self) -> None:
         settings = self._settings
         self._journal.prune(settings.journal_retain_s)
         before = None

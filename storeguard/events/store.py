@@ -14,17 +14,15 @@ from typing import Any, Final, Self, TypeVar
 
 import redis
 import redis.asyncio
-from pydantic import TypeAdapter, ValidationError
 from redis.asyncio.retry import Retry as AsyncRetry
 from redis.backoff import ConstantBackoff, NoBackoff
 from redis.retry import Retry
 
 from storeguard.config.addresses import redact
-from storeguard.config.store import CameraConfig
 from storeguard.errors import StoreError
 from storeguard.events import keyspace
 from storeguard.events.event import Event
-from storeguard.events.keyspace import Change, Outcome, Steps
+from storeguard.events.keyspace import Steps, StoredChange, Upserted
 from storeguard.events.query import EventQuery, Page, position_of
 
 T = TypeVar("T")
@@ -33,7 +31,6 @@ _CONNECT_TIMEOUT_S: Final = 3.0
 _ANSWER_TIMEOUT_S: Final = 5.0
 _CHANGES_A_READ: Final = 200
 _FIRST_DATE: Final = datetime(1971, 1, 1, tzinfo=UTC)
-_cameras: Final = TypeAdapter(tuple[CameraConfig, ...])
 
 
 class EventStore:
@@ -58,7 +55,7 @@ class EventStore:
         except ValueError as error:
             raise StoreError(f"event store {self._name}: not a usable address: {error}") from None
 
-    def upsert(self, events: Sequence[tuple[Event, float | None]]) -> list[Outcome]:
+    def upsert(self, events: Sequence[tuple[Event, float | None]]) -> list[Upserted]:
         """Store versions of events, all or none, in order.
 
         A version that is not newer than what is stored changes nothing.
@@ -83,7 +80,7 @@ class EventStore:
         """How many events are stored."""
         return self._run(keyspace.count())
 
-    def changes_after(self, change_id: str, limit: int = _CHANGES_A_READ) -> list[Change]:
+    def changes_after(self, change_id: str, limit: int = _CHANGES_A_READ) -> list[StoredChange]:
         """The changes behind one (``0-0``: all that are kept), oldest first."""
         return self._run(keyspace.changes_after(change_id, limit))
 
@@ -112,14 +109,6 @@ class EventStore:
         if max_events is not None:
             removed += self._remove(before=None, at_most=max(0, self.count() - max_events))
         return removed
-
-    def get_cameras(self, store_id: str) -> tuple[CameraConfig, ...] | None:
-        """Camera settings last put for a store; None when none ever were."""
-        return _read_cameras(self._run(keyspace.read_cameras(store_id)), self._name)
-
-    def put_cameras(self, store_id: str, cameras: Sequence[CameraConfig]) -> None:
-        """Keep the camera settings of a store, credentials included, for the next start."""
-        self._run(keyspace.write_cameras(store_id, _cameras.dump_json(tuple(cameras))))
 
     def ping(self) -> None:
         """Return if the store answers."""
@@ -205,7 +194,7 @@ class EventReader:
 
     async def changes(
         self, after: str | None = None, *, idle_s: float = 15.0
-    ) -> AsyncIterator[Change | None]:
+    ) -> AsyncIterator[StoredChange | None]:
         """Changes as they are stored, without end. First None, once it is settled where they begin:
         whatever is stored after that is among them.
 
@@ -240,14 +229,6 @@ class EventReader:
         newest = await self._run(keyspace.last_change())
         return not _stream_id(oldest) <= _stream_id(after) <= _stream_id(newest)
 
-    async def get_cameras(self, store_id: str) -> tuple[CameraConfig, ...] | None:
-        """Camera settings last put for a store; None when none ever were."""
-        return _read_cameras(await self._run(keyspace.read_cameras(store_id)), self._name)
-
-    async def put_cameras(self, store_id: str, cameras: Sequence[CameraConfig]) -> None:
-        """Keep the camera settings of a store, credentials included, for the next start."""
-        await self._run(keyspace.write_cameras(store_id, _cameras.dump_json(tuple(cameras))))
-
     async def ping(self) -> None:
         """Return if the store answers."""
         await self._run(keyspace.ping())
@@ -278,15 +259,3 @@ def _stream_id(text: str) -> tuple[int, int]:
 
 def _store_error(name: str, error: Exception) -> StoreError:
     return StoreError(f"event store {name}: {redact(str(error)) or type(error).__name__}")
-
-
-def _read_cameras(document: bytes | None, name: str) -> tuple[CameraConfig, ...] | None:
-    if document is None:
-        return None
-    try:
-        return _cameras.validate_json(document)
-    except ValidationError as error:
-        faults = "; ".join(f"{fault['loc']}: {fault['msg']}" for fault in error.errors())
-        raise StoreError(
-            f"event store {name}: its camera settings are not valid: {faults}"
-        ) from None

@@ -11,12 +11,11 @@ from typing import Self, TextIO
 
 import av
 
-from storeguard.camera.overlay import Rgb
 from storeguard.errors import RecordingError, StorageError
 from storeguard.events.event import Event
 from storeguard.tracking.mot import lines_of
 from storeguard.tracking.tracks import Tracks
-from storeguard.video.frame import Frame
+from storeguard.video.frame import Frame, Rgb
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,11 +9,10 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 
+from storeguard.camera.attribute_predictions import AttributePredictions
 from storeguard.camera.latency import LatencyRecorder
-from storeguard.camera.looks import Looks
-from storeguard.camera.overlay import Rgb, draw
+from storeguard.camera.overlay import annotations_of, draw
 from storeguard.camera.person_clips import PersonClips
-from storeguard.camera.pipeline import scene_of
 from storeguard.classification.clips.classifier import ClipClassifier
 from storeguard.config.models import (
     AttributeSettings,
@@ -98,8 +97,10 @@ class VideoProcessor:
         """
         camera = file_camera(video, zones=options.zones)
         classifier = load_clip_classifier(self._classifier_settings) if camera.classifies else None
-        looks = Looks(camera.id, self._attributes, forget_s=self._tracker_settings.max_lost_s)
-        run = _Run(camera, self._detector.info, classifier, looks)
+        predictions = AttributePredictions(
+            camera.id, self._attributes, forget_s=self._tracker_settings.max_lost_s
+        )
+        run = _Run(camera, self._detector.info, classifier, predictions)
         frames = run.chosen_frames(options)
         started = time.perf_counter()
         with OutputFiles(outputs or ProcessOutputs()) as files:
@@ -121,12 +122,12 @@ class _Run:
         camera: CameraConfig,
         detector: DetectorInfo,
         classifier: ClipClassifier | None,
-        looks: Looks,
+        predictions: AttributePredictions,
     ) -> None:
         self._camera = camera
         self._detector = detector
         self._classifier = classifier
-        self._looks = looks
+        self._predictions = predictions
         self._clips = PersonClips(camera)
         self._scores: list[ClipScore] = []
         self._num_cls_calls = 0
@@ -159,11 +160,11 @@ class _Run:
         observation = replace(
             followed.observation,
             clip_scores=tuple(self._scores),
-            attributes=self._looks.known(),
+            attributes=self._predictions.known(),
         )
         self._emit(self._rules.step(observation), files)
         self._scores = self._classify(frame, observation)
-        self._looks.take(frame, observation)
+        self._predictions.seen(frame, observation)
         files.tracks(frame.index + 1, followed.tracks)
         self._draw(frame, observation, files)
         self.processed += 1
@@ -235,9 +236,8 @@ class _Run:
         if not files.wants_video:
             return
         started = time.perf_counter()
-        scene = scene_of(self._camera, observation, self._verdict(), fps=self._fps)
-        picture: Rgb = draw(frame.rgb(), scene)
-        files.frame(frame, picture)
+        annotations = annotations_of(self._camera, observation, self._verdict(), fps=self._fps)
+        files.frame(frame, draw(frame.rgb(), annotations))
         self._latency.add(encode=(time.perf_counter() - started) * 1e3)
 
     def _count_times(self, followed: FollowedFrame, step_ms: float) -> None:

@@ -1,154 +1,127 @@
-"""Which spans of video the events of one camera want, as the rules and commands tell of them."""
+"""Which spans of video one camera's events request, as they open, grow and close."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Final
 
-from storeguard.classification.clips.clip import CLIP_S
+from pydantic import AwareDatetime, BaseModel, ConfigDict
+
 from storeguard.config.store import CameraConfig
-from storeguard.config.zones import LoiteringRule, OccupancyRule, RecordSettings, ShopliftingRule
-from storeguard.events.clip_link import Wish
-from storeguard.events.event import Event, EventStatus
-from storeguard.rules.ongoing import OpenEvent
+from storeguard.config.zones import RecordSettings
+from storeguard.events.clip import ClipSpan
+from storeguard.events.event import Event, EventStatus, EventType
+from storeguard.events.faults import Fault
 
-_HOLD = timedelta(seconds=20)  # recorded ahead of an open event, should the rules fall silent
-_SLACK_S = 5.0  # between a moment and the verdict about it
-_TOLERANCE = timedelta(milliseconds=5)
+TOLERANCE: Final = timedelta(milliseconds=5)
+_HOLD: Final = timedelta(seconds=20)  # recorded ahead of an open event, while the rules are silent
+_SLACK_S: Final = 5.0  # between a moment and the verdict about it
 
 
-@dataclass(slots=True)
-class Wanted:
-    """One event's wish, as it grows.
+class ClipRequest(BaseModel):
+    """The video requested for one event. Part of the recorder's checkpoint.
 
     Attributes:
-        start: where its video shall begin.
-        end: where it shall end, once `final`; until then the earliest it can end.
-        asked: the event itself, if it was asked for by command and is still open.
-        until: when a recording that was asked for ends by itself.
-        told: the wish as last put into a manifest.
+        event_id: the event.
+        person_id: whom the event is about; None if it is not about one person.
+        start: where its video begins.
+        end: where it ends, once `final`; until then the earliest it can end.
+        final: whether the event is closed, so that the span does not grow any more.
+        post_roll_s: seconds of video after the event's end.
+        manual: the event itself, if it is an open manual recording; None for events of rules.
+        until: when a manual recording ends by itself.
+        reported: the span as last put into the spool.
         covered: the spans of its finished files.
-        error: why something of it could not be recorded.
+        fault: why some of it could not be recorded.
     """
 
+    model_config = ConfigDict(extra="forbid")
+
     event_id: str
-    start: datetime
-    end: datetime
-    final: bool
-    post_roll: timedelta
-    asked: Event | None = None
-    until: datetime | None = None
-    told: Wish | None = None
-    covered: list[tuple[datetime, datetime]] = field(default_factory=list)
-    error: str | None = None
+    person_id: str | None = None
+    start: AwareDatetime
+    end: AwareDatetime
+    final: bool = False
+    post_roll_s: float = 0.0
+    manual: Event | None = None
+    until: AwareDatetime | None = None
+    reported: ClipSpan | None = None
+    covered: list[tuple[AwareDatetime, AwareDatetime]] = []
+    fault: Fault | None = None
 
     @property
-    def wish(self) -> Wish:
-        """As it is told to others."""
-        return Wish(event_id=self.event_id, start=self.start, end=self.end, final=self.final)
+    def span(self) -> ClipSpan:
+        """The span as of now."""
+        return ClipSpan(event_id=self.event_id, start=self.start, end=self.end, final=self.final)
 
     def target(self, now: datetime) -> datetime:
-        """Where recording for it shall go on to, as of now."""
+        """Where recording for it goes on to, as of now."""
         if self.final:
             return self.end
-        return self.until or now + self.post_roll + _HOLD
+        return self.until or now + timedelta(seconds=self.post_roll_s) + _HOLD
 
     def shares(self, start: datetime, end: datetime) -> bool:
-        """Whether it wants anything of a span."""
+        """Whether a span has a moment in common with it."""
         return self.start < end and (not self.final or start < self.end)
 
     def covered_to(self) -> datetime:
-        """Until where there is video of it, without a gap at the end."""
+        """The end of its last file; its start if there is none."""
         return max([self.start, *(end for _, end in self.covered)])
 
     def is_covered(self) -> bool:
         """Whether its files reach to its end."""
-        return self.final and bool(self.covered) and self.covered_to() >= self.end - _TOLERANCE
+        return self.final and bool(self.covered) and self.covered_to() >= self.end - TOLERANCE
 
     def conclude(self, end: datetime) -> None:
-        """It ends; `end` is where its video shall end."""
-        self.end, self.final, self.asked, self.until = max(end, self.start), True, None, None
+        """Its event closed; its video ends at `end`."""
+        self.end, self.final, self.manual, self.until = max(end, self.start), True, None, None
 
 
-class WishBook:
-    """What the events of a camera want that are going on, or not settled yet.
+def request_of(event: Event, before: ClipRequest | None) -> ClipRequest | None:
+    """What an event requests now.
 
     Args:
-        camera: for the settings of events of which no more than their id is known.
+        event: as it is now.
+        before: its request so far, which is updated; None if there is none.
+
+    Returns:
+        The request; None if the event's rule keeps no video, or it is a manual recording, whose
+        request comes with the command.
     """
-
-    def __init__(self, camera: CameraConfig) -> None:
-        self.camera = camera
-        self.wanted: dict[str, Wanted] = {}
-        self._passed: set[str] = set()  # open events whose rule keeps no video
-
-    def hear(self, event: Event) -> Wanted | None:
-        """An event opened, grew or closed; returns its wish, None if it has none."""
-        record = RecordSettings(
-            **{name: event.rule[name] for name in RecordSettings.model_fields if name in event.rule}
-        )
-        is_open = event.status is EventStatus.OPEN
-        if not record.record:
-            (self._passed.add if is_open else self._passed.discard)(event.event_id)
-            return None
-        start = event.started_at - timedelta(seconds=record.pre_roll_s)
+    record = record_settings_of(event)
+    if not record.record or event.type is EventType.MANUAL:
+        return None
+    start = event.started_at - timedelta(seconds=record.pre_roll_s)
+    request = before or ClipRequest(
+        event_id=event.event_id,
+        person_id=event.person_id,
+        start=start,
+        end=event.started_at,
+        post_roll_s=record.post_roll_s,
+    )
+    request.start = min(request.start, start)
+    if event.status is EventStatus.CLOSED:
         post_roll = timedelta(seconds=record.post_roll_s)
-        wanted = self.wanted.get(event.event_id)
-        if wanted is None:
-            wanted = Wanted(event.event_id, start, event.started_at, False, post_roll)
-            self.wanted[event.event_id] = wanted
-        wanted.start = min(wanted.start, start)
-        if not is_open:
-            wanted.conclude((event.ended_at or event.updated_at) + post_roll)
-        return wanted
+        request.conclude((event.ended_at or event.updated_at) + post_roll)
+    return request
 
-    def resume(self, events: Iterable[OpenEvent], now: datetime) -> list[Wanted]:
-        """Take up events that are open without our having heard of it; returns their wishes."""
-        fresh = []
-        for event in events:
-            if event.event_id in self.wanted or event.event_id in self._passed:
-                continue
-            record = self._settings_of(event)
-            if record is None or not record.record:
-                self._passed.add(event.event_id)
-                continue
-            wanted = Wanted(
-                event.event_id,
-                now - timedelta(seconds=record.pre_roll_s),
-                now,
-                False,
-                timedelta(seconds=record.post_roll_s),
-            )
-            self.wanted[event.event_id] = wanted
-            fresh.append(wanted)
-        return fresh
 
-    def conclude_absent(self, open_ids: set[str], now: datetime) -> list[str]:
-        """Events that are not open any more, of whose end we did not hear, end now."""
-        ended = [
-            wanted
-            for wanted in self.wanted.values()
-            if not wanted.final and wanted.until is None and wanted.event_id not in open_ids
-        ]
-        for wanted in ended:
-            wanted.conclude(now + wanted.post_roll)
-        self._passed &= open_ids
-        return [wanted.event_id for wanted in ended]
+def record_settings_of(event: Event) -> RecordSettings:
+    """The recording settings of the rule that raised an event."""
+    return RecordSettings(
+        **{name: event.rule[name] for name in RecordSettings.model_fields if name in event.rule}
+    )
 
-    def _settings_of(self, event: OpenEvent) -> RecordSettings | None:
-        rules: list[Any] = [
-            rule
-            for zone in self.camera.zones
-            if zone.id == event.zone_id
-            for rule in zone.rules
-            if rule.type == event.type
-        ]
-        person = self.camera.person
-        if event.zone_id is None and person is not None and person.type == event.type:
-            rules.append(person)
-        return rules[0] if rules else None
+
+def span_of(event: Event) -> ClipSpan:
+    """The span that a closed event requests, by the settings of the rule that raised it."""
+    record = record_settings_of(event)
+    return ClipSpan(
+        event_id=event.event_id,
+        start=event.started_at - timedelta(seconds=record.pre_roll_s),
+        end=(event.ended_at or event.updated_at) + timedelta(seconds=record.post_roll_s),
+        final=True,
+    )
 
 
 def needed_cache_s(camera: CameraConfig) -> float:
@@ -157,15 +130,5 @@ def needed_cache_s(camera: CameraConfig) -> float:
     A rule fires some time after its event began (`loiter_s`, `for_s`): the pre-roll comes on top.
     """
     needs = [camera.recording.start_before_now_s]
-    rules: list[Any] = [rule for zone in camera.zones for rule in zone.rules]
-    for rule in [*rules, *filter(None, [camera.person])]:
-        match rule:
-            case LoiteringRule(loiter_s=delay_s) | OccupancyRule(for_s=delay_s):
-                pass
-            case ShopliftingRule(window_s=window_s):
-                delay_s = window_s + CLIP_S
-            case _:
-                delay_s = 0.0
-        if rule.record:
-            needs.append(rule.pre_roll_s + delay_s)
+    needs += [rule.pre_roll_s + rule.longest_delay_s for _, rule in camera.rules() if rule.record]
     return max(camera.recording.cache_s, max(needs) + _SLACK_S)

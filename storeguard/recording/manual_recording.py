@@ -1,4 +1,4 @@
-"""Recordings that somebody asks for: what a command means, and the event that stands for it."""
+"""Manual recordings: what a command means, and the event that stands for the recording."""
 
 from __future__ import annotations
 
@@ -36,31 +36,31 @@ class RecordingAnswer(BaseModel):
 
 
 @dataclass(frozen=True, slots=True)
-class AskedSpan:
-    """What a start command asks for: video from `start` to `end`, of an event begun at `began`."""
+class RequestedSpan:
+    """What a start command requests: video from `start` to `end`, of an event begun at `began`."""
 
     start: datetime
     began: datetime
     end: datetime
 
 
-def span_asked(
+def requested_span(
     command: RecordCommand,
     settings: RecordingSettings,
     *,
     oldest: datetime,
     now: datetime,
-) -> AskedSpan:
-    """The span a start command means: start-before-now plus duration, where it says no other.
+) -> RequestedSpan:
+    """The span of a start command: start-before-now plus duration, unless it names another.
 
     Args:
         command: to start recording.
         settings: defaults.
-        oldest: where the video that is kept begins.
+        oldest: where the kept video begins.
         now: the camera's own present.
 
     Raises:
-        QueryError: it lies too far ahead, or before all that is kept.
+        QueryError: it lies too far ahead, or before all kept video.
     """
     if command.start is not None and command.start > now + _AHEAD:
         raise QueryError(f"start: expected at most a minute ahead of {now}, got {command.start}")
@@ -71,11 +71,13 @@ def span_asked(
         raise QueryError(
             f"end: expected after {max(start, oldest)}, the start of what is kept; got {end}"
         )
-    return AskedSpan(start, command.start or now, end)
+    return RequestedSpan(start, command.start or now, end)
 
 
-def manual_event(store_id: str, camera_id: str, asked: AskedSpan, *, now: datetime) -> Event:
-    """The event that opens when a recording is asked for."""
+def manual_event(
+    store_id: str, camera_id: str, requested: RequestedSpan, *, now: datetime
+) -> Event:
+    """The event that opens with a manual recording."""
     return Event(
         event_id=event_id_of(
             store_id=store_id,
@@ -83,14 +85,14 @@ def manual_event(store_id: str, camera_id: str, asked: AskedSpan, *, now: dateti
             zone_id=None,
             person_id=None,
             rule=EventType.MANUAL,
-            started_at=asked.began,
+            started_at=requested.began,
         ),
         version=1,
         type=EventType.MANUAL,
         status=EventStatus.OPEN,
         store_id=store_id,
         camera_id=camera_id,
-        started_at=asked.began,
-        updated_at=max(asked.began, now),
-        rule={"type": "manual", "pre_roll_s": (asked.began - asked.start).total_seconds()},
+        started_at=requested.began,
+        updated_at=max(requested.began, now),
+        rule={"type": "manual", "pre_roll_s": (requested.began - requested.start).total_seconds()},
     )

@@ -16,7 +16,8 @@ import av
 
 from storeguard.config.store import Container
 from storeguard.errors import RecordingError
-from storeguard.recording.part import dress, final_of, part_of, place, sha256_of, words_of
+from storeguard.events.faults import Fault, FaultCode
+from storeguard.recording.part import dress, final_of, part_of, place, reason_of, sha256_of
 from storeguard.video.packets import (
     MICROSECOND,
     EncodedPacket,
@@ -62,7 +63,7 @@ class WrittenClip:
         cut_at_s: where its video ends, in seconds from the first picture, if less of it reached
             the disk than was written; None if all did.
         size_bytes, sha256: of the whole file.
-        note: what had to be left out or done differently; empty when all went plainly.
+        faults: what had to be left out or done differently; empty when nothing was.
     """
 
     path: Path
@@ -71,7 +72,7 @@ class WrittenClip:
     cut_at_s: float | None
     size_bytes: int
     sha256: str
-    note: str
+    faults: tuple[Fault, ...]
 
 
 class ClipWriter:
@@ -82,7 +83,7 @@ class ClipWriter:
         container: mp4 or mkv.
         video: format of the video packets. All video packets must have an equal one.
         audio: format of the audio packets; None for none. Audio that the container cannot hold
-            is left out, with a note.
+            is left out, with a remark.
         comment: kept in the file's metadata.
 
     Raises:
@@ -102,7 +103,7 @@ class ClipWriter:
         self.num_frames = 0
         self._container = container
         self._part = part_of(path)
-        self._notes: list[str] = []
+        self._faults: list[Fault] = []
         self._origin_us: int | None = None
         self._next_dts: dict[MediaKind, int] = {}
         self._transcoder: _Transcoder | None = None
@@ -110,7 +111,8 @@ class ClipWriter:
         copied = video.codec in _COPIED[container] and bool(video.header)
         self.codec = video.codec if copied else "h264"
         if audio is not None and not _holds_audio(container, audio):
-            self._notes.append(f"audio left out: {container} does not hold {audio.codec}")
+            reason = f"{container} does not hold {audio.codec}"
+            self._faults.append(Fault(code=FaultCode.AUDIO_LEFT_OUT, detail=reason))
             audio = None
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -127,7 +129,7 @@ class ClipWriter:
             else:
                 self._transcoder = _Transcoder(self._out, video)
                 self._video = self._transcoder.stream
-                self._notes.append(f"encoded from {video.codec}")
+                self._faults.append(Fault(code=FaultCode.ENCODED, detail=video.codec))
             self._audio = None if audio is None else _add_copy(self._out, audio)
             self._out.start_encoding()
         except (av.FFmpegError, OSError, ValueError) as error:
@@ -177,7 +179,7 @@ class ClipWriter:
             self.path.unlink(missing_ok=True)
             raise _failed("finish", self.path, error) from None
         short = contents.num_frames < self.num_frames
-        notes = [*self._notes, f"cut off: {reason}" if short else "", contents.note]
+        cut = (Fault(code=FaultCode.CUT_OFF, detail=reason),) if short else ()
         return WrittenClip(
             path=self.path,
             codec=self.codec,
@@ -185,7 +187,7 @@ class ClipWriter:
             cut_at_s=contents.duration_s if short else None,
             size_bytes=size_bytes,
             sha256=sha256,
-            note="; ".join(filter(None, notes)),
+            faults=(*self._faults, *cut, *contents.faults),
         )
 
     def abort(self) -> None:
@@ -204,7 +206,7 @@ class ClipWriter:
             self._closed = True
             self._out.close()
         except (av.FFmpegError, OSError, ValueError) as error:
-            reason = words_of(error)  # what is on the disk already is better than nothing
+            reason = reason_of(error)  # what is on the disk already is better than nothing
             self._end_badly()
         if self._transcoder is not None:
             self.num_frames = self._transcoder.num_frames
@@ -250,7 +252,7 @@ def _add_copy(out: av.container.OutputContainer, format_: StreamFormat) -> Any:
 
 
 def _failed(step: str, path: Path, error: Exception) -> RecordingError:
-    failure = RecordingError(f"{path.name}: cannot {step} the clip: {words_of(error)}")
+    failure = RecordingError(f"{path.name}: cannot {step} the clip: {reason_of(error)}")
     failure.errno = getattr(error, "errno", None)
     return failure
 

@@ -21,6 +21,7 @@ from typing import Any
 import av
 
 from storeguard.config.store import Container
+from storeguard.events.faults import Fault, FaultCode
 from storeguard.video.packets import MediaKind, Packet
 
 PART_SUFFIX = ".part"
@@ -39,7 +40,7 @@ class Contents:
         codec: of its video.
         comment: the metadata it was begun with.
         torn: whether something that is not whole follows.
-        note: what is unlike a file that was finished plainly; empty if nothing is.
+        faults: what is unlike a file that was finished plainly; empty if nothing is.
     """
 
     num_frames: int
@@ -47,7 +48,7 @@ class Contents:
     codec: str
     comment: str
     torn: bool = False
-    note: str = ""
+    faults: tuple[Fault, ...] = ()
 
 
 def part_of(path: Path) -> Path:
@@ -92,7 +93,7 @@ def place(part: Path, *, num_frames: int | None = None) -> Contents:
 
     Args:
         part: the file; it is gone afterwards.
-        num_frames: pictures that were written; None if nobody knows.
+        num_frames: pictures that were written; None if that is not known.
 
     Raises:
         ValueError: no picture can be played.
@@ -113,7 +114,8 @@ def place(part: Path, *, num_frames: int | None = None) -> Contents:
             final.unlink(missing_ok=True)
         contents = _cut_off(part)
         _rename(part, path)
-        return replace(contents, note=f"index not in front: {words_of(error)}")
+        index = Fault(code=FaultCode.INDEX_AT_END, detail=reason_of(error))
+        return replace(contents, faults=(index,))
     part.unlink()
     return contents
 
@@ -133,8 +135,8 @@ def sha256_of(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def words_of(error: Exception) -> str:
-    """What an error says, without its number and its origin."""
+def reason_of(error: Exception) -> str:
+    """An error's own reason, without its number and its origin."""
     return getattr(error, "strerror", None) or str(error) or type(error).__name__
 
 

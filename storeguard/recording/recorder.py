@@ -1,357 +1,320 @@
-"""Recording around a moment: from a camera's packet ring to clip files, on a thread of its own."""
+"""One camera's smart recording: verdicts, commands and packets in, clips and pictures out.
+
+`Recorder` is a state machine without threads: one caller at a time calls `step` with a message.
+`recorder_thread.RecorderThread` is that caller in the running system.
+"""
 
 from __future__ import annotations
 
-import json
 import logging
-import threading
-import time
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
+from typing import Final
 
-from storeguard.clock import Clock, SystemClock
-from storeguard.config.store import Container, RecordingSettings
-from storeguard.errors import NotFoundError, RecordingError
-from storeguard.recording.part import Contents, finished, leftover_parts, mend, sha256_of
-from storeguard.recording.recording import ClipFile, Recording
+from storeguard.clock import Clock
+from storeguard.config.store import CameraConfig, SmartRecord
+from storeguard.errors import QueryError, RecordingError, StoreguardError
+from storeguard.events.commands import RecordCommand
+from storeguard.events.cursor import Cursor
+from storeguard.events.event import Event, EventStatus
+from storeguard.events.journal import ChangeBatch
+from storeguard.recording.clip_requests import ClipRequest, needed_cache_s, request_of
+from storeguard.recording.manual_recording import (
+    RecordingAnswer,
+    manual_event,
+    requested_span,
+)
+from storeguard.recording.messages import Command, FrameSeen, Message, Reconfigure, Stop, Tick
+from storeguard.recording.scheduler import Scheduler
+from storeguard.recording.snapshots import Snapshots, Still
+from storeguard.recording.spool import EventItem, RecorderCheckpoint, Spool, free_bytes
+from storeguard.recording.spool_writer import SpoolWriter
+from storeguard.rules.verdict import Verdict
+from storeguard.video.jpeg import encode_jpeg
 from storeguard.video.packets import PacketRing
 
 _log = logging.getLogger(__name__)
 
-_LOOK_S = 0.2
-_STOOD_STILL_S = 1.0  # a wait for packets, of far less, that lasts so long
-_GRACE_S = 3.0  # a camera silent for this long past a recording's end has no more for it
+_CURSOR_EVERY_S: Final = 5.0  # a cursor that lags costs some events read twice, no more
 
 
 @dataclass(frozen=True, slots=True)
-class RecorderStats:
-    """Counters of one camera's recorder.
+class RecordingPlace:
+    """Where cameras of a store record to.
 
     Attributes:
-        active: recordings going on.
-        clips: files finished.
-        failed: recordings that could not be written.
-        packets_lost: packets the ring dropped before the recorder got to them.
-        last_error: in words; None if there was none.
+        store_id: for keys and events.
+        root: folder of the spools, one a camera.
+        min_free_bytes: of its disk; with less, recording pauses.
+        free: how many bytes are free on a folder's disk.
     """
 
-    active: int
-    clips: int
-    failed: int
-    packets_lost: int
-    last_error: str | None
+    store_id: str
+    root: Path
+    min_free_bytes: int = 0
+    free: Callable[[Path], int] = free_bytes
+
+
+@dataclass(frozen=True, slots=True)
+class RecordingState:
+    """How one camera's recording is doing.
+
+    Attributes:
+        recording: whether a clip is being written.
+        clips: files finished so far.
+        paused: whether nothing is recorded because the disk is nearly full.
+        error: what is wrong, or went wrong last; None if nothing did.
+        cursor: the last change of the event journal that was dealt with; None before the first.
+    """
+
+    recording: bool = False
+    clips: int = 0
+    paused: bool = False
+    error: str | None = None
+    cursor: Cursor | None = None
 
 
 class Recorder:
-    """Records one camera from its ring, on a thread of its own, so that disks never stall reading.
+    """Turns one camera's events and commands into recordings, and queues them in its spool.
 
-    The ring is its queue: bounded by the ring's own bounds, oldest packets dropped first, and
-    what is dropped before it is written is counted and told with the clip.
+    Not thread-safe, but for `ring.append` and for reading `state`.
 
     Args:
-        ring: the camera's packets.
-        camera_id: for names and messages.
-        settings: of recording.
-        folder: where files go.
-        on_clip: gets each finished file, on the recorder's thread.
-        on_error: gets a recording's id and the error that ended it, on the recorder's thread.
-        clock: tells how long a camera has been silent.
+        camera: its settings; `smart_record` is not `off`.
+        place: where to record to.
+        spool: the camera's; the caller holds its writer's lock.
+        checkpoint: what to go on from, recovered.
+        clock: for the silence of the camera, and for waits.
     """
 
     def __init__(
         self,
-        ring: PacketRing,
+        camera: CameraConfig,
+        place: RecordingPlace,
         *,
-        camera_id: str,
-        settings: RecordingSettings,
-        folder: Path,
-        on_clip: Callable[[ClipFile], None],
-        on_error: Callable[[str, RecordingError], None] | None = None,
-        clock: Clock | None = None,
+        spool: Spool,
+        checkpoint: RecorderCheckpoint,
+        clock: Clock,
     ) -> None:
-        self._ring = ring
-        self._camera_id = camera_id
-        self._settings = settings
-        self._folder = folder
-        self._on_clip = on_clip
-        self._on_error = on_error
-        self._clock = clock or SystemClock()
-        self._lock = threading.Lock()  # guards recordings, cursors and counters
-        self._recordings: dict[str, Recording] = {}
-        self._cursors: dict[str, int] = {}
-        self._clips = self._failed = self._packets_lost = 0
-        self._last_error: str | None = None
-        self._heard: tuple[int, float] = (-1, self._clock.monotonic())
-        self._stop = threading.Event()
-        self._idle = threading.Condition(self._lock)
-        self._thread = threading.Thread(
-            target=self._run, name=f"camera-{camera_id}-record", daemon=True
+        settings = camera.recording
+        self.ring = PacketRing(max_s=needed_cache_s(camera), max_bytes=settings.cache_bytes)
+        """The camera's last seconds; the reader's thread appends to it."""
+        self._camera = camera
+        self._store_id = place.store_id
+        self._clock = clock
+        self._by_events = settings.smart_record is SmartRecord.EVENTS
+        self._writer = SpoolWriter(
+            spool, camera_id=camera.id, min_free_bytes=place.min_free_bytes, free=place.free
         )
-        self._thread.start()
+        self._scheduler = Scheduler(
+            camera, spool=spool, writer=self._writer, ring=self.ring, clock=clock
+        )
+        self._scheduler.restore(checkpoint)
+        self._snapshots = Snapshots()
+        for request in checkpoint.requests:
+            self._snapshots.resumed(request.event_id, request.person_id, request.start)
+        self._stills: deque[Still] = deque()
+        self._cursor = checkpoint.cursor
+        self._cursor_saved_s = clock.monotonic()
+        self.state = RecordingState(cursor=checkpoint.cursor)
+        """As of the last step."""
 
-    def start(self, requested_start: datetime, requested_end: datetime | None = None) -> str:
-        """Record a span, which may lie in the past as far as the ring reaches.
+    @property
+    def is_written(self) -> bool:
+        """Whether the recordings that go on hold all that the camera sent."""
+        return self._scheduler.is_written
 
-        A recording that already covers `requested_start` is extended, up to `max_duration_s`;
-        else a new one begins.
-
-        Args:
-            requested_start: aware UTC, on the camera's time line.
-            requested_end: None records until `stop`, or `default_duration_s` from now.
+    def step(self, message: Message) -> bool:
+        """Deal with one message and with the packets that have come.
 
         Returns:
-            The recording's id.
-
-        Raises:
-            RecordingError: the camera has sent no picture yet, or the span ends before it starts.
+            Whether there is more to do at once: more packets wait to be written.
         """
-        now = self._ring.newest()
-        if now is None:
-            raise RecordingError(
-                f"camera {self._camera_id!r}: nothing to record, no keyframe has come yet"
-            )
-        with self._lock:
-            end = requested_end or now + timedelta(seconds=self._settings.default_duration_s)
-            longest = timedelta(seconds=self._settings.max_duration_s)
-            for recording in self._recordings.values():
-                begun = recording.started_at or recording.requested_start
-                overlaps = begun <= requested_start <= recording.requested_end
-                if overlaps and end - begun <= longest and recording.extend(end):
-                    return recording.recording_id
-            recording = Recording(
-                camera_id=self._camera_id,
-                settings=self._settings,
-                folder=self._folder,
-                requested_start=requested_start,
-                requested_end=requested_end,
-                now=now,
-            )
-            number = self._ring.keyframe_at(requested_start)
-            recording.expect_audio(self._ring.audio_format())
-            self._recordings[recording.recording_id] = recording
-            self._cursors[recording.recording_id] = 0 if number is None else number
-            self._idle.notify_all()
-            return recording.recording_id
-
-    def extend(self, recording_id: str, to: datetime) -> None:
-        """Record until `to`, if that is later than planned.
-
-        Raises:
-            NotFoundError: no such recording is going on.
-        """
-        with self._lock:
-            if not self._active(recording_id).extend(to):
-                raise self._not_found(recording_id)
-
-    def stop(self, recording_id: str, at: datetime | None = None) -> None:
-        """End a recording at `at`; None is now, on the camera's time line.
-
-        Raises:
-            NotFoundError: no such recording is going on.
-        """
-        now = at or self._ring.newest()
-        with self._lock:
-            recording = self._active(recording_id)
-            recording.stop(now or recording.requested_end)
-
-    def active(self) -> tuple[str, ...]:
-        """Ids of the recordings going on."""
-        with self._lock:
-            return tuple(self._recordings)
-
-    def stats(self) -> RecorderStats:
-        """Counters."""
-        with self._lock:
-            return RecorderStats(
-                len(self._recordings),
-                self._clips,
-                self._failed,
-                self._packets_lost,
-                self._last_error,
-            )
-
-    def close(self, *, timeout_s: float | None = 10.0) -> bool:
-        """Finish what is open and end the thread; True if it ended in time (None: however long)."""
-        self._stop.set()
-        with self._lock:
-            self._idle.notify_all()
-        if self._thread is not threading.current_thread():
-            self._thread.join(timeout_s)
-        return not self._thread.is_alive()
-
-    def _active(self, recording_id: str) -> Recording:
-        try:
-            return self._recordings[recording_id]
-        except KeyError:
-            raise self._not_found(recording_id) from None
-
-    def _not_found(self, recording_id: str) -> NotFoundError:
-        return NotFoundError(
-            f"camera {self._camera_id!r}: no recording {recording_id!r} is going on"
-        )
-
-    # ------------------------------------------------------------------ the thread
-
-    def _run(self) -> None:
-        while not self._stop.is_set():
-            with self._lock:
-                self._idle.wait_for(
-                    lambda: bool(self._recordings) or self._stop.is_set(), timeout=1.0
-                )
-                ids = tuple(self._recordings)
-            behind = False
-            for recording_id in ids:
-                behind |= self._advance(recording_id)
-            if ids and not behind:
-                self._wait_for_packets()
-        for recording_id in self.active():
-            while self._advance(recording_id):
+        match message:
+            case FrameSeen(frame, observation):
+                self._snapshots.seen(frame, observation)
+                return False
+            case Verdict(changes=changes):
+                self._take_in(changes)
+            case Command(command, answer):
+                try:
+                    answer.set_result(self._command(command))
+                except StoreguardError as error:
+                    answer.set_exception(error)
+            case Reconfigure(camera):
+                self._camera = camera
+            case Tick():
                 pass
-            self._end(recording_id, reason="the recorder was closed")
-
-    def _wait_for_packets(self) -> None:
-        began_s = time.monotonic()
-        self._ring.wait(self._ring.next_number(), timeout_s=_LOOK_S)
-        lasted_s = time.monotonic() - began_s
-        if lasted_s > _STOOD_STILL_S:
-            # This process did, so its reader too: that is no silence of the camera's.
-            number, heard_s = self._heard
-            self._heard = (number, heard_s + lasted_s)
-
-    def _advance(self, recording_id: str) -> bool:
-        """Write what is new for one recording; True if there may be more."""
-        with self._lock:
-            recording = self._recordings.get(recording_id)
-            cursor = self._cursors.get(recording_id, 0)
-        if recording is None:
-            return False
-        number, packets = self._ring.read(cursor)
-        if number > cursor and packets:
-            self._note_loss(recording, number - cursor)
-        for packet in packets:
-            try:
-                files = recording.feed(packet)
-            except RecordingError as error:
-                self._fail(recording_id, error)
+            case Stop():
+                self._finish()
                 return False
-            self._deliver(files)
-            if recording.done:
-                self._forget(recording_id)
-                return False
-        with self._lock:
-            self._cursors[recording_id] = number + len(packets)
-        if not packets and self._is_silent(recording):
-            self._end(recording_id, reason="the camera sent no more")
-        return bool(packets)
+        return self._work()
 
-    def _note_loss(self, recording: Recording, num_packets: int) -> None:
-        with self._lock:
-            self._packets_lost += num_packets
-        recording.lost(num_packets)
+    def _work(self) -> bool:
+        scheduler, now = self._scheduler, self.ring.newest()
+        scheduler.watch_disk()
+        if now is not None:
+            for event_id in scheduler.end_due(now):
+                self._snapshots.closed(event_id)
+            scheduler.schedule(now)
+        self._save()  # a crash must find which events the files are for
+        more = scheduler.write()
+        scheduler.report_finished()
+        self._encode_stills()
+        self._writer.write_out()
+        self._save()
+        self._publish()
+        return more
 
-    def _is_silent(self, recording: Recording) -> bool:
-        """Whether the recording's end is over and the camera has not come that far."""
-        newest, number, now_s = (
-            self._ring.newest(),
-            self._ring.next_number(),
-            self._clock.monotonic(),
+    def _finish(self) -> None:
+        now = self.ring.newest()
+        for request in list(self._scheduler.requests.values()):
+            if not request.final or (now and request.end > now):
+                # Not more than there will ever be; at least what is known to be part of it.
+                end = max(request.start, min(now or request.end, request.target(request.end)))
+                self._scheduler.conclude(request, end, closed=now or request.end)
+        self._scheduler.close()
+        self._encode_stills()
+        self._writer.write_out()
+        self._save(cursor_too=True)
+        self._publish()
+
+    def _save(self, *, cursor_too: bool = False) -> None:
+        """Save the checkpoint if more than its cursor has changed, or its cursor is old."""
+        now_s = self._clock.monotonic()
+        if now_s >= self._cursor_saved_s + _CURSOR_EVERY_S:
+            self._cursor_saved_s, cursor_too = now_s, True
+        self._writer.save(self._scheduler.checkpoint(self._cursor), cursor_too=cursor_too)
+
+    def _publish(self) -> None:
+        paused = self._writer.paused
+        self.state = RecordingState(
+            recording=self._scheduler.is_recording,
+            clips=self._scheduler.num_clips,
+            paused=paused is not None,
+            error=paused.in_words() if paused is not None else self._writer.error,
+            cursor=self._cursor,
         )
-        if number != self._heard[0]:
-            self._heard = (number, now_s)
-        silent_s = now_s - self._heard[1]
-        if newest is None or silent_s < _GRACE_S:
-            return False
-        return newest + timedelta(seconds=silent_s - _GRACE_S) >= recording.requested_end
 
-    def _end(self, recording_id: str, *, reason: str) -> None:
-        with self._lock:
-            recording = self._recordings.get(recording_id)
-        if recording is None:
+    # ------------------------------------------------------------------ events
+
+    def _take_in(self, batch: ChangeBatch | None) -> None:
+        """Deal with what changed, as the journal reports it; harmless when repeated."""
+        if batch is None or not self._by_events:
             return
-        try:
-            files = recording.close(reason)
-        except RecordingError as error:
-            self._fail(recording_id, error)
+        if self._cursor is not None and self._cursor.journal_id != batch.journal_id:
+            self._conclude_open()
+        for change in batch.changes:
+            self._update(change.event)
+        self._cursor = batch.cursor
+
+    def _conclude_open(self) -> None:
+        """The journal was replaced: the ends of events open before will never be reported."""
+        now = self.ring.newest()
+        for request in self._scheduler.requests.values():
+            if not request.final and request.manual is None:
+                end = (now or request.end) + timedelta(seconds=request.post_roll_s)
+                self._scheduler.conclude(request, end, closed=end)
+                self._keep(self._snapshots.closed(request.event_id))
+
+    def _update(self, event: Event) -> None:
+        known = self._scheduler.requests.get(event.event_id)
+        closed = event.status is EventStatus.CLOSED
+        if known is None and event.event_id in self._scheduler.finished and closed:
             return
-        self._deliver(files)
-        self._forget(recording_id)
+        if known is None and closed and event.clip is not None:
+            return  # another recorder, or this one before its restart, has dealt with it
+        if known is not None and known.final:
+            return
+        request = request_of(event, known)
+        if request is None:
+            return
+        if known is None:
+            self._keep(self._snapshots.opened(event))
+            self._scheduler.add(request)
+        if closed:
+            self._keep(self._snapshots.closed(event.event_id))
 
-    def _deliver(self, files: list[ClipFile]) -> None:
-        for file in files:
-            with self._lock:
-                self._clips += 1
-            try:
-                self._on_clip(file)
-            except Exception:  # noqa: BLE001  # others' code must not stop the recorder
-                _log.exception("camera %r: whoever takes its clips raised", self._camera_id)
+    # ------------------------------------------------------------------ commands
 
-    def _fail(self, recording_id: str, error: RecordingError) -> None:
-        _log.error("camera %r: %s", self._camera_id, error)
-        self._forget(recording_id)
-        with self._lock:
-            self._failed += 1
-            self._last_error = str(error)
-        if self._on_error is not None:
-            try:
-                self._on_error(recording_id, error)
-            except Exception:  # noqa: BLE001  # others' code must not stop the recorder
-                _log.exception("camera %r: whoever takes its errors raised", self._camera_id)
+    def _command(self, command: RecordCommand) -> RecordingAnswer:
+        span = self.ring.span()
+        if span is None:
+            raise RecordingError(
+                f"camera {self._camera.id!r}: nothing to record, no keyframe has come yet"
+            )
+        if command.command == "stop-recording":
+            return self._stop_recording(command, span)
+        return self._start_recording(command, span)
 
-    def _forget(self, recording_id: str) -> None:
-        with self._lock:
-            self._recordings.pop(recording_id, None)
-            self._cursors.pop(recording_id, None)
+    def _start_recording(
+        self, command: RecordCommand, span: tuple[datetime, datetime]
+    ) -> RecordingAnswer:
+        oldest, now = span
+        if self._writer.paused is not None:
+            raise RecordingError(f"camera {self._camera.id!r}: {self._writer.paused.in_words()}")
+        requested = requested_span(command, self._camera.recording, oldest=oldest, now=now)
+        event = manual_event(self._store_id, self._camera.id, requested, now=now)
+        known = self._scheduler.requests.get(event.event_id)
+        if known is not None:  # the same command again
+            return self._answer(command, [known], oldest)
+        request = ClipRequest(
+            event_id=event.event_id,
+            start=requested.start,
+            end=requested.began,
+            manual=event,
+            until=requested.end,
+        )
+        self._writer.put(EventItem(event=event), event.event_id)
+        self._keep(self._snapshots.opened(event))
+        self._scheduler.add(request)
+        if not self._scheduler.cover(request):
+            self._scheduler.conclude(request, requested.end, closed=now)
+            reason = "not possible" if request.fault is None else request.fault.in_words()
+            raise RecordingError(f"camera {self._camera.id!r}: {reason}")
+        return self._answer(command, [request], oldest)
 
+    def _stop_recording(
+        self, command: RecordCommand, span: tuple[datetime, datetime]
+    ) -> RecordingAnswer:
+        oldest, now = span
+        if command.duration_s is not None or command.start is not None:
+            raise QueryError(
+                "stop-recording: expected at most 'end', found 'start' or 'duration_s'"
+            )
+        manual = [one for one in self._scheduler.requests.values() if one.manual is not None]
+        if not manual:
+            raise RecordingError(
+                f"camera {self._camera.id!r}: there is nothing to stop, no manual recording is "
+                "going on"
+            )
+        for request in manual:
+            request.until = max(command.end or now, request.start)
+        return self._answer(command, manual, oldest)
 
-def recover(folder: Path) -> list[ClipFile]:
-    """Mend what a crash left below a folder: call it at start-up, before recording begins.
+    def _answer(
+        self, command: RecordCommand, requests: list[ClipRequest], oldest: datetime
+    ) -> RecordingAnswer:
+        return RecordingAnswer(
+            command=command.command,
+            camera_id=self._camera.id,
+            event_ids=tuple(one.event_id for one in requests),
+            start=min(one.start for one in requests),
+            end=max(one.until or one.end for one in requests),
+            available_from=oldest,
+        )
 
-    Interrupted files are finished, and those without a picture removed.
+    # ------------------------------------------------------------------ pictures
 
-    Returns:
-        The files that were saved, marked as not complete.
-    """
-    saved = []
-    for part in leftover_parts(folder):
-        mended = mend(part)
-        if mended is None:
-            _log.warning("%s: nothing could be saved, removed", part.name)
-            continue
-        path = finished(part)
-        clip = _recovered(path, mended)
-        if clip is None:
-            _log.warning("%s: saved, but its description is unreadable", path.name)
-            continue
-        _log.warning("%s: saved %.1f s", path.name, mended.duration_s)
-        saved.append(clip)
-    return saved
+    def _keep(self, still: Still | None) -> None:
+        if still is not None:
+            self._stills.append(still)
 
-
-def _recovered(path: Path, contents: Contents) -> ClipFile | None:
-    try:
-        told = json.loads(contents.comment)
-        start = datetime.fromisoformat(told["start"])
-        requested_start = datetime.fromisoformat(told["requested_start"])
-        requested_end = datetime.fromisoformat(told["requested_end"])
-        camera_id, recording_id, part = told["camera_id"], told["recording_id"], told["part"]
-    except (ValueError, KeyError, TypeError):
-        return None
-    return ClipFile(
-        camera_id=camera_id,
-        recording_id=recording_id,
-        part=part,
-        path=path,
-        container=Container(path.suffix.removeprefix(".")),
-        codec=contents.codec,
-        start=start,
-        end=start + timedelta(seconds=contents.duration_s),
-        requested_start=requested_start,
-        requested_end=requested_end,
-        num_frames=contents.num_frames,
-        sha256=sha256_of(path),
-        size_bytes=path.stat().st_size,
-        complete=False,
-        note="; ".join(filter(None, ("recovered after a crash", contents.note))),
-    )
+    def _encode_stills(self) -> None:
+        while self._stills:
+            still = self._stills.popleft()
+            jpeg = encode_jpeg(still.frame.rgb(), quality=88)
+            self._writer.put_picture(jpeg, event_id=still.event_id, name=still.name, day=still.day)

@@ -1,14 +1,13 @@
 """One recording: from packets to clip files, as a state machine without threads.
 
-A recording starts at the last keyframe at or before the moment asked for, and ends when decoding
-time reaches the end asked for, so that no clip is shorter than asked. What was asked and what the
-file really covers are both told.
+A recording starts at the last keyframe at or before the requested start, and ends when decoding
+time reaches the requested end, so that no clip is shorter than requested. Each file states both the
+requested span and the span that it really covers.
 """
 
 from __future__ import annotations
 
 import json
-import threading
 import uuid
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -16,6 +15,7 @@ from pathlib import Path
 
 from storeguard.config.store import Container, RecordingSettings
 from storeguard.errors import RecordingError
+from storeguard.events.faults import Fault, FaultCode
 from storeguard.recording.muxer import ClipWriter
 from storeguard.video.packets import EncodedPacket, MediaKind, StreamFormat
 
@@ -29,17 +29,17 @@ class ClipFile:
 
     Attributes:
         camera_id: whose video it is.
-        recording_id: what `Recorder.start` returned; a long recording has several files.
+        recording_id: which recording it is of; a long recording has several files.
         part: 0, 1, 2, ... within the recording.
         path: the file.
         container: mp4 or mkv.
         codec: of its video.
         start, end: capture time of its first picture, and the end of its last.
-        requested_start, requested_end: the span asked of this file.
+        requested_start, requested_end: the span requested of this file.
         num_frames: pictures in it.
         sha256, size_bytes: of the file.
         complete: whether it covers the requested span and no packet in between was lost.
-        note: what is not as asked, in words; empty if all is.
+        faults: what is not as requested, remarks included; empty if all is.
     """
 
     camera_id: str
@@ -56,7 +56,7 @@ class ClipFile:
     sha256: str
     size_bytes: int
     complete: bool
-    note: str
+    faults: tuple[Fault, ...] = ()
 
 
 @dataclass(slots=True)
@@ -66,23 +66,26 @@ class _OpenFile:
     requested_start: datetime
     start: datetime
     end: datetime
-    notes: list[str]
+    faults: list[Fault]
     complete: bool
 
 
 class Recording:
     """One recording, as a state machine without threads: fed with packets, it gives files.
 
-    `feed`, `lost`, `close` and `abort` belong to one thread; `extend` and `stop` to any.
+    Not thread-safe.
 
     Args:
         camera_id: for names and messages.
         settings: container, prefix, default and longest duration.
         folder: where its files go.
-        requested_start: the moment it shall begin.
-        requested_end: the moment it shall end; None ends it `default_duration_s` after `now`.
+        requested_start: where it begins.
+        requested_end: where it ends; None ends it `default_duration_s` after `now`.
         now: the camera's own present, the end of its newest picture.
-        recording_id: names it; None makes one up.
+        recording_id: its name; None makes a random one.
+
+    Raises:
+        RecordingError: it would end before it starts.
     """
 
     def __init__(
@@ -106,7 +109,6 @@ class Recording:
             )
         self.done = False
         self.started_at: datetime | None = None
-        self._lock = threading.Lock()  # guards requested_end and done
         self._camera_id = camera_id
         self._settings = settings
         self._folder = folder
@@ -118,32 +120,30 @@ class Recording:
         self._video: StreamFormat | None = None
         self._audio: StreamFormat | None = None
         self._audio_known = False
-        self._pending_notes: list[str] = []
+        self._pending: list[Fault] = []
 
     def extend(self, to: datetime) -> bool:
         """Record until `to`, if that is later than planned; False if it is over already."""
-        with self._lock:
-            if not self.done:
-                self.requested_end = max(self.requested_end, to)
-            return not self.done
+        if not self.done:
+            self.requested_end = max(self.requested_end, to)
+        return not self.done
 
     def stop(self, at: datetime) -> None:
         """End at `at`, if that is earlier than planned. May be in the past."""
-        with self._lock:
-            self.requested_end = max(min(self.requested_end, at), self.requested_start)
+        self.requested_end = max(min(self.requested_end, at), self.requested_start)
 
     def expect_audio(self, audio: StreamFormat | None) -> None:
-        """Tell the format of the audio to come; must be known before the first picture."""
+        """Set the format of the audio to come; to be called before the first picture."""
         self._audio = audio
 
     def lost(self, num_packets: int) -> None:
-        """Packets were dropped before they could be fed: wait for a keyframe, and say so."""
-        note = f"{num_packets} packets lost, the disk is too slow"
+        """Packets were dropped before they could be fed: wait for a keyframe, and note the loss."""
+        fault = Fault(code=FaultCode.PACKETS_LOST, count=num_packets)
         if self._file is not None:
-            self._file.notes.append(note)
+            self._file.faults.append(fault)
             self._file.complete = False
         else:
-            self._pending_notes.append(note)
+            self._pending.append(fault)
         self._waiting = True
 
     def feed(self, packet: EncodedPacket) -> list[ClipFile]:
@@ -162,21 +162,18 @@ class Recording:
                 return []
             return self._feed_video(packet)
         except RecordingError:
-            with self._lock:
-                self.done = True
+            self.done = True
             self._file = None
             raise
 
-    def close(self, reason: str = "") -> list[ClipFile]:
-        """End now with what there is; `reason` says why it ends early."""
-        with self._lock:
-            self.done = True
+    def close(self, reason: FaultCode | None = None) -> list[ClipFile]:
+        """End now with what there is; `reason` is why it ends early."""
+        self.done = True
         return self._finish_file(reason)
 
     def abort(self) -> None:
         """End now and remove the open file."""
-        with self._lock:
-            self.done = True
+        self.done = True
         if self._file is not None:
             self._file.writer.abort()
             self._file = None
@@ -184,7 +181,7 @@ class Recording:
     def _feed_video(self, packet: EncodedPacket) -> list[ClipFile]:
         if self._ends_before(packet):
             self._reach_the_end(packet)
-            return self._finish_file("")
+            return self._finish_file()
         finished: list[ClipFile] = []
         if packet.segment != self._segment:
             self._segment = packet.segment
@@ -192,7 +189,7 @@ class Recording:
         if packet.is_keyframe:
             self._waiting = False
             if self._file is not None and self._needs_new_file(packet, self._file):
-                finished = self._finish_file("")
+                finished = self._finish_file()
             if self._file is None:
                 self._file = self._begin_file(packet)
         elif self._video is not None and packet.format != self._video:
@@ -215,10 +212,9 @@ class Recording:
     def _ends_before(self, packet: EncodedPacket) -> bool:
         # By decoding time: pictures that belong before the end may still come after one behind it.
         early = timedelta(microseconds=packet.time_us - packet.decode_us)
-        with self._lock:
-            if self._file is not None and packet.captured_at - early >= self.requested_end:
-                self.done = True
-            return self.done
+        if self._file is not None and packet.captured_at - early >= self.requested_end:
+            self.done = True
+        return self.done
 
     def _needs_new_file(self, packet: EncodedPacket, file: _OpenFile) -> bool:
         return (
@@ -230,7 +226,7 @@ class Recording:
     def _begin_file(self, packet: EncodedPacket) -> _OpenFile:
         start = packet.captured_at
         part, self._num_parts = self._num_parts, self._num_parts + 1
-        asked = self.requested_start if part == 0 else start
+        requested = self.requested_start if part == 0 else start
         self._video = packet.format
         writer = ClipWriter(
             self._path(start, part),
@@ -243,14 +239,14 @@ class Recording:
                     "recording_id": self.recording_id,
                     "part": part,
                     "start": start.isoformat(),
-                    "requested_start": asked.isoformat(),
+                    "requested_start": requested.isoformat(),
                     "requested_end": self.requested_end.isoformat(),
                 }
             ),
         )
         self.started_at = self.started_at or start
-        notes, self._pending_notes = self._pending_notes, []
-        return _OpenFile(writer, part, asked, start, start, notes, complete=not notes)
+        faults, self._pending = self._pending, []
+        return _OpenFile(writer, part, requested, start, start, faults, complete=not faults)
 
     def _path(self, start: datetime, part: int) -> Path:
         prefix = self._settings.file_prefix or f"{self._camera_id}_"
@@ -258,7 +254,7 @@ class Recording:
         name = f"{prefix}{stamp}_{self.recording_id[:8]}_{part}.{self._settings.container}"
         return self._folder / name
 
-    def _finish_file(self, reason: str) -> list[ClipFile]:
+    def _finish_file(self, reason: FaultCode | None = None) -> list[ClipFile]:
         file, self._file = self._file, None
         if file is None:
             return []
@@ -266,18 +262,15 @@ class Recording:
         if written.cut_at_s is not None:
             file.end = min(file.end, file.start + timedelta(seconds=written.cut_at_s))
             file.complete = False
-        asked_end = self.requested_end if self.done else min(self.requested_end, file.end)
-        asked_end = max(asked_end, file.requested_start)
-        notes = [*file.notes, reason, written.note]
-        covers = True
-        if file.start > file.requested_start + _TOLERANCE:
-            covers = False
-            short_s = (file.start - file.requested_start).total_seconds()
-            notes.append(f"starts {short_s:.2f} s later than asked: nothing older was kept")
-        if file.end < asked_end - _TOLERANCE:
-            covers = False
-            short_s = (asked_end - file.end).total_seconds()
-            notes.append(f"ends {short_s:.2f} s earlier than asked")
+        end = self.requested_end if self.done else min(self.requested_end, file.end)
+        end = max(end, file.requested_start)
+        faults = [*file.faults, *([Fault(code=reason)] if reason else []), *written.faults]
+        late, early = file.start - file.requested_start, end - file.end
+        if late > _TOLERANCE:
+            faults.append(Fault(code=FaultCode.STARTS_LATE, seconds=late.total_seconds()))
+        if early > _TOLERANCE:
+            faults.append(Fault(code=FaultCode.ENDS_EARLY, seconds=early.total_seconds()))
+        covers = late <= _TOLERANCE and early <= _TOLERANCE
         return [
             ClipFile(
                 camera_id=self._camera_id,
@@ -289,11 +282,11 @@ class Recording:
                 start=file.start,
                 end=file.end,
                 requested_start=file.requested_start,
-                requested_end=asked_end,
+                requested_end=end,
                 num_frames=written.num_frames,
                 sha256=written.sha256,
                 size_bytes=written.size_bytes,
                 complete=file.complete and covers,
-                note="; ".join(note for note in notes if note),
+                faults=tuple(faults),
             )
         ]

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from storeguard.events.event import Event
 from storeguard.rules.observation import Observation
-from storeguard.rules.ongoing import OpenEvent
 from storeguard.video.frame import Frame
 
-_RECENT = 3  # frames between a moment and the verdict about it
+_RECENT = 6  # frames between a moment and the verdict about it
 _MAX_HELD = 8  # decoded pictures held for open events
 _TOO_FAR = timedelta(seconds=2)
 _BETTER = 0.05  # by so much a score must rise for another picture
@@ -70,7 +68,7 @@ class Snapshots:
         """The picture of an event's opening; None if there is no frame of about that time."""
         if not self._recent:
             return None
-        # The frame the rules spoke of, or the nearest that is still here.
+        # The frame of the verdict, or the nearest that is still here.
         frame, observation = min(
             self._recent,
             key=lambda recent: abs((recent[0].captured_at - event.updated_at).total_seconds()),
@@ -84,12 +82,10 @@ class Snapshots:
             return None
         return Still(event.event_id, "opening", day, frame)
 
-    def resumed(self, events: Iterable[OpenEvent]) -> None:
-        """Events that opened before our time: only their best picture can be had."""
-        if self._recent:
-            day = f"{self._recent[-1][0].captured_at:%Y-%m-%d}"
-            for event in events:
-                self._subjects.setdefault(event.event_id, _Subject(event.person_id, 0.0, None, day))
+    def resumed(self, event_id: str, person_id: str | None, started_at: datetime) -> None:
+        """An event that opened before a restart: only its best picture can be had."""
+        day = f"{started_at:%Y-%m-%d}"
+        self._subjects.setdefault(event_id, _Subject(person_id, 0.0, None, day))
 
     def closed(self, event_id: str) -> Still | None:
         """The best picture since the opening; None if that was the best."""

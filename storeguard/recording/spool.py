@@ -1,10 +1,11 @@
 """The spool: one camera's finished recordings on local disk, on their way to object storage.
 
 A folder is the queue, so that it outlives every process. What waits is a numbered manifest
-(`<number>-<name>.ready.json`), written whole and in order; the files it speaks of lie beside it.
-`<recording_id>.events.json` says which events a recording still being written is for.
+(`<number>-<name>.ready.json`), written whole and in order; the files it names lie beside it.
+`recorder.json` is the recorder's checkpoint: how far it has read the event journal, and which
+events the recordings that are not over yet are for.
 
-Bound: the disk, of which `StorageSettings.min_free_bytes` are left alone (recording pauses before).
+Bound: the disk, of which `StorageSettings.min_free_bytes` are left free (recording pauses before).
 """
 
 from __future__ import annotations
@@ -19,28 +20,35 @@ import time
 from collections.abc import Iterable, Iterator
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated, Final, Literal
+from typing import Annotated, Any, Final, Literal
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import (
+    AwareDatetime,
+    BaseModel,
+    ConfigDict,
+    Field,
+    TypeAdapter,
+    ValidationError,
+    model_validator,
+)
 
 from storeguard.errors import RecordingError
-from storeguard.events.clip_link import Wish
+from storeguard.events.clip import ClipSpan
+from storeguard.events.cursor import Cursor
 from storeguard.events.event import Event, EventStatus
-from storeguard.recording.part import part_of
-from storeguard.recording.recorder import recover
+from storeguard.events.faults import Fault, FaultCode
+from storeguard.recording.clip_requests import ClipRequest
 from storeguard.recording.recording import ClipFile
 
 _log = logging.getLogger(__name__)
 
+TEMPORARY: Final = ".tmp"
 _READY: Final = ".ready.json"
-_EVENTS: Final = ".events.json"
-_TEMPORARY: Final = ".tmp"
-_CLIPS: Final = (".mp4", ".mkv")
-_LOOK_S: Final = 0.05
+_CHECKPOINT: Final = "recorder.json"
+_CHECKPOINT_0_1: Final = ".events.json"  # one a recording, until release 0.1
+_POLL_S: Final = 0.05
 _WRITER_LOCK: Final = ".writer.lock"
 _TAKER_LOCK: Final = ".taker.lock"
-# Told per event, or harmless.
-_NO_FAULT: Final = ("starts ", "ends ", "encoded from ", "index not in front: ")
 
 
 class _Manifest(BaseModel):
@@ -53,8 +61,8 @@ class ClipItem(_Manifest):
     Attributes:
         file: its name in the spool; key: where it goes in object storage.
         start, end: what it covers.
-        fault: what is missing inside it; None if nothing is.
-        links: the events it is for, each with the span it wants.
+        faults: what is missing inside it; empty if nothing is.
+        links: the events it is for, each with the span it requests.
     """
 
     kind: Literal["clip"] = "clip"
@@ -74,17 +82,37 @@ class ClipItem(_Manifest):
     sha256: str
     size_bytes: int
     complete: bool
-    note: str
-    fault: str | None
-    links: tuple[Wish, ...]
+    faults: tuple[Fault, ...] = ()
+    links: tuple[ClipSpan, ...]
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_0_1(cls, document: Any) -> Any:
+        """Release 0.1 wrote faults as sentences."""
+        if not isinstance(document, dict) or "fault" not in document:
+            return document
+        fault = document["fault"]
+        faults = () if fault is None else (Fault(code=FaultCode.OTHER, detail=fault),)
+        known = {name: value for name, value in document.items() if name not in {"fault", "note"}}
+        return {**known, "faults": faults}
 
 
-class WishItem(_Manifest):
-    """Spans that are being recorded, or (with `error`) could not be."""
+class RequestItem(_Manifest):
+    """Spans that are being recorded, or (with `fault`) could not be."""
 
     kind: Literal["wish"] = "wish"
-    links: tuple[Wish, ...]
-    error: str | None = None
+    links: tuple[ClipSpan, ...]
+    fault: Fault | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_0_1(cls, document: Any) -> Any:
+        """Release 0.1 wrote the fault as a sentence."""
+        if not isinstance(document, dict) or "error" not in document:
+            return document
+        error = document["error"]
+        known = {name: value for name, value in document.items() if name != "error"}
+        return {**known, "fault": error and Fault(code=FaultCode.OTHER, detail=error)}
 
 
 class SnapshotItem(_Manifest):
@@ -97,27 +125,40 @@ class SnapshotItem(_Manifest):
 
 
 class EventItem(_Manifest):
-    """An event to be journalled: a recording that somebody asked for."""
+    """An event to be journalled: a manual recording."""
 
     kind: Literal["event"] = "event"
     event: Event
 
 
-Manifest = ClipItem | WishItem | SnapshotItem | EventItem
+Manifest = ClipItem | RequestItem | SnapshotItem | EventItem
 _manifests: TypeAdapter[Manifest] = TypeAdapter(Annotated[Manifest, Field(discriminator="kind")])
 
 
-class RecordingEvents(_Manifest):
-    """What a recording that is not over yet is for.
+class RecorderCheckpoint(BaseModel):
+    """What a camera's recorder has to know after a restart.
 
     Attributes:
-        links: the events, with the spans they want so far.
-        asked: those of them that were asked for by command, and are still open: nobody but the
-            recording's own process would close them.
+        cursor: the last change of the event journal that it has dealt with; None before the first.
+        requests: the clip requests that are not fulfilled yet.
+        recordings: recordings that are not over, each with the ids of the events it is for.
+        finished: events whose requests were fulfilled lately, the latest last.
     """
 
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    format: Literal[1] = 1
+    cursor: Cursor | None = None
+    requests: tuple[ClipRequest, ...] = ()
+    recordings: dict[str, tuple[str, ...]] = {}
+    finished: tuple[str, ...] = ()
+
+
+class _RecordingEvents01(BaseModel):
+    """What release 0.1 kept of each recording that was not over."""
+
     recording_id: str
-    links: tuple[Wish, ...]
+    links: tuple[ClipSpan, ...]
     asked: tuple[Event, ...] = ()
 
 
@@ -181,17 +222,10 @@ class Spool:
             file.unlink(missing_ok=True)
             raise
 
-    def note(self, recording: RecordingEvents) -> None:
-        """Keep which events a recording is for, should its process die. Raises OSError."""
-        _write(self._events_path(recording.recording_id), recording.model_dump_json())
-
-    def forget(self, recording_id: str) -> None:
-        """The recording is over and all its files are queued."""
-        self._events_path(recording_id).unlink(missing_ok=True)
-
-    def clip_item(self, clip: ClipFile, links: Iterable[Wish], *, upload: bool = True) -> ClipItem:
+    def clip_item(
+        self, clip: ClipFile, links: Iterable[ClipSpan], *, upload: bool = True
+    ) -> ClipItem:
         """The manifest of a finished file."""
-        faults = [said for said in clip.note.split("; ") if said and not _harmless(said)]
         name = clip.path.name.lstrip(".") or "clip"
         return ClipItem(
             camera_id=clip.camera_id,
@@ -210,10 +244,67 @@ class Spool:
             sha256=clip.sha256,
             size_bytes=clip.size_bytes,
             complete=clip.complete,
-            note=clip.note,
-            fault="; ".join(faults) or None,
+            # Coverage is a matter of each event: it depends on the event's span and all its files.
+            faults=tuple(one for one in clip.faults if not (one.is_remark or one.is_coverage)),
             links=tuple(links),
         )
+
+    # ------------------------------------------------------------------ the recorder's checkpoint
+
+    def save(self, checkpoint: RecorderCheckpoint) -> None:
+        """Replace the recorder's checkpoint. Raises OSError: the one before is still there."""
+        _write(self.folder / _CHECKPOINT, checkpoint.model_dump_json())
+        for path in self.folder.glob(f"*{_CHECKPOINT_0_1}"):
+            path.unlink(missing_ok=True)
+
+    def load(self) -> RecorderCheckpoint:
+        """The recorder's checkpoint; an empty one if there is none, or (logged) it is unreadable.
+
+        Raises:
+            OSError: the file is there and cannot be opened.
+        """
+        path = self.folder / _CHECKPOINT
+        checkpoint = RecorderCheckpoint()
+        try:
+            checkpoint = RecorderCheckpoint.model_validate_json(path.read_bytes())
+        except FileNotFoundError:
+            pass
+        except ValidationError as error:
+            _log.critical(
+                "%s: unreadable, set aside; its recordings belong to no event: %s", path, error
+            )
+            path.replace(path.with_name(f".{path.name}.damaged"))
+        return self._with_0_1(checkpoint)
+
+    def _with_0_1(self, checkpoint: RecorderCheckpoint) -> RecorderCheckpoint:
+        requests = {one.event_id: one for one in checkpoint.requests}
+        recordings = dict(checkpoint.recordings)
+        for path in self.folder.glob(f"*{_CHECKPOINT_0_1}"):
+            try:
+                old = _RecordingEvents01.model_validate_json(path.read_bytes())
+            except (OSError, ValidationError) as error:
+                _log.critical("%s: unreadable, its recording belongs to no event: %s", path, error)
+                continue
+            manual = {event.event_id: event for event in old.asked}
+            recordings[old.recording_id] = tuple(link.event_id for link in old.links)
+            for link in old.links:
+                request = ClipRequest(**link.model_dump(), manual=manual.get(link.event_id))
+                requests.setdefault(link.event_id, request)
+        return checkpoint.model_copy(
+            update={"requests": tuple(requests.values()), "recordings": recordings}
+        )
+
+    def interrupted(self) -> int:
+        """How many clip requests were open when their process died, and wait for recovery."""
+        if not (self.folder / _CHECKPOINT).exists() and not any(
+            self.folder.glob(f"*{_CHECKPOINT_0_1}")
+        ):
+            return 0
+        with self.writing() as abandoned:
+            if not abandoned:
+                return 0
+            checkpoint = self.load()
+            return max(len(checkpoint.requests), len(checkpoint.recordings))
 
     # ------------------------------------------------------------------ taking
 
@@ -232,7 +323,7 @@ class Spool:
             yield Item(path=path, manifest=manifest, waiting_since_s=since_s)
 
     def done(self, item: Item) -> None:
-        """Remove a manifest that was dealt with, and the file it spoke of."""
+        """Remove a manifest that was dealt with, and the file it names."""
         match item.manifest:
             case ClipItem(upload=True, file=file) | SnapshotItem(file=file):
                 # The file first: a file without a manifest would be taken for an interrupted one.
@@ -251,104 +342,8 @@ class Spool:
                     size += entry.stat().st_size
         return waiting, size
 
-    def interrupted(self) -> int:
-        """How many recordings were going on when their process died, and wait for `recover`."""
-        found = sum(1 for _ in self.folder.glob(f"*{_EVENTS}"))
-        if not found:
-            return 0
-        with self.writing() as abandoned:
-            return found if abandoned else 0
-
-    # ------------------------------------------------------------------ locks and crashes
-
-    @contextlib.contextmanager
-    def writing(self, *, within_s: float = 0.0) -> Iterator[bool]:
-        """Be the one who records into the folder, until the block or the process ends.
-
-        Args:
-            within_s: how long to wait for whoever still is.
-
-        Yields:
-            Whether it was obtained.
-        """
-        with _locked(self.folder / _WRITER_LOCK, within_s=within_s) as held:
-            yield held
-
-    @contextlib.contextmanager
-    def taking(self) -> Iterator[bool]:
-        """Be the one who takes from the folder; yields False if somebody else is."""
-        with _locked(self.folder / _TAKER_LOCK) as held:
-            yield held
-
-    def recover(self, why: str) -> int:
-        """Make good what a killed writer left; the caller holds the writer's lock.
-
-        Interrupted files are finished and queued with the events they are for. A file for no event,
-        of which nobody would know, is removed; an event for which there is no file is told why.
-
-        Args:
-            why: what happened, for events that stay without video.
-
-        Returns:
-            How many files were saved.
-        """
-        for stray in self.folder.glob(f".*{_TEMPORARY}"):
-            stray.unlink(missing_ok=True)
-        self._reopen_unannounced()
-        noted = {path: self._read_events(path) for path in self.folder.glob(f"*{_EVENTS}")}
-        recordings = {one.recording_id: one for one in noted.values() if one is not None}
-        saved = 0
-        served: set[str] = set()
-        ends: dict[str, datetime] = {}
-        for clip in recover(self.folder):
-            ends[clip.recording_id] = max(clip.end, ends.get(clip.recording_id, clip.end))
-            recording = recordings.get(clip.recording_id)
-            links = [] if recording is None else wishes_of(clip, recording.links)
-            if not links:
-                _log.warning("%s: for no event, removed", clip.path.name)
-                clip.path.unlink(missing_ok=True)
-                continue
-            # Nobody will extend it any more, whatever was planned.
-            final = [link.model_copy(update={"final": True}) for link in links]
-            self.put(self.clip_item(clip, final), clip.path.name)
-            served |= {link.event_id for link in final}
-            saved += 1
-        for path, recording in noted.items():
-            left = [
-                link.model_copy(update={"final": True})
-                for link in (recording.links if recording else ())
-                if link.event_id not in served
-            ]
-            if left:
-                self.put(WishItem(links=tuple(left), error=why), path.stem)
-            if recording is None:
-                path.unlink(missing_ok=True)
-                continue
-            for event in recording.asked:
-                closed = closed_event(event, ends.get(recording.recording_id, event.updated_at))
-                self.put(EventItem(event=closed), event.event_id)
-            path.unlink(missing_ok=True)
-        self._sweep()
-        return saved
-
-    def _reopen_unannounced(self) -> None:
-        """Files finished but not queued yet are taken up again as if interrupted."""
-        announced = self._announced()
-        for path in self.folder.iterdir():
-            if path.suffix in _CLIPS and not path.name.startswith("."):
-                if path.name not in announced:
-                    path.replace(part_of(path))
-                else:
-                    part_of(path).unlink(missing_ok=True)
-
-    def _sweep(self) -> None:
-        """Remove pictures that were never queued and clips that could not be described."""
-        announced = self._announced()
-        for path in self.folder.iterdir():
-            if path.suffix in {".jpg", *_CLIPS} and path.name not in announced:
-                path.unlink(missing_ok=True)
-
-    def _announced(self) -> set[str]:
+    def announced(self) -> set[str]:
+        """Names of the files that waiting manifests name."""
         files: set[str] = set()
         for item in self.items():
             match item.manifest:
@@ -358,18 +353,29 @@ class Spool:
                     pass
         return files
 
+    # ------------------------------------------------------------------ locks
+
+    @contextlib.contextmanager
+    def writing(self, *, within_s: float = 0.0) -> Iterator[bool]:
+        """Be the one process that records into the folder, until the block or the process ends.
+
+        Args:
+            within_s: how long to wait for another one to end.
+
+        Yields:
+            Whether the lock was obtained.
+        """
+        with _locked(self.folder / _WRITER_LOCK, within_s=within_s) as held:
+            yield held
+
+    @contextlib.contextmanager
+    def taking(self) -> Iterator[bool]:
+        """Be the one process that takes from the folder; yields False if another one is."""
+        with _locked(self.folder / _TAKER_LOCK) as held:
+            yield held
+
     def _ready(self) -> list[Path]:
         return sorted(self.folder.glob(f"[0-9]*-*{_READY}"))
-
-    def _events_path(self, recording_id: str) -> Path:
-        return self.folder / f"{recording_id}{_EVENTS}"
-
-    def _read_events(self, path: Path) -> RecordingEvents | None:
-        try:
-            return RecordingEvents.model_validate_json(path.read_bytes())
-        except (OSError, ValidationError) as error:
-            _log.critical("%s: unreadable, its recording has no events: %s", path, error)
-            return None
 
 
 def closed_event(event: Event, at: datetime) -> Event:
@@ -385,15 +391,6 @@ def closed_event(event: Event, at: datetime) -> Event:
     )
 
 
-def wishes_of(clip: ClipFile | ClipItem, links: Iterable[Wish]) -> list[Wish]:
-    """The events whose spans a file shares a moment with."""
-    return [
-        link
-        for link in links
-        if link.start < clip.end and (not link.final or clip.start < link.end)
-    ]
-
-
 def key_prefix(store_id: str, camera_id: str, folder: str) -> str:
     """Where a camera's files go in object storage; `folder` is `RecordingSettings.folder`."""
     parts = [part.strip(".") for part in folder.split("/")]
@@ -406,17 +403,13 @@ def free_bytes(folder: Path) -> int:
 
 
 def is_disk_full(error: OSError) -> bool:
-    """Whether it says that the disk, or one's share of it, is full."""
+    """Whether the disk, or one's share of it, is full."""
     return error.errno in {errno.ENOSPC, errno.EDQUOT}
-
-
-def _harmless(said: str) -> bool:
-    return said.startswith(_NO_FAULT)
 
 
 def _write(path: Path, content: str | bytes) -> None:
     """Write a small file whole or not at all; on disk when this returns."""
-    fresh = path.with_name(f".{path.name}{_TEMPORARY}")
+    fresh = path.with_name(f".{path.name}{TEMPORARY}")
     data = content.encode() if isinstance(content, str) else content
     try:
         with fresh.open("wb") as file:
@@ -441,7 +434,7 @@ def _locked(path: Path, *, within_s: float = 0.0) -> Iterator[bool]:
     until_s = time.monotonic() + within_s
     try:
         while not (held := _lock(handle)) and time.monotonic() < until_s:
-            time.sleep(_LOOK_S)
+            time.sleep(_POLL_S)
         yield held
     finally:
         os.close(handle)  # which unlocks

@@ -4,9 +4,18 @@ from __future__ import annotations
 
 import logging
 from collections import deque
+from collections.abc import Callable
+from pathlib import Path
 from typing import Final
 
-from storeguard.recording.spool import Manifest, RecordingEvents, Spool, free_bytes, is_disk_full
+from storeguard.events.faults import Fault, FaultCode
+from storeguard.recording.spool import (
+    Manifest,
+    RecorderCheckpoint,
+    Spool,
+    free_bytes,
+    is_disk_full,
+)
 
 _log = logging.getLogger(__name__)
 
@@ -23,17 +32,27 @@ class SpoolWriter:
         spool: where manifests go; the caller holds the writer's lock.
         camera_id: for messages.
         min_free_bytes: of the spool's disk.
+        free: how many bytes are free on a folder's disk.
     """
 
-    def __init__(self, spool: Spool, *, camera_id: str, min_free_bytes: int) -> None:
-        self.paused: str | None = None
+    def __init__(
+        self,
+        spool: Spool,
+        *,
+        camera_id: str,
+        min_free_bytes: int,
+        free: Callable[[Path], int] = free_bytes,
+    ) -> None:
+        self.paused: Fault | None = None
         """Why nothing may be recorded now; None if it may."""
-        self.fault: str | None = None
-        """What went wrong last; None once something went well again."""
+        self.error: str | None = None
+        """The latest error; None once something was recorded again."""
         self._spool = spool
         self._camera_id = camera_id
         self._min_free_bytes = min_free_bytes
+        self._free = free
         self._unwritten: deque[tuple[Manifest, str]] = deque()
+        self._saved: RecorderCheckpoint | None = None
 
     def put(self, manifest: Manifest, name: str) -> None:
         """Queue a manifest; on a full disk it waits in memory, in its turn."""
@@ -51,46 +70,59 @@ class SpoolWriter:
                 self._spool.put(manifest, name)
             except OSError as error:
                 if not is_disk_full(error):
-                    self.alarm(f"the spool cannot be written: {error}")
+                    self.report(f"the spool cannot be written: {error}")
                 return
             self._unwritten.popleft()
 
-    def note(self, recording: RecordingEvents) -> bool:
-        """Keep which events a recording is for; whether that was possible."""
+    def save(self, checkpoint: RecorderCheckpoint, *, cursor_too: bool) -> None:
+        """Save the recorder's checkpoint if it has changed, once all before it is written.
+
+        Args:
+            checkpoint: as of now.
+            cursor_too: whether a change of the cursor alone matters.
+        """
+        if self._saved is not None:
+            before = checkpoint.cursor if not cursor_too else self._saved.cursor
+            if checkpoint == self._saved.model_copy(update={"cursor": before}):
+                return
+        self.write_out()
+        if self._unwritten:  # a cursor ahead of manifests that a crash would lose
+            return
         try:
-            self._spool.note(recording)
+            self._spool.save(checkpoint)
         except OSError as error:
-            self.alarm(f"which events a recording is for cannot be written: {error}")
-            return False
-        return True
+            self.report(f"the recorder's checkpoint cannot be written: {error}")
+            return
+        self._saved = checkpoint.model_copy(deep=True)
 
     def put_picture(self, jpeg: bytes, *, event_id: str, name: str, day: str) -> None:
         """Queue an event's picture; without room there is none."""
         try:
             self._spool.put_picture(jpeg, event_id=event_id, name=name, day=day)
         except OSError as error:
-            self.alarm(f"a picture of event {event_id} cannot be kept: {error}")
+            self.report(f"a picture of event {event_id} cannot be kept: {error}")
 
     def watch_disk(self) -> bool:
-        """Look how much is free; whether `paused` changed."""
+        """Check how much is free; whether `paused` changed."""
         try:
-            free = free_bytes(self._spool.folder)
+            free = self._free(self._spool.folder)
         except OSError as error:
-            self.alarm(f"the spool's disk cannot be looked at: {error}")
+            self.report(f"the free space of the spool's disk cannot be read: {error}")
             return False
-        wanted = self._min_free_bytes
-        if free < wanted and self.paused is None:
-            self.paused = f"recording is paused: the spool's disk has less than {wanted} bytes free"
-            _log.error("camera %r: %s (%d bytes)", self._camera_id, self.paused, free)
+        required = self._min_free_bytes
+        if free < required and self.paused is None:
+            reason = f"the spool's disk has less than {required} bytes free"
+            self.paused = Fault(code=FaultCode.PAUSED, detail=reason)
+            _log.error("camera %r: recording is paused: %s (%d)", self._camera_id, reason, free)
             return True
-        if free >= wanted and self.paused is not None:
+        if free >= required and self.paused is not None:
             self.paused = None
             _log.warning("camera %r: recording goes on, the disk has room again", self._camera_id)
             return True
         return False
 
-    def alarm(self, fault: str) -> None:
-        """Tell what went wrong; once, if it does again and again."""
-        if fault != self.fault:
-            _log.error("camera %r: %s", self._camera_id, fault)
-        self.fault = fault
+    def report(self, error: str) -> None:
+        """Note and log an error; a repeated one is logged once."""
+        if error != self.error:
+            _log.error("camera %r: %s", self._camera_id, error)
+        self.error = error

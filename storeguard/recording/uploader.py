@@ -1,7 +1,9 @@
-"""From the spools of one machine to object storage and into the events, in order, for ever again.
+"""From the spools of one machine to object storage and into the events, in order, until it is done.
 
-A file is uploaded, then its events are told where it is, and only then it leaves the spool. Killed
-anywhere in between, the same is done again: the same key, and events that know it already.
+A file is announced to its events, uploaded, linked to them, and only then it leaves the spool.
+Killed anywhere in between, the same is done again: the same key, and changes that change nothing
+more. A node that is lost between the upload and the link leaves an announcement, by which the rules
+find the file.
 """
 
 from __future__ import annotations
@@ -10,55 +12,41 @@ import logging
 import random
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Final, Protocol, Self
+from typing import Self
 
 from storeguard.clock import Clock, SystemClock
 from storeguard.errors import NotFoundError, RecordingError
-from storeguard.events.clip_link import StoredClip, Wish
-from storeguard.events.event import Event
+from storeguard.events.changes import (
+    Change,
+    ClipAnnounced,
+    ClipFailed,
+    ClipRequested,
+    ClipStored,
+    EventReported,
+    Outcome,
+    SnapshotStored,
+)
+from storeguard.events.clip import ClipSpan, StoredClip
+from storeguard.events.faults import Fault, FaultCode
+from storeguard.recording.recovery import recover
 from storeguard.recording.spool import (
     ClipItem,
     EventItem,
     Item,
+    RequestItem,
     SnapshotItem,
     Spool,
-    WishItem,
     key_prefix,
 )
 from storeguard.storage.objects import ObjectStore
 
 _log = logging.getLogger(__name__)
 
-_IDLE_S: Final = 0.5
-_ABANDONED_EVERY_S: Final = 30.0
-_WHY: Final = "the camera's process ended before its video was written"
-
-
-class EventDesk(Protocol):
-    """Where events are changed. Each method may be called again with what it was told before.
-
-    All raise StoreguardError, ConnectionError or TimeoutError when the change was not taken down.
-    """
-
-    def journal(self, event: Event) -> None:
-        """Take in an event."""
-        ...
-
-    def link_clip(self, stored: StoredClip, wishes: Sequence[Wish]) -> int:
-        """Link a stored clip to events; returns how many of them there are."""
-        ...
-
-    def link_wishes(self, wishes: Sequence[Wish], error: str | None) -> int:
-        """Tell events what is being recorded for them, or why nothing is."""
-        ...
-
-    def link_snapshot(self, event_id: str, uri: str) -> bool:
-        """Link a stored picture; False if there is no such event."""
-        ...
+ApplyCall = Callable[[Sequence[Change]], Sequence[Outcome]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,10 +55,10 @@ class UploaderStats:
 
     Attributes:
         waiting: manifests not dealt with; waiting_bytes: size of the spools.
-        interrupted: recordings whose process died, and that are not taken over yet.
+        interrupted: clip requests whose process died, and that are not taken over yet.
         oldest_s: age of the oldest of what waits; None when nothing does.
         clips, snapshots: files stored.
-        lost: files that were gone, or damaged, before they could be stored.
+        lost: files that were missing, or damaged, before they could be stored.
         retries: attempts that failed and are repeated.
         last_error: why the last one failed; None when the last one did not.
     """
@@ -87,12 +75,20 @@ class UploaderStats:
 
 
 @dataclass(frozen=True, slots=True)
-class Patience:
-    """Waits between attempts: min(initial * 2^n, max) seconds, times 1 +- jitter."""
+class UploaderTiming:
+    """Seconds that an uploader waits.
 
-    initial_s: float = 0.5
-    max_s: float = 15.0
+    Attributes:
+        retry_s, max_retry_s, jitter: between attempts: min(retry * 2^n, max), times 1 +- jitter.
+        idle_s: between two rounds while nothing waits.
+        abandoned_s: between two checks for spools that have no recorder.
+    """
+
+    retry_s: float = 0.5
+    max_retry_s: float = 15.0
     jitter: float = 0.3
+    idle_s: float = 0.5
+    abandoned_s: float = 30.0
 
 
 class Uploader:
@@ -104,31 +100,32 @@ class Uploader:
     Args:
         root: the folder of the spools, one a camera.
         objects: where files go. It should not retry by itself: this does.
-        desk: where events are changed.
+        apply: applies changes to events, as `EventChanges.apply` does; raises if it is not certain
+            that they were.
         store_id: for the keys of what is recovered from abandoned spools.
-        patience: of retries.
-        clock: for them.
+        timing: how long to wait for what.
+        clock: for waits.
     """
 
     def __init__(
         self,
         root: Path,
         objects: ObjectStore,
-        desk: EventDesk,
+        apply: ApplyCall,
         *,
         store_id: str,
-        patience: Patience = Patience(),
+        timing: UploaderTiming = UploaderTiming(),
         clock: Clock | None = None,
     ) -> None:
         self._root = root
         self._objects = objects
-        self._desk = desk
+        self._apply = apply
         self._store_id = store_id
-        self._patience = patience
+        self._timing = timing
         self._clock = clock or SystemClock()
         self._failures: dict[str, int] = {}
         self._not_before_s: dict[str, float] = {}
-        self._look_s = self._clock.monotonic()  # a live camera is given a moment to take its spool
+        self._checked_s = self._clock.monotonic()  # a live camera needs a moment to lock its spool
         self._stats = UploaderStats()
         self._lock = threading.Lock()  # guards stats
         self._stop = threading.Event()
@@ -142,7 +139,7 @@ class Uploader:
             self._thread.start()
 
     def stop(self, *, drain_s: float = 5.0) -> bool:
-        """Stop; what waits is first stored for at most `drain_s`.
+        """Stop; what waits is stored first, for at most `drain_s`.
 
         Returns:
             Whether nothing was left. What is left stays in the spool.
@@ -205,10 +202,10 @@ class Uploader:
             try:
                 dealt = self.step()
             except Exception:  # noqa: BLE001 - a surprise in one round must not end all uploads
-                _log.exception("the uploader stumbled")
+                _log.exception("a round of uploads failed")
                 dealt = 0
             if not dealt:
-                self._wake.wait(_IDLE_S)
+                self._wake.wait(self._timing.idle_s)
                 self._wake.clear()
 
     def _spools(self) -> Iterator[Spool]:
@@ -221,60 +218,64 @@ class Uploader:
             yield Spool(folder, prefix=key_prefix(self._store_id, folder.name, ""))
 
     def _empty(self, spool: Spool) -> int:
-        """Deal with a spool's manifests until one fails; events go first, they wait for no file."""
+        """Deal with a spool's manifests until one fails; what waits for no file goes first."""
         name = spool.folder.name
-        dealt = 0
         items = list(spool.items())
         ahead = [item for item in items if _waits_for_no_file(item)]
-        late = self._clock.monotonic() < self._not_before_s.get(name, 0.0)
-        rest = [] if late else [item for item in items if item not in ahead]
-        for item in [*ahead, *rest]:
+        is_late = self._clock.monotonic() < self._not_before_s.get(name, 0.0)
+        rest = [] if is_late else [item for item in items if item not in ahead]
+        dealt = 0
+        for batch in [ahead] * bool(ahead) + [[item] for item in rest]:
             if self._stop.is_set():
                 break
             try:
-                self._deal_with(spool, item)
-                spool.done(item)
-            except Exception as error:  # noqa: BLE001 - a dead desk or store has many names
+                self._deal_with(spool, batch)
+            except Exception as error:  # noqa: BLE001 - dead rules or stores have many names
                 self._failed(name, error)
                 break
-            dealt += 1
+            for item in batch:
+                spool.done(item)
+            dealt += len(batch)
             self._failures.pop(name, None)
         return dealt
 
-    def _deal_with(self, spool: Spool, item: Item) -> None:
-        match item.manifest:
-            case EventItem(event=event):
-                self._desk.journal(event)
-            case WishItem(links=links, error=error):
-                self._desk.link_wishes(links, error)
-            case ClipItem() as clip:
-                self._store_clip(spool, clip)
-            case SnapshotItem() as snapshot:
-                self._store_snapshot(spool, snapshot)
+    def _deal_with(self, spool: Spool, items: Sequence[Item]) -> None:
+        changes: list[Change] = []
+        for item in items:
+            match item.manifest:
+                case EventItem(event=event):
+                    changes.append(EventReported(event))
+                case RequestItem(links=links, fault=fault):
+                    changes += _requested(links, fault)
+                case ClipItem() as clip:
+                    self._store_clip(spool, clip)
+                case SnapshotItem() as snapshot:
+                    self._store_snapshot(spool, snapshot)
+        if changes:
+            self._apply(changes)
 
     def _store_clip(self, spool: Spool, clip: ClipItem) -> None:
         local = spool.folder / clip.file
-        fault, sha256 = clip.fault, clip.sha256
+        faults, sha256 = clip.faults, clip.sha256
+        uri: str | None = f"{self._objects.uri}/{clip.key}"
         if clip.upload and local.exists():
+            self._apply(_stored(clip, str(uri), sha256, faults, announced=True))
             stored = self._objects.put_file(local, clip.key)
-            uri: str | None = stored.uri
-            sha256 = stored.sha256
+            uri, sha256 = stored.uri, stored.sha256
             if sha256 != clip.sha256:
-                fault = "; ".join(filter(None, (fault, "it changed on disk before it was stored")))
+                faults = (*faults, Fault(code=FaultCode.CHECKSUM_CHANGED))
                 _log.error("%s: its checksum changed on disk", local)
             self._count(clips=1)
         else:
             uri = self._uri_if_stored(clip.key)
         if uri is None:
-            _log.error("%s: gone before it was stored", local)
+            _log.error("%s: missing before it was stored", local)
             self._count(lost=1)
-            self._desk.link_wishes(clip.links, f"the file {clip.file} was lost on the spool's disk")
+            fault = Fault(code=FaultCode.FILE_LOST, detail=clip.file)
+            self._apply(_requested(clip.links, fault))
             return
-        linked = self._desk.link_clip(
-            StoredClip(uri=uri, start=clip.start, end=clip.end, sha256=sha256, fault=fault),
-            clip.links,
-        )
-        if not linked and clip.upload:
+        outcomes = self._apply(_stored(clip, uri, sha256, faults, announced=False))
+        if clip.upload and all(outcome is Outcome.NO_EVENT for outcome in outcomes):
             _log.warning("%s: none of its events exists any more, removed", uri)
             self._objects.delete(uri)
 
@@ -285,7 +286,10 @@ class Uploader:
             self._count(snapshots=1)
         else:
             uri = self._uri_if_stored(snapshot.key)
-        if uri is not None and not self._desk.link_snapshot(snapshot.event_id, uri):
+        if uri is None:
+            return
+        outcomes = self._apply([SnapshotStored(snapshot.event_id, uri)])
+        if outcomes == [Outcome.NO_EVENT]:
             self._objects.delete(uri)
 
     def _uri_if_stored(self, key: str) -> str | None:
@@ -297,24 +301,24 @@ class Uploader:
         return f"{self._objects.uri}/{key}"
 
     def _take_over_abandoned(self) -> None:
-        """Recover spools that nobody records into: of removed cameras, or of a dead process."""
+        """Recover spools that have no recorder: of removed cameras, or of a dead process."""
         now_s = self._clock.monotonic()
-        if now_s < self._look_s + _ABANDONED_EVERY_S:
+        if now_s < self._checked_s + self._timing.abandoned_s:
             return
-        self._look_s = now_s
+        self._checked_s = now_s
         for spool in self._spools():
             with ExitStack() as held:
                 if held.enter_context(spool.writing()):
                     try:
-                        spool.recover(_WHY)
+                        recover(spool, goes_on=False)
                     except (OSError, RecordingError) as error:
                         _log.warning("spool %s: cannot be recovered: %s", spool.folder, error)
 
     def _failed(self, name: str, error: Exception) -> None:
         failures = self._failures.get(name, 0)
-        patience = self._patience
-        wait_s = min(patience.initial_s * 2.0 ** min(failures, 20), patience.max_s)
-        wait_s *= 1 + patience.jitter * random.uniform(-1, 1)  # noqa: S311 - no secret
+        timing = self._timing
+        wait_s = min(timing.retry_s * 2.0 ** min(failures, 20), timing.max_retry_s)
+        wait_s *= 1 + timing.jitter * random.uniform(-1, 1)  # noqa: S311 - no secret
         self._failures[name] = failures + 1
         self._not_before_s[name] = self._clock.monotonic() + wait_s
         if failures == 0:
@@ -335,11 +339,25 @@ class Uploader:
             )
 
 
+def _requested(links: Sequence[ClipSpan], fault: Fault | None) -> list[Change]:
+    if fault is None:
+        return [ClipRequested(span) for span in links]
+    return [ClipFailed(span, fault) for span in links]
+
+
+def _stored(
+    clip: ClipItem, uri: str, sha256: str, faults: tuple[Fault, ...], *, announced: bool
+) -> list[Change]:
+    stored = StoredClip(uri=uri, start=clip.start, end=clip.end, sha256=sha256, faults=faults)
+    kind = ClipAnnounced if announced else ClipStored
+    return [kind(span, stored) for span in clip.links]
+
+
 def _waits_for_no_file(item: Item) -> bool:
     match item.manifest:
         case EventItem():
             return True
-        case WishItem(links=links, error=None):
+        case RequestItem(links=links, fault=None):
             return not any(link.final for link in links)
         case _:
             return False

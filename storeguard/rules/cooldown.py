@@ -1,4 +1,4 @@
-"""Cooldown: who may not raise another event yet."""
+"""Cooldown: which people may not raise another event yet."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from collections.abc import Iterable
 from datetime import datetime, timedelta
 
 _MAX_REMEMBERED = 4096
-"""Entries a cooldown holds at most; past it the oldest is forgotten, whose person may then raise
-an event early. Only a cooldown of hours meets this bound."""
+"""Entries a cooldown holds at most; past it the oldest entry is dropped, and its person may raise
+an event early. Only a cooldown of hours reaches this bound."""
 
 
 class Cooldown:
-    """Counts from a moment given for each key (a person's id, or "" for all alike)."""
+    """Counts from one moment for each key (a person's id, or "" for all people together)."""
 
     def __init__(self) -> None:
         self._since: dict[str, datetime] = {}
@@ -32,7 +32,7 @@ class Cooldown:
         return since is None or at - since >= timedelta(seconds=cooldown_s)
 
     def forget(self, at: datetime, *, cooldown_s: float) -> None:
-        """Drop what has run out by `at`."""
+        """Drop the entries that have run out by `at`."""
         while self._since:
             oldest = next(iter(self._since))
             if not self.is_over(oldest, at, cooldown_s=cooldown_s):
@@ -40,7 +40,7 @@ class Cooldown:
             del self._since[oldest]
 
     def clear(self) -> None:
-        """Forget everything."""
+        """Drop all entries."""
         self._since.clear()
 
     def checkpoint(self) -> list[tuple[str, datetime]]:
@@ -48,5 +48,5 @@ class Cooldown:
         return list(self._since.items())
 
     def restore(self, entries: Iterable[tuple[str, datetime]]) -> None:
-        """Take the place of what is there."""
+        """Replace all entries by these."""
         self._since = dict(entries)

@@ -2,45 +2,50 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from storeguard.config.store import CameraConfig
 from storeguard.config.zones import PersonRule, ZoneConfig
 from storeguard.errors import CheckpointError
 from storeguard.events.event import Event, EventType, ModelRef, event_id_of
-from storeguard.geometry import Point, Zone, Zones
-from storeguard.rules.intrusion import IntrusionState
-from storeguard.rules.loitering import LoiteringState
+from storeguard.geometry import Line, Zone, Zones
 from storeguard.rules.observation import Observation
 from storeguard.rules.ongoing import Dwell, OpenEvent
+from storeguard.rules.rule import build
 from storeguard.rules.scene import Scene
 from storeguard.rules.shoplifting import ShopliftingState
-from storeguard.rules.states import Key, RuleState, begin, key_of, reconfigure, rules_of, shape_of
-from storeguard.rules.visit import Change, Memory, VisitRuleState
+from storeguard.rules.state import Change, RuleCheckpoint, RuleState, Shape
+from storeguard.rules.visit import VisitRuleState
+
+Key = tuple[str | None, str]
+"""Zone id (None: the whole picture) and rule type: unique within a camera."""
 
 _MAX_OLD_EPOCHS = 64
-"""Ended epochs whose late observations are still known for what they are."""
+"""Ended epochs whose late observations are still recognised and ignored."""
 
-_JUDGEMENT = "shoplifting"
-"""The attribute under which other rules' events carry the clip classifier's judgement."""
+_CLIP_PREDICTION = "shoplifting"
+"""The attribute under which other rules' events carry the clip classifier's prediction."""
 
 
 class _SavedRule(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
 
     zone_id: str | None
     type: EventType
-    memory: Memory
+    checkpoint: RuleCheckpoint = Field(alias="memory")
 
 
 class _Checkpoint(BaseModel):
-    """Zones and rules are saved along, so that a restart under others closes what is no more."""
+    """Includes zones and rules, so that a restart under others closes the events of removed ones.
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    An alias is the key under which format 1 has always saved the field.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
 
     format: Literal[1] = 1
     store_id: str
@@ -52,16 +57,16 @@ class _Checkpoint(BaseModel):
     captured_at: datetime | None
     old_epochs: tuple[str, ...]
     rules: tuple[_SavedRule, ...]
-    told: dict[str, dict[str, Any]] = {}
+    attributes: dict[str, dict[str, Any]] = Field(default={}, alias="told")
 
 
 class CameraRules:
-    """All rules of one camera at work.
+    """The rules of one camera.
 
     Not thread-safe; the same observations always give the same events. An observation that was
-    taken in before, and any of an epoch that another has followed, changes nothing. People who
-    have gone are forgotten (their cooldowns once over, their place at a line after a minute), so
-    the state is bounded by who is in view, not by the day.
+    processed before, and any of an epoch that another has followed, changes nothing. People who
+    have left are dropped (cooldowns when they are over, positions at a line after a minute), so
+    the state is bounded by the number of people in view.
 
     Args:
         store_id: for the events.
@@ -78,22 +83,22 @@ class CameraRules:
         self._captured_at: datetime | None = None
         self._old_epochs: list[str] = []
         self._states: dict[Key, RuleState] = {}
-        self._told: dict[str, dict[str, Any]] = {}  # person id to what events say of them
-        self._areas: dict[str, Zone] = {}
+        self._attributes: dict[str, dict[str, Any]] = {}  # by person id, as events carry them
+        self._shapes: dict[str, Zone | Line] = {}
         self._zones = Zones(())
-        self._equip(camera)
+        self._build(camera, {})
 
     def step(self, observation: Observation) -> list[Event]:
-        """Take in what the camera saw; returns the events that opened, grew or closed.
+        """Process an observation; returns the events that opened, grew or closed.
 
         Raises:
-            ValueError: it is another camera's, or captured before its predecessor of the same
-                epoch; nothing has changed then.
+            ValueError: the observation is another camera's, or was captured before its predecessor
+                of the same epoch; nothing has changed then.
         """
         if observation.camera_id != self._camera.id:
             raise ValueError(
                 f"expected observations of camera {self._camera.id!r}, "
-                f"got one of {observation.camera_id!r}"
+                f"found one of {observation.camera_id!r}"
             )
         if self._is_replay(observation):
             return []
@@ -104,25 +109,27 @@ class CameraRules:
             if not new_epoch:
                 raise ValueError(
                     f"camera {self._camera.id!r}: expected seq {observation.seq} to be captured at "
-                    f"{previous_at.isoformat()} or later, got {observation.captured_at.isoformat()}"
+                    f"{previous_at.isoformat()} or later, "
+                    f"found {observation.captured_at.isoformat()}"
                 )
             events = self._close_before_set_back(previous_at)
         self._advance(observation)
         scene = Scene(observation, zones=self._zones, previous_at=previous_at, new_epoch=new_epoch)
-        events += self._hear(scene)
-        retold = self._tell(observation)
+        # Clip scores are about the past, so they come before the people of this frame.
+        events += self._step_scores(scene)
+        relabelled = self._update_attributes(observation)
         for key, state in self._states.items():
             for change in state.step(scene):
                 events.append(self._event(key, change, scene.at))
-        events += self._update(retold, events, scene.at)
+        events += self._report_labels(relabelled, reported=events, at=scene.at)
         return events
 
     def tick(self, now: datetime) -> list[Event]:
-        """Time passes without observations: close visits that none can bridge any more.
+        """Close visits that no observation can bridge any more, because the camera is silent.
 
-        A visit closes when the camera has been silent since before `now` by more than the rule's
-        `max_gap_s` (or `grace_s`, if longer). Give a `now` by which all observations captured
-        before it would have come. Should one come later all the same, it begins a new visit.
+        A visit closes when the camera's latest observation is older than `now` by more than the
+        rule's `max_gap_s` (or `grace_s`, if longer). All observations captured before `now` should
+        have been processed by then; one that comes later begins a new visit.
         """
         if self._captured_at is None or now <= self._captured_at:
             return []
@@ -134,10 +141,10 @@ class CameraRules:
         ]
 
     def close_all(self, at: datetime) -> list[Event]:
-        """The camera was stopped or removed: close every open event where it was last seen.
+        """Close every open event at its last moment inside: the camera was stopped or removed.
 
         Args:
-            at: becomes the events' `updated_at`; `ended_at` stays the last time inside.
+            at: the events' `updated_at`; `ended_at` stays the last moment inside.
         """
         return [
             self._event(key, change, at)
@@ -146,32 +153,34 @@ class CameraRules:
         ]
 
     def reconfigure(self, camera: CameraConfig) -> list[Event]:
-        """Go on under other zones and rules, told apart by zone id and rule type.
+        """Continue under other zones and rules, identified by zone id and rule type.
 
-        Unchanged rules go on untouched. Where the polygon, line or thresholds changed, people keep
-        the start of their visits; those outside the new polygon end as if they had left. An event
-        once open stays so until its visit ends, with the settings that fired. Events of rules that
-        are gone are closed where they were last seen.
+        Unchanged rules keep their state. Where the polygon, line or thresholds changed, people keep
+        the start of their visits; visits of people outside the new polygon end as if they had left.
+        An open event stays open until its visit ends, with the settings that fired. Events of
+        removed rules are closed at their last moment inside.
 
         Returns:
             The closed events.
         """
         if camera.id != self._camera.id:
-            raise ValueError(f"expected settings of camera {self._camera.id!r}, got {camera.id!r}")
-        gone = self._equip(camera)
+            raise ValueError(
+                f"expected settings of camera {self._camera.id!r}, found {camera.id!r}"
+            )
+        removed = self._build(camera, {})
         if self._captured_at is None:
             return []
         return [
             self._event(key, change, self._captured_at)
-            for key, state in gone.items()
+            for key, state in removed.items()
             for change in state.close()
         ]
 
     def dwell(self) -> list[Dwell]:
-        """Everybody's dwell in every zone with an intrusion or loitering rule, for display."""
+        """Each person's dwell in each zone with an intrusion or loitering rule, for the overlay."""
         longest: dict[tuple[str, str], timedelta] = {}
         for (zone_id, _), state in self._states.items():
-            if zone_id is None or not isinstance(state, IntrusionState | LoiteringState):
+            if zone_id is None or not state.shows_dwell:
                 continue
             for visit in state.ongoing():
                 key = (visit.person_id, zone_id)
@@ -183,7 +192,7 @@ class CameraRules:
 
     @property
     def captured_at(self) -> datetime | None:
-        """Capture time of the latest observation taken in; None before the first."""
+        """Capture time of the latest processed observation; None before the first."""
         return self._captured_at
 
     def open_events(self) -> list[OpenEvent]:
@@ -201,7 +210,7 @@ class CameraRules:
         ]
 
     def checkpoint(self) -> bytes:
-        """All that a restart has to know, as JSON. It holds no source address."""
+        """All that a restart needs, as JSON, without the camera's source address."""
         saved = _Checkpoint(
             store_id=self._store_id,
             camera_id=self._camera.id,
@@ -211,20 +220,22 @@ class CameraRules:
             seq=self._seq,
             captured_at=self._captured_at,
             old_epochs=tuple(self._old_epochs),
-            told=self._told,
+            attributes=self._attributes,
             rules=tuple(
-                _SavedRule(zone_id=zone_id, type=EventType(kind), memory=state.checkpoint())
-                for (zone_id, kind), state in self._states.items()
+                _SavedRule(
+                    zone_id=zone_id, type=EventType(rule_type), checkpoint=state.checkpoint()
+                )
+                for (zone_id, rule_type), state in self._states.items()
             ),
         )
-        return saved.model_dump_json().encode()
+        return saved.model_dump_json(by_alias=True).encode()
 
     def restore(self, blob: bytes) -> list[Event]:
-        """Go on from a checkpoint; what this object knew before is gone.
+        """Continue from a checkpoint, which replaces all state of this object.
 
         Returns:
-            Events to be closed because the checkpoint's camera had rules that are gone now, as
-            from `reconfigure`; mostly none.
+            The closed events of rules that the checkpoint has and the camera's settings no longer
+            have, as from `reconfigure`; mostly none.
 
         Raises:
             CheckpointError: it cannot be read, or is of another store or camera; nothing has
@@ -233,66 +244,75 @@ class CameraRules:
         saved = self._read(blob)
         camera = self._camera
         self._states = {}
-        self._equip(camera.model_copy(update={"zones": saved.zones, "person": saved.person}))
-        for rule in saved.rules:
-            self._states[rule.zone_id, rule.type.value].restore(rule.memory)
+        self._build(
+            camera.model_copy(update={"zones": saved.zones, "person": saved.person}),
+            {(rule.zone_id, rule.type.value): rule.checkpoint for rule in saved.rules},
+        )
         self._epoch, self._seq = saved.epoch, saved.seq
         self._captured_at = saved.captured_at
         self._old_epochs = list(saved.old_epochs)
-        self._told = dict(saved.told)
+        self._attributes = dict(saved.attributes)
         return self.reconfigure(camera)
 
     def _read(self, blob: bytes) -> _Checkpoint:
-        whose = f"camera {self._camera.id!r}"
+        camera = f"camera {self._camera.id!r}"
         try:
             saved = _Checkpoint.model_validate_json(blob)
         except ValidationError as error:
-            raise CheckpointError(f"{whose}: cannot read the rules' checkpoint: {error}") from None
+            raise CheckpointError(f"{camera}: cannot read the rules' checkpoint: {error}") from None
         if (saved.store_id, saved.camera_id) != (self._store_id, self._camera.id):
             raise CheckpointError(
-                f"{whose}: expected a checkpoint of store {self._store_id!r}, got one of store "
+                f"{camera}: expected a checkpoint of store {self._store_id!r}, found one of store "
                 f"{saved.store_id!r}, camera {saved.camera_id!r}"
             )
         known: set[Key] = {(zone.id, rule.type) for zone in saved.zones for rule in zone.rules}
         if saved.person is not None:
             known.add((None, saved.person.type))
-        strange = {(rule.zone_id, rule.type.value) for rule in saved.rules} - known
-        if strange:
-            raise CheckpointError(f"{whose}: the checkpoint remembers unknown rules {strange}")
+        unknown = {(rule.zone_id, rule.type.value) for rule in saved.rules} - known
+        if unknown:
+            raise CheckpointError(
+                f"{camera}: expected state of the checkpoint's own rules, found unknown rules "
+                f"{unknown}"
+            )
         return saved
 
-    def _equip(self, camera: CameraConfig) -> dict[Key, RuleState]:
-        """Put a camera's rules to work, going on with what is at work already.
+    def _build(
+        self, camera: CameraConfig, saved: Mapping[Key, RuleCheckpoint]
+    ) -> dict[Key, RuleState]:
+        """Build the states of a camera's rules, each from the present state of the same rule.
+
+        Args:
+            camera: the new settings.
+            saved: what rules without a present state begin with.
 
         Returns:
-            What was at work and is no longer wanted.
+            The present states of rules that the camera no longer has.
         """
-        before = {key_of(zone, rule): (zone, rule) for zone, rule in rules_of(self._camera)}
-        areas = {
-            zone.id: self._area(zone.id, zone.polygon)
-            for zone in camera.zones
-            if zone.polygon is not None
-        }
+        shapes = {zone.id: self._shape(zone) for zone in camera.zones}
         states: dict[Key, RuleState] = {}
-        for zone, rule in rules_of(camera):
-            key = key_of(zone, rule)
-            area = None if zone is None else areas.get(zone.id)
+        for zone, rule in camera.rules():
+            zone_id = None if zone is None else zone.id
+            key = (zone_id, rule.type)
+            shape: Shape = None if zone_id is None else shapes[zone_id]
             state = self._states.pop(key, None)
             if state is None:
-                state = begin(rule, zone, area)
-            elif shape_of(before[key][0]) != shape_of(zone) or before[key][1] != rule:
-                reconfigure(state, rule, zone, area)
+                state = build(rule, shape, saved.get(key, RuleCheckpoint()))
+            elif not state.is_built_for(rule, shape):
+                state = build(rule, shape, state.checkpoint())
             states[key] = state
-        gone = self._states
-        self._camera, self._states = camera, states
-        self._areas, self._zones = areas, Zones(tuple(areas.values()))
-        return gone
+        removed = self._states
+        self._camera, self._states, self._shapes = camera, states, shapes
+        self._zones = Zones([shape for shape in shapes.values() if isinstance(shape, Zone)])
+        return removed
 
-    def _area(self, zone_id: str, corners: Sequence[Point]) -> Zone:
-        """The zone there is, if it has not changed: untouched rules hold on to it."""
-        known = self._areas.get(zone_id)
-        if known is not None and known.corners.tolist() == [list(corner) for corner in corners]:
-            return known
+    def _shape(self, zone: ZoneConfig) -> Zone | Line:
+        if zone.line is not None:
+            return Line(*zone.line)
+        corners = zone.polygon or ()  # the configuration demands one of the two
+        present = self._shapes.get(zone.id)
+        # Unchanged rules keep their state, and with it this very object.
+        if isinstance(present, Zone) and present.corners.tolist() == [list(c) for c in corners]:
+            return present
         return Zone(corners)
 
     def _is_replay(self, observation: Observation) -> bool:
@@ -309,7 +329,7 @@ class CameraRules:
         self._captured_at = observation.captured_at
 
     def _close_before_set_back(self, previous_at: datetime) -> list[Event]:
-        """A new epoch begins in the past of the old one: nothing can be counted across that."""
+        """The new epoch begins before the old one ended: nothing counts across that."""
         events = self.close_all(previous_at)
         for state in self._states.values():
             state.forget()
@@ -326,11 +346,11 @@ class CameraRules:
         )
 
     def _event(self, key: Key, change: Change, at: datetime) -> Event:
-        zone_id, kind = key
+        zone_id, rule_type = key
         return Event(
             event_id=self._event_id(key, change.person_id, change.started_at),
             version=change.version,
-            type=EventType(kind),
+            type=EventType(rule_type),
             status=change.status,
             store_id=self._store_id,
             camera_id=self._camera.id,
@@ -344,64 +364,67 @@ class CameraRules:
             box_xyxy=change.box_xyxy,
             model=change.model or self._model,
             rule=change.rule,
-            attributes=self._told.get(change.person_id or "", {}) | change.attributes,
+            attributes=self._attributes.get(change.person_id or "", {}) | change.attributes,
         )
 
-    def _tell(self, observation: Observation) -> set[str]:
-        """Keep what attribute classifiers say of people who are there or have a stay going on.
+    def _update_attributes(self, observation: Observation) -> set[str]:
+        """Keep the attribute predictions of people who are in view or have a visit.
 
         Returns:
-            Those of whom another label is told than before.
+            The people with another label than before.
         """
-        retold = set()
-        for person_id, attributes in observation.attributes.items():
-            now = {one.name: one.document() for one in attributes}
-            before = self._told.get(person_id, {})
+        relabelled = set()
+        for person_id, predictions in observation.attributes.items():
+            now = {prediction.name: prediction.document() for prediction in predictions}
+            before = self._attributes.get(person_id, {})
             if _labels(now) != _labels(before):
-                retold.add(person_id)
-            self._told[person_id] = now
-        stay = {*observation.person_id, *observation.attributes}
-        stay |= {visit.person_id for state in self._states.values() for visit in state.ongoing()}
-        self._told = {name: told for name, told in self._told.items() if name in stay}
-        return retold
+                relabelled.add(person_id)
+            self._attributes[person_id] = now
+        kept = {*observation.person_id, *observation.attributes}
+        kept |= {visit.person_id for state in self._states.values() for visit in state.ongoing()}
+        self._attributes = {name: now for name, now in self._attributes.items() if name in kept}
+        return relabelled
 
-    def _update(self, retold: set[str], said: list[Event], at: datetime) -> list[Event]:
-        """Open events of people of whom something new is told, but for those just `said`."""
-        if not retold:
+    def _report_labels(
+        self, person_ids: set[str], *, reported: Sequence[Event], at: datetime
+    ) -> list[Event]:
+        """Update these people's open events, except those that are in `reported` already."""
+        if not person_ids:
             return []
-        done = {event.event_id for event in said}
+        done = {event.event_id for event in reported}
         events = []
         for key, state in self._states.items():
             if not isinstance(state, VisitRuleState):
                 continue
             for visit in state.ongoing():
                 event_id = self._event_id(key, visit.person_id or None, visit.started_at)
-                if visit.version and visit.person_id in retold and event_id not in done:
+                if visit.version and visit.person_id in person_ids and event_id not in done:
                     events.append(self._event(key, state.report(visit, at), at))
         return events
 
-    def _hear(self, scene: Scene) -> list[Event]:
-        """Take in the clip classifier's scores, ahead of who is where: they are about the past."""
+    def _step_scores(self, scene: Scene) -> list[Event]:
         events = []
         for key, state in self._states.items():
             if isinstance(state, ShopliftingState):
-                events += [self._event(key, change, scene.at) for change in state.hear(scene)]
-                self._note_judgements(key[0], state)
+                events += [
+                    self._event(key, change, scene.at) for change in state.step_scores(scene)
+                ]
+                self._add_clip_predictions(key[0], state)
         return events
 
-    def _note_judgements(self, zone_id: str | None, state: ShopliftingState) -> None:
-        """Put what the clip classifier made of people on the events of theirs that it went by.
+    def _add_clip_predictions(self, zone_id: str | None, state: ShopliftingState) -> None:
+        """Add the clip classifier's predictions to the events during which people are classified.
 
-        It stays there until the event ends, whatever the classifier's own rule counts as a stay.
+        They stay there until the event ends, even when the classifier's own visit ends sooner.
         """
-        for kind in state.settings.during:
-            beside = self._states.get((zone_id, kind))
-            for visit in () if beside is None else beside.ongoing():
-                judged = state.judgement(visit.person_id) if visit.version else None
-                known = visit.attributes.get(_JUDGEMENT, {"score": 0.0})
-                if judged is not None and judged.score >= known["score"]:
-                    visit.attributes = visit.attributes | {_JUDGEMENT: judged.document()}
+        for rule_type in state.settings.during:
+            other = self._states.get((zone_id, rule_type))
+            for visit in () if other is None else other.ongoing():
+                prediction = state.prediction(visit.person_id) if visit.version else None
+                known = visit.attributes.get(_CLIP_PREDICTION, {"score": 0.0})
+                if prediction is not None and prediction.score >= known["score"]:
+                    visit.attributes = visit.attributes | {_CLIP_PREDICTION: prediction.document()}
 
 
-def _labels(told: dict[str, dict[str, Any]]) -> dict[str, Any]:
-    return {name: document["label"] for name, document in told.items()}
+def _labels(attributes: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    return {name: document["label"] for name, document in attributes.items()}

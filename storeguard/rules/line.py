@@ -1,4 +1,4 @@
-"""Line crossing: somebody steps over a line."""
+"""Line crossing: a person steps over a line."""
 
 from __future__ import annotations
 
@@ -9,56 +9,74 @@ from storeguard.events.event import EventStatus
 from storeguard.geometry import Line, Point
 from storeguard.rules.cooldown import Cooldown
 from storeguard.rules.scene import Scene, Sighting
-from storeguard.rules.visit import Change, LastPlace, Memory, Visit
+from storeguard.rules.state import (
+    Change,
+    LastPosition,
+    RuleCheckpoint,
+    RuleState,
+    Shape,
+    Visit,
+)
 
 _FORGET_AFTER = timedelta(seconds=60)
-"""Where somebody was is forgotten when others, but not they, have been seen for this long."""
+"""A person's last position is dropped when only others have been seen for this long."""
 
 _MIN_COOLDOWN_S = 0.001
-"""Event ids tell crossings apart by the millisecond."""
+"""Two crossings within one millisecond would have the same event id."""
 
 
-class LineCrossingState:
+class LineCrossingState(RuleState):
     """Raises an event, opened and closed at once, for each crossing of the line.
 
-    A crossing is the straight step between the points where a person was seen last and is seen
-    now, however long that took, but never from one life of the tracker to the next. The event's
-    time is interpolated along the step; its attribute `direction` is `in` or `out`. After an event
-    the person's next crossing counts only `cooldown_s` later, in either direction.
+    A step is the straight line between the points where a person was seen last and is seen now,
+    however long that took, but never from one epoch to the next. The event's time is interpolated
+    along the step; its attribute `direction` is `in` or `out`. After an event the person's next
+    crossing counts only `cooldown_s` later, in either direction. Last positions of the checkpoint
+    count also for a line that has moved.
+
+    Args:
+        settings: the rule.
+        shape: the line.
+        checkpoint: of the same rule's state before.
+
+    Raises:
+        TypeError: the shape is no line.
     """
 
-    def __init__(self, settings: LineCrossingRule, line: Line) -> None:
-        self._cooldown = Cooldown()
-        self._places: dict[str, LastPlace] = {}
-        self.reconfigure(settings, line)
+    settings: LineCrossingRule
 
-    def reconfigure(self, settings: LineCrossingRule, line: Line) -> None:
-        """Go on under other settings or with the line elsewhere; last places are kept."""
-        self.settings = settings
-        self.line = line
-        self._dump = settings.model_dump(mode="json")
+    def __init__(
+        self, settings: LineCrossingRule, shape: Shape, checkpoint: RuleCheckpoint
+    ) -> None:
+        if not isinstance(shape, Line):
+            raise TypeError(f"{type(settings).__name__}: expected a line, got {shape}")
+        super().__init__(settings, shape)
+        self.line = shape
+        self._cooldown = Cooldown()
+        self._cooldown.restore(checkpoint.cooldowns)
+        self._positions = {position.person_id: position for position in checkpoint.places}
 
     def step(self, scene: Scene) -> list[Change]:
-        """Take in an observation."""
+        """Process an observation."""
         if scene.new_epoch:
-            self._places.clear()
+            self._positions.clear()
         anchors = scene.head if self.settings.anchor is Anchor.HEAD else scene.foot
         changes = []
         for sighting, (x, y) in zip(scene.sightings, anchors.tolist(), strict=True):
             if sighting.score < self.settings.min_score:
                 continue
-            # Taken out and put in again, the places stay in the order of their time.
-            before = self._places.pop(sighting.person_id, None)
-            self._places[sighting.person_id] = LastPlace.model_construct(
+            # Removed and added again, the positions stay ordered by time.
+            before = self._positions.pop(sighting.person_id, None)
+            self._positions[sighting.person_id] = LastPosition.model_construct(
                 person_id=sighting.person_id, x=x, y=y, at=scene.at
             )
             if before is not None:
-                changes += self._judge(sighting, before, (x, y), scene.at)
-        self._forget_gone(scene.at)
+                changes += self._crossings(sighting, before, (x, y), scene.at)
+        self._forget_old(scene.at)
         return changes
 
-    def _judge(
-        self, sighting: Sighting, before: LastPlace, after: Point, at: datetime
+    def _crossings(
+        self, sighting: Sighting, before: LastPosition, after: Point, at: datetime
     ) -> list[Change]:
         crossing = self.line.crossing((before.x, before.y), after)
         if crossing is None:
@@ -83,46 +101,41 @@ class LineCrossingState:
             dwell_s=None,
             score=sighting.score,
             box_xyxy=sighting.box_xyxy,
-            rule=self._dump,
+            rule=self._document,
             attributes={"direction": direction.value},
         )
 
-    def _forget_gone(self, at: datetime) -> None:
-        # A step may still begin, and so cross, as long ago as the oldest place.
+    def _forget_old(self, at: datetime) -> None:
+        # A crossing may lie as far back as the oldest position, where its step begins.
         kept_s = self.settings.cooldown_s + _FORGET_AFTER.total_seconds()
         self._cooldown.forget(at, cooldown_s=kept_s)
-        while self._places:
-            oldest = next(iter(self._places.values()))
+        while self._positions:
+            oldest = next(iter(self._positions.values()))
             if at - oldest.at <= _FORGET_AFTER:
                 return
-            del self._places[oldest.person_id]
+            del self._positions[oldest.person_id]
 
     def expire(self, silence: timedelta) -> list[Change]:
-        """Silence of the camera ends nothing: crossings are over at once."""
+        """Silence of the camera ends nothing: a crossing's event closes at once."""
         del silence
         return []
 
     def close(self) -> list[Change]:
-        """Nothing is ever open; where people were is forgotten."""
-        self._places.clear()
+        """No event is ever open; last positions are dropped."""
+        self._positions.clear()
         return []
 
     def ongoing(self) -> tuple[Visit, ...]:
-        """There are no visits to a line."""
+        """None: a line has no visits."""
         return ()
 
     def forget(self) -> None:
         """Drop what counts from past capture times: the camera's clock was set back."""
         self._cooldown.clear()
-        self._places.clear()
+        self._positions.clear()
 
-    def checkpoint(self) -> Memory:
-        """What has to survive a restart."""
-        return Memory(
-            cooldowns=tuple(self._cooldown.checkpoint()), places=tuple(self._places.values())
+    def checkpoint(self) -> RuleCheckpoint:
+        """What has to survive a restart, as copies."""
+        return RuleCheckpoint(
+            cooldowns=tuple(self._cooldown.checkpoint()), places=tuple(self._positions.values())
         )
-
-    def restore(self, memory: Memory) -> None:
-        """Take the place of what is there."""
-        self._cooldown.restore(memory.cooldowns)
-        self._places = {place.person_id: place for place in memory.places}

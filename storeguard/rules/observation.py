@@ -1,24 +1,24 @@
-"""What one camera tells the rules about one frame."""
+"""What the rules receive from one camera about one frame."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from storeguard.classification.attributes.prediction import AttributePrediction
 from storeguard.events.event import ModelRef
 
 
 @dataclass(frozen=True, slots=True)
 class ClipScore:
-    """What the clip classifier said about two seconds of one person.
+    """The clip classifier's score for two seconds of one person.
 
     Attributes:
-        person_id: who.
+        person_id: the person.
         captured_at: aware UTC capture time of the clip's last picture.
         score: probability 0..1 that goods are being concealed.
         threshold: the one the model's training recommends.
@@ -33,53 +33,29 @@ class ClipScore:
 
 
 @dataclass(frozen=True, slots=True)
-class Attribute:
-    """What the majority of looks at one person says of them.
-
-    Attributes:
-        name: the attribute, as configured.
-        label: what most votes are for.
-        share: of the votes, 0..1.
-        num_votes: how many there are.
-        model: the attribute's classifier.
-    """
-
-    name: str
-    label: str
-    share: float
-    num_votes: int
-    model: ModelRef
-
-    def document(self) -> dict[str, Any]:
-        """As it stands in an event's attributes."""
-        return {
-            "label": self.label,
-            "share": round(self.share, 4),
-            "votes": self.num_votes,
-            "model": self.model.model_dump(),
-        }
-
-
-@dataclass(frozen=True, slots=True)
 class Observation:
     """The people seen in one processed frame.
 
     Attributes:
         camera_id: the camera's id in the configuration.
-        epoch: names one life of the camera's tracker. Within it `seq` counts up by one and person
-            ids mean the same person; a (camera_id, epoch, seq) seen before is a replay.
+        epoch: the name of one run of the camera's tracker. Within it `seq` counts up by one and a
+            person id means one person; a (camera_id, epoch, seq) received before is a replay.
         seq: 0, 1, 2, ... within the epoch.
         captured_at: aware UTC, the frame's capture time. Never earlier than that of seq - 1.
         person_id: one id a person, unique across epochs of the camera.
         xyxy: (n, 4) float32, corners as fractions 0..1 of frame width and height.
         score: (n,) float32, detection confidence 0..1.
-        step_s: seconds of capture time since the frame processed before; 0 if there was none. Who
-            came or went did so somewhere in between: rules take the middle.
+        step_s: seconds of capture time since the frame processed before; 0 if there was none. A
+            person came or left somewhere in between: rules take the middle.
         age_s: (n,) float64, seconds since each person's track was first seen, which is a frame or
-            more before it is sure enough to be reported; None counts as all 0.
-        clip_scores: what the clip classifier has said since the observation before.
-        attributes: what is said of people so far, by person id; also of some who are not in this
-            frame. Those of whom nothing is said are left out.
+            more before the track is confirmed and reported; None counts as all 0.
+        clip_scores: the clip classifier's scores since the observation before.
+        attributes: the attribute predictions so far, by person id; also for some people who are
+            not in this frame. People without a prediction are left out.
+
+    Raises:
+        ValueError: the arrays' shapes do not fit, or `captured_at` has no time zone; names the
+            camera, expected and found.
     """
 
     camera_id: str
@@ -92,18 +68,20 @@ class Observation:
     step_s: float = 0.0
     age_s: NDArray[np.float64] | None = None
     clip_scores: tuple[ClipScore, ...] = ()
-    attributes: Mapping[str, tuple[Attribute, ...]] = field(default_factory=dict)
+    attributes: Mapping[str, tuple[AttributePrediction, ...]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         n = len(self.person_id)
         if self.xyxy.shape != (n, 4) or self.score.shape != (n,):
             raise ValueError(
-                f"camera {self.camera_id!r}: expected xyxy ({n}, 4) and score ({n},); got "
+                f"camera {self.camera_id!r}: expected xyxy ({n}, 4) and score ({n},); found "
                 f"{self.xyxy.shape} and {self.score.shape}"
             )
         if self.age_s is not None and self.age_s.shape != (n,):
             raise ValueError(
-                f"camera {self.camera_id!r}: expected age_s ({n},), got {self.age_s.shape}"
+                f"camera {self.camera_id!r}: expected age_s ({n},), found {self.age_s.shape}"
             )
         if self.captured_at.tzinfo is None:
-            raise ValueError(f"camera {self.camera_id!r}: captured_at must carry a time zone")
+            raise ValueError(
+                f"camera {self.camera_id!r}: expected captured_at with a time zone, found none"
+            )

@@ -6,20 +6,21 @@ from datetime import timedelta
 
 from storeguard.config.zones import OccupancyRule
 from storeguard.rules.scene import Scene, Sighting
-from storeguard.rules.visit import Visit, VisitRuleState, anchored_inside
+from storeguard.rules.state import Visit
+from storeguard.rules.visit import VisitRuleState, anchored_inside
 
 
 class OccupancyState(VisitRuleState[OccupancyRule]):
     """Opens an event when more than `max_people` have been inside for `for_s`.
 
-    The zone itself is the visitor: its stay begins with the first observation of too many and ends
-    with the last, gaps of `grace_s` bridged, just as a person's. The event is about nobody in
-    particular: no person, box or dwell. Its attributes are `people` (at the last update) and
-    `peak_people`; its score is the highest confidence among those inside.
+    The zone itself is the visitor: its visit begins with the first observation of too many people
+    and ends with the last one, gaps of `grace_s` bridged, just as a person's visit. The event has
+    no person, box or dwell. Its attributes are `people` (at the last update) and `peak_people`; its
+    score is the highest confidence of the people inside.
     """
 
     _num_people = 0
-    """Of the observation being taken in."""
+    """Inside, in the present observation."""
 
     def _inside(self, scene: Scene) -> list[Sighting]:
         people = anchored_inside(scene, self.zone, self.settings)

@@ -1,4 +1,4 @@
-"""What is going on under one camera's rules right now."""
+"""What one camera's rules are reporting right now: dwell and open events."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Dwell:
 
 @dataclass(frozen=True, slots=True)
 class OpenEvent:
-    """An event that is going on; `zone_id` and `person_id` are None where it has none."""
+    """An event that has not closed; `zone_id` and `person_id` are None where it has none."""
 
     event_id: str
     type: EventType

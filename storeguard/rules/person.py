@@ -1,19 +1,21 @@
-"""Person: somebody is first seen, in the picture or in a zone."""
+"""Person: a person is first seen, in the picture or in a zone."""
 
 from __future__ import annotations
 
 from storeguard.config.zones import Anchor, PersonRule
 from storeguard.rules.scene import Scene, Sighting
-from storeguard.rules.visit import Visit, VisitRuleState
+from storeguard.rules.state import Visit
+from storeguard.rules.visit import VisitRuleState
 
 _MIN_HIT_RATIO = 0.10
 
 
 class PersonState(VisitRuleState[PersonRule]):
-    """Opens an event at a person's first sighting and closes it when the person is gone.
+    """Opens an event at a person's first sighting and closes it when the person has left.
 
-    One event starts a cooldown for everybody. Who is first seen while it runs gets no event later
-    on either, since a later sighting is not their first; who was gone and comes back is new.
+    One event starts a cooldown for all people. A person who is first seen during the cooldown gets
+    no event later either, since a later sighting is not the first; a person who left and comes back
+    counts as new.
     """
 
     def _inside(self, scene: Scene) -> list[Sighting]:

@@ -1,4 +1,4 @@
-"""One observation as the rules look at it: tidied once, shared by all of them."""
+"""One observation, prepared once and shared by all rules."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from storeguard.rules.observation import Observation
 Box = tuple[float, float, float, float]
 
 _MAX_STEP = timedelta(seconds=1)
-"""Frames further apart than this say too little about the moment between them."""
+"""Between frames further apart than this the moment of coming or leaving is not estimated."""
 
 _NEWCOMER_STEPS = 2.5
 """A track at most this many frames old has just been confirmed: its person is new to the rules."""
 
 _ROUNDING = 1e-6
-"""Boxes and scores are float32: a ratio this little short of its threshold reaches it."""
+"""Boxes and scores are float32: a ratio this little below its threshold counts as reaching it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,11 +30,11 @@ class Sighting:
     """One person in one observation.
 
     Attributes:
-        person_id: who.
+        person_id: the person.
         score: detection confidence, 0..1.
         box_xyxy: corners as fractions 0..1; None where it is not about one person.
-        since: the moment from which this sighting counts. Between two frames nobody knows when
-            somebody came: the middle is taken. Somebody new was there when their track began.
+        since: the moment from which this sighting counts. A person comes at an unknown moment
+            between two frames: the middle is taken. A new person was there when the track began.
     """
 
     person_id: str
@@ -44,17 +44,17 @@ class Sighting:
 
 
 class Scene:
-    """Who is where at one moment, beside the moment the camera showed before.
+    """Where each person is in one observation, and how long after the observation before it.
 
     Boxes that reach past the picture are cut at its edge, so that feet below the picture still
-    stand in a zone that ends there.
+    are in a zone that ends there.
 
     Args:
-        observation: what the camera saw.
-        zones: all zones that rules will ask about.
+        observation: the observation.
+        zones: all zones of the camera's rules.
         previous_at: capture time of the observation before it; None for the first.
-        new_epoch: True on the first observation of a tracker's life: no movement leads here from
-            what was seen before.
+        new_epoch: True on the first observation of an epoch: no movement connects it with the
+            observations before.
     """
 
     def __init__(
@@ -70,15 +70,15 @@ class Scene:
         self.new_epoch = new_epoch
         self.clip_scores = observation.clip_scores
         self.person_id = observation.person_id
-        self.xyxy = _tidy(observation.xyxy)
-        self.score = _tidy(observation.score)
+        self.xyxy = _rounded(observation.xyxy)
+        self.score = _rounded(observation.score)
         self.edge = min(timedelta(seconds=observation.step_s), _MAX_STEP) / 2
         self._since = self._came_at(observation)
         self._zones = zones
 
     @cached_property
     def sightings(self) -> tuple[Sighting, ...]:
-        """Everybody, in the observation's order."""
+        """All people, in the observation's order."""
         return tuple(
             Sighting(person_id=person_id, score=score, box_xyxy=(x1, y1, x2, y2), since=since)
             for person_id, score, (x1, y1, x2, y2), since in zip(
@@ -111,7 +111,7 @@ class Scene:
     def inside(
         self, zone: Zone, *, anchor: Anchor, min_hit_ratio: float, min_score: float
     ) -> list[Sighting]:
-        """Those in one of the scene's zones by the given anchor, if detected surely enough."""
+        """The people in one of the scene's zones by the given anchor, from `min_score` on."""
         if not self.person_id:
             return []
         column = self._zones.column(zone)
@@ -126,7 +126,7 @@ class Scene:
         return self._chosen(found & (self.score >= min_score))
 
     def seen(self, *, min_score: float) -> list[Sighting]:
-        """Those detected surely enough, wherever they are."""
+        """The people of the whole picture, from `min_score` on."""
         return self._chosen(self.score >= min_score)
 
     def _came_at(self, observation: Observation) -> list[datetime]:
@@ -145,7 +145,7 @@ class Scene:
         ]
 
 
-def _tidy(fractions: NDArray[np.float32]) -> Float64:
-    """As float64 within 0..1, without the tail that float32 leaves: 0.35, not 0.3499999940."""
-    whole: Float64 = fractions.astype(np.float64).clip(0.0, 1.0).round(6)
-    return whole
+def _rounded(fractions: NDArray[np.float32]) -> Float64:
+    """As float64 within 0..1, rounded as float32 needs: 0.35, not 0.3499999940."""
+    rounded: Float64 = fractions.astype(np.float64).clip(0.0, 1.0).round(6)
+    return rounded

@@ -1,4 +1,4 @@
-"""Suspected shoplifting: the clip classifier's scores of one person, over one stay in a zone."""
+"""Suspected shoplifting: the clip classifier's scores of one person, over one visit to a zone."""
 
 from __future__ import annotations
 
@@ -7,25 +7,25 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any, Final
 
-from storeguard.classification.clips.clip import CLIP_S
-from storeguard.config.zones import ShopliftingRule
+from storeguard.config.zones import CLIP_S, ShopliftingRule
 from storeguard.events.event import EventStatus, ModelRef
 from storeguard.rules.observation import ClipScore
 from storeguard.rules.scene import Scene, Sighting
-from storeguard.rules.visit import Change, Visit, VisitRuleState, anchored_inside
+from storeguard.rules.state import Change, Visit
+from storeguard.rules.visit import VisitRuleState, anchored_inside
 
 _SCORES: Final = "clip_scores"
 
 
 @dataclass(frozen=True, slots=True)
-class Judgement:
-    """What the classifier's scores of a stay come to.
+class VisitPrediction:
+    """What the clip classifier predicts for a visit as a whole.
 
     Attributes:
         score: the highest that the mean of the top clips within `window_s` has been, 0..1.
-        threshold: from which it counts as suspicious.
-        suspected: whether it has reached it.
-        num_clips: clips judged in this stay.
+        threshold: the score from which the person is suspected.
+        suspected: whether the score has reached the threshold.
+        num_clips: clips classified in this visit.
         model: the classifier.
     """
 
@@ -36,7 +36,7 @@ class Judgement:
     model: ModelRef
 
     def document(self) -> dict[str, Any]:
-        """As it stands in an event's attributes."""
+        """As JSON, for an event's attributes."""
         return {
             "score": round(self.score, 4),
             "threshold": self.threshold,
@@ -49,81 +49,81 @@ class Judgement:
 class ShopliftingState(VisitRuleState[ShopliftingRule]):
     """Opens an event once the mean of a person's `top_clips` highest clips reaches the threshold.
 
-    Only clips of the last `window_s` seconds count, so that a long stay is not suspected for being
+    Only clips of the last `window_s` seconds count, so that a long visit is not suspected for being
     long. The event starts with the first of the clips that raised it. Scores belong to one person's
-    stay in the zone and end with it.
+    visit to the zone and end with it.
     """
 
-    def hear(self, scene: Scene) -> list[Change]:
-        """Take in the scores that came with an observation; called before its `step`.
+    def step_scores(self, scene: Scene) -> list[Change]:
+        """Process the clip scores of an observation; called before its `step`.
 
-        Scores come a moment after their clip: they count also if the person is hidden by then, or
+        A score comes a moment after its clip: it counts also if the person is hidden by then, or
         has just left.
         """
-        heard: dict[str, list[ClipScore]] = {}
+        scores: dict[str, list[ClipScore]] = {}
         for score in scene.clip_scores:
-            heard.setdefault(score.person_id, []).append(score)
+            scores.setdefault(score.person_id, []).append(score)
         return [
             self.report(visit, scene.at)
             for visit in self.visits
-            if self._judge(visit, heard.get(visit.person_id, ()), scene.at)
+            if self._add_scores(visit, scores.get(visit.person_id, ()), scene.at)
         ]
 
-    def judgement(self, person_id: str) -> Judgement | None:
-        """What the person's present stay comes to so far; None without a judged clip."""
+    def prediction(self, person_id: str) -> VisitPrediction | None:
+        """The prediction for the person's present visit; None before its first clip score."""
         visit = self.visits.find(person_id)
-        return None if visit is None else _judgement_of(visit)
+        return None if visit is None else _prediction_of(visit)
 
     def _inside(self, scene: Scene) -> list[Sighting]:
         return anchored_inside(scene, self.zone, self.settings)
 
     def _is_due(self, visit: Visit, scene: Scene) -> bool:
         del visit, scene
-        return False  # being seen says nothing here: only scores open and update events
+        return False  # only scores open and update events
 
-    def _judge(self, visit: Visit, heard: Iterable[ClipScore], at: datetime) -> bool:
-        """Add a visit's new scores; returns whether its event has to open or be updated."""
-        # A clip that ended before this stay tells of another one.
-        fresh = [one for one in heard if one.captured_at >= visit.started_at]
-        if not fresh:
+    def _add_scores(self, visit: Visit, scores: Iterable[ClipScore], at: datetime) -> bool:
+        """Add scores to a visit; returns whether its event has to open or be updated."""
+        # A clip that ended before this visit belongs to an earlier one.
+        new = [score for score in scores if score.captured_at >= visit.started_at]
+        if not new:
             return False
-        for one in fresh:
-            judged = self._take(visit, one)
+        for score in new:
+            prediction = self._add_score(visit, score)
         if visit.reported_at is None:
-            if judged.suspected:
+            if prediction.suspected:
                 visit.started_at = max(visit.started_at, self._beginning(visit))
-            return judged.suspected
+            return prediction.suspected
         return at - visit.reported_at >= timedelta(seconds=self.settings.update_s)
 
-    def _take(self, visit: Visit, one: ClipScore) -> Judgement:
-        since = one.captured_at - timedelta(seconds=self.settings.window_s)
+    def _add_score(self, visit: Visit, new: ClipScore) -> VisitPrediction:
+        since = new.captured_at - timedelta(seconds=self.settings.window_s)
         recent = [
             [at, score]
             for at, score in visit.attributes.get(_SCORES, ())
             if datetime.fromisoformat(at) > since
         ]
-        recent.append([one.captured_at.isoformat(), round(one.score, 4)])
-        threshold = one.threshold if self.settings.threshold is None else self.settings.threshold
-        best = sorted((score for _, score in recent), reverse=True)[: self.settings.top_clips]
-        enough = len(best) == self.settings.top_clips
-        now = round(sum(best) / len(best), 6) if enough else 0.0  # 3 x 0.7 is less than 2.1
-        before = _judgement_of(visit)
+        recent.append([new.captured_at.isoformat(), round(new.score, 4)])
+        threshold = new.threshold if self.settings.threshold is None else self.settings.threshold
+        highest = sorted((score for _, score in recent), reverse=True)[: self.settings.top_clips]
+        enough = len(highest) == self.settings.top_clips
+        now = round(sum(highest) / len(highest), 6) if enough else 0.0  # 3 x 0.7 is less than 2.1
+        before = _prediction_of(visit)
         score = max(now, before.score if before else 0.0)
-        judged = Judgement(
+        prediction = VisitPrediction(
             score=score,
             threshold=threshold,
             suspected=score >= threshold,
             num_clips=(before.num_clips if before else 0) + 1,
-            model=one.model,
+            model=new.model,
         )
-        visit.attributes = {_SCORES: recent, **judged.document()}
-        return judged
+        visit.attributes = {_SCORES: recent, **prediction.document()}
+        return prediction
 
     def _beginning(self, visit: Visit) -> datetime:
-        """When the first of the highest clips began."""
+        """When the earliest of the highest-scored clips began."""
         recent = visit.attributes[_SCORES]
-        best = sorted(recent, key=lambda one: -float(one[1]))[: self.settings.top_clips]
-        return min(datetime.fromisoformat(at) for at, _ in best) - timedelta(seconds=CLIP_S)
+        highest = sorted(recent, key=lambda entry: -float(entry[1]))[: self.settings.top_clips]
+        return min(datetime.fromisoformat(at) for at, _ in highest) - timedelta(seconds=CLIP_S)
 
     def _dwell_s(self, visit: Visit) -> float | None:
         del visit
@@ -142,14 +142,14 @@ class ShopliftingState(VisitRuleState[ShopliftingRule]):
         )
 
 
-def _judgement_of(visit: Visit) -> Judgement | None:
-    kept = visit.attributes
-    if "score" not in kept:
+def _prediction_of(visit: Visit) -> VisitPrediction | None:
+    attributes = visit.attributes
+    if "score" not in attributes:
         return None
-    return Judgement(
-        score=kept["score"],
-        threshold=kept["threshold"],
-        suspected=kept["decision"] == "suspected",
-        num_clips=kept["clips"],
-        model=ModelRef.model_validate(kept["model"]),
+    return VisitPrediction(
+        score=attributes["score"],
+        threshold=attributes["threshold"],
+        suspected=attributes["decision"] == "suspected",
+        num_clips=attributes["clips"],
+        model=ModelRef.model_validate(attributes["model"]),
     )

@@ -1,128 +1,33 @@
-"""Visits: one person's stay in one zone, and the rules that are about stays.
+"""Visits: one person's time in one zone, and what the rules about visits have in common.
 
 A visit begins with the first observation that shows the person inside, and its dwell runs to the
-last one that does; where the frames' spacing is known, half of it is added at either end, because
-people come and go between frames. It ends there once an observation later than `grace_s` after that
-does not show the person inside. Time that the camera did not observe proves nothing: if the next
-observation shows the person inside again, the visit has gone on, provided the camera was silent
-for at most `max_gap_s`. Frames are never counted.
+last one that does. Where the spacing of frames is known, half of it is added at either end, because
+people come and go between frames. A visit ends at its last moment inside, once an observation more
+than `grace_s` later does not show the person inside. Time that the camera did not observe proves
+nothing: if the next observation shows the person inside again, the visit has continued, provided
+the camera was silent for at most `max_gap_s`. Frames are never counted.
 """
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from datetime import datetime, timedelta
-from typing import Any, Generic, TypeVar
+from typing import Generic, TypeVar
 
-from pydantic import BaseModel, ConfigDict
-
-from storeguard.config.zones import (
-    IntrusionRule,
-    LoiteringRule,
-    OccupancyRule,
-    PersonRule,
-    ShopliftingRule,
-    ZoneAnchorSettings,
-)
-from storeguard.events.event import EventStatus, ModelRef
-from storeguard.geometry import Zone
+from storeguard.config.zones import VisitSettings, ZoneVisitSettings
+from storeguard.events.event import EventStatus
+from storeguard.geometry import Line, Zone
 from storeguard.rules.cooldown import Cooldown
-from storeguard.rules.scene import Box, Scene, Sighting
+from storeguard.rules.scene import Scene, Sighting
+from storeguard.rules.state import Change, RuleCheckpoint, RuleState, Shape, Visit
 
-R = TypeVar("R", bound=IntrusionRule | LoiteringRule | OccupancyRule | PersonRule | ShopliftingRule)
-
-
-@dataclass(frozen=True, slots=True)
-class Change:
-    """What a rule has to say about one of its events; the engine makes the `Event` of it.
-
-    Attributes:
-        version: 1 when the event opens, then counting up.
-        person_id: None for events that are not about one person.
-        rule: the settings that fired, JSON-able.
-        model: whose score it is; None means the detector's.
-
-    The others are as in `storeguard.events.event.Event`.
-    """
-
-    status: EventStatus
-    version: int
-    person_id: str | None
-    started_at: datetime
-    ended_at: datetime | None
-    dwell_s: float | None
-    score: float
-    box_xyxy: Box | None
-    rule: dict[str, Any]
-    attributes: dict[str, Any]
-    model: ModelRef | None = None
-
-
-@dataclass(slots=True)
-class Visit:
-    """A stay that has begun and not ended.
-
-    Attributes:
-        person_id: who; "" where the stay is nobody's own (occupancy).
-        started_at: when it began (see `Sighting.since`).
-        first_inside_at, last_inside_at: capture times of the first and latest observation inside.
-        left_after: from there to the estimated moment of leaving; 0 while the person is inside.
-        score: highest detection confidence so far.
-        box_xyxy: box at `last_inside_at`.
-        version: of the event it raised; 0 while it has raised none.
-        reported_at: capture time of that version.
-        rule: the settings its event was raised by.
-        attributes: for its event.
-    """
-
-    person_id: str
-    started_at: datetime
-    first_inside_at: datetime
-    last_inside_at: datetime
-    score: float
-    box_xyxy: Box | None
-    version: int = 0
-    reported_at: datetime | None = None
-    rule: dict[str, Any] = field(default_factory=dict)
-    attributes: dict[str, Any] = field(default_factory=dict)
-    left_after: timedelta = timedelta(0)
-
-    @property
-    def ended_at(self) -> datetime:
-        """When it ended, if it has."""
-        return self.last_inside_at + self.left_after
-
-    @property
-    def dwell(self) -> timedelta:
-        """From its beginning to the latest moment inside."""
-        return self.ended_at - self.started_at
-
-
-class LastPlace(BaseModel):
-    """Where and when a person's anchor point was last seen."""
-
-    model_config = ConfigDict(frozen=True)
-
-    person_id: str
-    x: float
-    y: float
-    at: datetime
-
-
-class Memory(BaseModel):
-    """What a rule has to remember across a restart."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    visits: tuple[Visit, ...] = ()
-    cooldowns: tuple[tuple[str, datetime], ...] = ()
-    places: tuple[LastPlace, ...] = ()
+R = TypeVar("R", bound=VisitSettings)
 
 
 class Visits:
-    """The stays of one rule in one zone, one a person. Ended ones are forgotten at once."""
+    """The visits of one rule in one zone, one a person. Ended ones are dropped at once."""
 
     def __init__(self) -> None:
         self._by_person: dict[str, Visit] = {}
@@ -137,15 +42,15 @@ class Visits:
         return self._by_person[person_id]
 
     def find(self, person_id: str) -> Visit | None:
-        """The person's stay, if there is one."""
+        """The person's visit, if there is one."""
         return self._by_person.get(person_id)
 
     def advance(
         self, scene: Scene, inside: Iterable[Sighting], *, grace_s: float, max_gap_s: float
     ) -> list[Visit]:
-        """Take in an observation; returns the visits that it shows to have ended.
+        """Process an observation; returns the visits that it shows to have ended.
 
-        Everybody in `inside` has a visit afterwards.
+        Every person of `inside` has a visit afterwards.
         """
         here = {sighting.person_id for sighting in inside}
         grace = timedelta(seconds=grace_s)
@@ -192,14 +97,12 @@ class Visits:
         return tuple(replace(visit) for visit in self._by_person.values())
 
     def restore(self, visits: Iterable[Visit]) -> None:
-        """Take the place of what is there."""
+        """Replace all visits by copies of these."""
         self._by_person = {visit.person_id: replace(visit) for visit in visits}
 
 
-def anchored_inside(
-    scene: Scene, zone: Zone | None, settings: ZoneAnchorSettings
-) -> list[Sighting]:
-    """Who is in the zone as the rule's settings have it; without a zone, whoever is seen."""
+def anchored_inside(scene: Scene, zone: Zone | None, settings: ZoneVisitSettings) -> list[Sighting]:
+    """The people in the zone by the rule's settings; without a zone, all people in the picture."""
     if zone is None:
         return scene.seen(min_score=settings.min_score)
     return scene.inside(
@@ -210,32 +113,35 @@ def anchored_inside(
     )
 
 
-class VisitRuleState(ABC, Generic[R]):
-    """What the rules about stays have in common: one event a visit, which opens, grows and closes.
+class VisitRuleState(RuleState, Generic[R]):
+    """A rule about visits: one event a visit, which opens, grows and closes.
+
+    Visits of the checkpoint keep their start. Visitors who are not inside under these settings or
+    this zone leave with the next observation.
 
     Args:
         settings: the rule.
-        zone: where it holds; None for the whole picture.
+        shape: a zone; None for the whole picture.
+        checkpoint: of the same rule's state before.
+
+    Raises:
+        TypeError: the shape is a line.
     """
 
-    def __init__(self, settings: R, zone: Zone | None) -> None:
+    settings: R
+
+    def __init__(self, settings: R, shape: Shape, checkpoint: RuleCheckpoint) -> None:
+        if isinstance(shape, Line):
+            raise TypeError(f"{type(settings).__name__}: expected a zone or None, got a line")
+        super().__init__(settings, shape)
+        self.zone = shape
         self.visits = Visits()
+        self.visits.restore(checkpoint.visits)
         self.cooldown = Cooldown()
-        self.reconfigure(settings, zone)
-
-    def reconfigure(self, settings: R, zone: Zone | None) -> None:
-        """Go on under other settings or another polygon.
-
-        Visits keep their start. Who is not inside any more ends as if they had left; an event
-        that is open stays open until its visit ends, whatever the new threshold, and keeps the
-        settings that fired.
-        """
-        self.settings = settings
-        self.zone = zone
-        self._dump = settings.model_dump(mode="json")
+        self.cooldown.restore(checkpoint.cooldowns)
 
     def step(self, scene: Scene) -> list[Change]:
-        """Take in an observation."""
+        """Process an observation."""
         inside = self._inside(scene)
         settings = self.settings
         ended = self.visits.advance(
@@ -264,7 +170,7 @@ class VisitRuleState(ABC, Generic[R]):
     def report(self, visit: Visit, at: datetime) -> Change:
         """The change that opens a visit's event, or updates it."""
         if not visit.version:
-            visit.rule = self._dump
+            visit.rule = self._document
         visit.version += 1
         visit.reported_at = at
         return self._change(visit, EventStatus.OPEN)
@@ -273,28 +179,25 @@ class VisitRuleState(ABC, Generic[R]):
         """Drop what counts from past capture times: the camera's clock was set back."""
         self.cooldown.clear()
 
-    def checkpoint(self) -> Memory:
-        """What has to survive a restart."""
-        return Memory(visits=self.visits.checkpoint(), cooldowns=tuple(self.cooldown.checkpoint()))
-
-    def restore(self, memory: Memory) -> None:
-        """Take the place of what is there."""
-        self.visits.restore(memory.visits)
-        self.cooldown.restore(memory.cooldowns)
+    def checkpoint(self) -> RuleCheckpoint:
+        """What has to survive a restart, as copies."""
+        return RuleCheckpoint(
+            visits=self.visits.checkpoint(), cooldowns=tuple(self.cooldown.checkpoint())
+        )
 
     @abstractmethod
     def _inside(self, scene: Scene) -> list[Sighting]:
-        """Whose stays this observation begins or lengthens."""
+        """The people whose visits this observation begins or lengthens."""
 
     @abstractmethod
     def _is_due(self, visit: Visit, scene: Scene) -> bool:
-        """Whether a visit that this observation shows has to open or update its event."""
+        """Whether a visit in this observation has to open or update its event."""
 
     def _left(self, visit: Visit) -> None:
-        """A visit with an event has ended. Nothing to do for most rules."""
+        """Called when a visit with an event has ended."""
 
     def _dwell_s(self, visit: Visit) -> float | None:
-        """The dwell its event carries."""
+        """The dwell of its event; None for a rule that measures none."""
         return visit.dwell.total_seconds()
 
     def _close(self, ended: Iterable[Visit]) -> list[Change]:

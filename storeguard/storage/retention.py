@@ -1,17 +1,18 @@
-"""What may stay in object storage: bounds of age and size, and events that are kept for ever."""
+"""Retention of stored files: bounds of age and size, and events that are always kept."""
 
 from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Final, Protocol
 
 from storeguard.clock import Clock, SystemClock
 from storeguard.config.store import StorageSettings
-from storeguard.events.clip_link import files_of
+from storeguard.events.changes import Change, FileDropped, Outcome
+from storeguard.events.clip import files_of
 from storeguard.events.event import Event
 from storeguard.events.query import MAX_LIMIT, EventQuery, Page
 from storeguard.storage.objects import ObjectStore
@@ -21,8 +22,8 @@ _log = logging.getLogger(__name__)
 _DAY: Final = re.compile(r"/(\d{4}-\d\d-\d\d)/[^/]+$")
 _FRESH: Final = timedelta(days=1)  # a file this young may be waiting for its link
 
-DropFile = Callable[[str, str, str], bool]
-"""Tells an event (id) that a file of its (URI) is deleted (reason); False if it must stay."""
+Apply = Callable[[Sequence[Change]], Sequence[Outcome]]
+"""Applies changes to events, all or none; see `storeguard.events.changes.EventChanges.apply`."""
 
 
 class Events(Protocol):
@@ -38,7 +39,7 @@ class RetentionStats:
     Attributes:
         deleted, deleted_bytes: files removed so far.
         files, bytes: what there was after the last sweep.
-        kept_bytes: of these, of events marked `keep`.
+        kept_bytes: how many of these bytes are of events marked `keep`.
         swept_at: when that was; None before the first sweep.
         over_bytes: by how much the kept alone exceed the bound; 0 if they do not.
     """
@@ -64,26 +65,26 @@ class _File:
 
 
 class Retention:
-    """Deletes the oldest files past the bounds, and tells their events.
+    """Deletes the oldest files past the bounds, and removes them from their events.
 
-    An event is told before its file goes, so that none ever refers to a file that is not there. A
-    file of an event marked `keep` stays, whatever the bounds say. Where the events cannot be asked
-    nothing is deleted.
+    An event is changed before its file is deleted, so that none ever refers to a file that is not
+    there. A file of an event marked `keep` stays, whatever the bounds are. While the events cannot
+    be read nothing is deleted.
 
     Args:
         objects: where the files are.
-        events: which files belong to whom.
-        drop_file: tells an event.
+        events: which files belong to which events.
+        apply: removes a file from its events before it is deleted.
         store_id: the store whose files these are.
         settings: the bounds.
-        clock: tells age.
+        clock: for ages.
     """
 
     def __init__(
         self,
         objects: ObjectStore,
         events: Events,
-        drop_file: DropFile,
+        apply: Apply,
         *,
         store_id: str,
         settings: StorageSettings,
@@ -91,7 +92,7 @@ class Retention:
     ) -> None:
         self._objects = objects
         self._events = events
-        self._drop_file = drop_file
+        self._apply = apply
         self._store_id = store_id
         self._settings = settings
         self._clock = clock or SystemClock()
@@ -105,12 +106,12 @@ class Retention:
         """Delete what is past the bounds; returns how many files.
 
         Raises:
-            StoreError: the events cannot be asked; nothing was deleted.
+            StoreError: the events cannot be read; nothing was deleted.
             StorageError: the storage does not answer.
         """
         files = self._files()
-        doomed = self._doomed(files)
-        deleted = {file.key: file for file, reason in doomed if self._delete(file, reason)}
+        due = self._past_bounds(files)
+        deleted = {file.key: file for file, reason in due if self._delete(file, reason)}
         left = [file for file in files if file.key not in deleted]
         held = sum(file.size for file in left)
         bound = self._settings.retain_bytes
@@ -132,7 +133,7 @@ class Retention:
     def _files(self) -> list[_File]:
         """All files, oldest first, with the events they belong to.
 
-        Listed before the events are asked: a file that is linked in between has its owner.
+        Listed before the events are read: a file that is linked in between has its owner.
         """
         files = {
             (file := self._file(key, size)).uri: file
@@ -165,32 +166,32 @@ class Retention:
             if cursor is None:
                 return
 
-    def _doomed(self, files: list[_File]) -> list[tuple[_File, str]]:
+    def _past_bounds(self, files: list[_File]) -> list[tuple[_File, str]]:
         settings, now = self._settings, self._clock.now()
         loose = [
             file for file in files if not file.keep and (file.owners or now - file.at > _FRESH)
         ]
-        doomed: dict[str, tuple[_File, str]] = {}
+        due: dict[str, tuple[_File, str]] = {}
         if settings.retain_days is not None:
             for file in loose:
                 if now - file.at > timedelta(days=settings.retain_days):
                     reason = f"deleted by retention: older than {settings.retain_days:g} days"
-                    doomed[file.key] = (file, reason)
+                    due[file.key] = (file, reason)
         per_camera = settings.retain_bytes_per_camera
         if per_camera is not None:
             for camera_id in {file.camera_id for file in files}:
                 whose = [file for file in files if file.camera_id == camera_id]
                 reason = f"deleted by retention: more than {per_camera} bytes of the camera"
-                _past(per_camera, whose, loose, doomed, reason)
+                _past(per_camera, whose, loose, due, reason)
         if settings.retain_bytes is not None:
             reason = f"deleted by retention: more than {settings.retain_bytes} bytes in all"
-            _past(settings.retain_bytes, files, loose, doomed, reason)
-        return list(doomed.values())
+            _past(settings.retain_bytes, files, loose, due, reason)
+        return list(due.values())
 
     def _delete(self, file: _File, reason: str) -> bool:
-        for event_id in file.owners:
-            if not self._drop_file(event_id, file.uri, reason):  # marked a moment ago
-                return False
+        outcomes = self._apply([FileDropped(owner, file.uri, reason) for owner in file.owners])
+        if Outcome.KEPT in outcomes:  # marked a moment ago
+            return False
         self._objects.delete(file.key)
         _log.info("%s: %s", file.key, reason)
         return True
@@ -200,15 +201,15 @@ def _past(
     bound: int,
     files: list[_File],
     loose: list[_File],
-    doomed: dict[str, tuple[_File, str]],
+    due: dict[str, tuple[_File, str]],
     reason: str,
 ) -> None:
-    """Doom the oldest loose files until what is left is within the bound."""
+    """Add the oldest loose files until what is left is within the bound."""
     free = {file.key for file in loose}
-    held = sum(file.size for file in files if file.key not in doomed)
+    held = sum(file.size for file in files if file.key not in due)
     for file in files:
         if held <= bound:
             return
-        if file.key in free and file.key not in doomed:
-            doomed[file.key] = (file, reason)
+        if file.key in free and file.key not in due:
+            due[file.key] = (file, reason)
             held -= file.size

@@ -8,16 +8,17 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+from storeguard.recording.camera_recorder import RecordingPlace
+
 from actors.camera import CameraActor
 from storeguard.config.models import TrackerSettings
 from storeguard.config.store import CameraConfig
 from storeguard.events.event import EventType
-from storeguard.recording.camera_recorder import RecordingPlace
 from storeguard.recording.spool import ClipItem, Spool
 from storeguard.rules.observation import Observation
 from storeguard.rules.ongoing import OpenEvent
 from storeguard.rules.verdict import Verdict
-from tests.camera.test_group import INFO, Detector
+from tests.camera.group_harness import INFO, Detector
 from tests.waiting import EVERYWHERE
 
 

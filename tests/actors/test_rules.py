@@ -12,6 +12,7 @@ import pytest
 import actors.rules
 from actors.rules import RulesActor
 from storeguard.config.store import StoreConfig
+from storeguard.events.changes import EventReported
 from storeguard.events.event import Event, EventStatus, ModelRef
 from storeguard.rules.observation import Observation
 from storeguard.testing import FakeClock
@@ -73,7 +74,7 @@ def test_rules_that_hang_turn_others_away_and_take_the_same_in_later(
 
 
 def test_a_closing_that_nobody_heard_is_said_again(rules: RulesActor, clock: FakeClock) -> None:
-    rules.journal(unheard())
+    rules.apply([EventReported(unheard())])
     seq = iter(range(10_000))
 
     def said() -> list[str]:
@@ -84,7 +85,7 @@ def test_a_closing_that_nobody_heard_is_said_again(rules: RulesActor, clock: Fak
 
 
 def test_an_event_that_no_camera_takes_up_is_told_so(rules: RulesActor, clock: FakeClock) -> None:
-    rules.journal(unheard())
+    rules.apply([EventReported(unheard())])
 
     def told() -> Event | None:
         clock.advance(60)

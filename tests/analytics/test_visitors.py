@@ -11,9 +11,10 @@ import pytest
 
 from storeguard.analytics.track_log import TrackLog
 from storeguard.analytics.visitors import MAX_BUCKETS, VisitorBucket, VisitorQuery, count_visitors
+from storeguard.classification.attributes.prediction import AttributePrediction
 from storeguard.errors import QueryError
 from storeguard.events.event import ModelRef
-from storeguard.rules.observation import Attribute, Observation
+from storeguard.rules.observation import Observation
 from storeguard.testing import FakeClock
 from tests.analytics.test_track_log import NOON, read, seen
 
@@ -23,7 +24,8 @@ HOUR = timedelta(hours=1)
 
 def told(observation: Observation, **labels: str) -> Observation:
     attributes = {
-        person: (Attribute("basket", label, 1.0, 3, BY),) for person, label in labels.items()
+        person: (AttributePrediction("basket", label, 1.0, 3, BY),)
+        for person, label in labels.items()
     }
     return replace(observation, attributes=attributes)
 

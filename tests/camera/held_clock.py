@@ -20,33 +20,33 @@ _REORDERED = 2  # pictures that the decoder of bikes.mp4 holds back, because of 
 
 
 class HeldClock(FakeClock):
-    """Time stands still until it is told to go on; who sleeps by it waits for that."""
+    """Time stands still until `go_on`; threads that sleep by it wait for that."""
 
     def __init__(self) -> None:
         super().__init__(datetime.now(UTC))
         self._sleepers: dict[int, float] = {}
-        self._told = threading.Condition()
+        self._changed = threading.Condition()
 
     def sleep(self, seconds: float) -> None:
-        """Wait for so much time, or for a moment of real time: a reader looks again by itself."""
+        """Wait for so much time, or for a moment of real time: readers check the time themselves."""
         until_s = self.monotonic() + seconds
-        with self._told:
+        with self._changed:
             self._sleepers[threading.get_ident()] = until_s
-            self._told.wait_for(lambda: self.monotonic() >= until_s, timeout=0.2)
+            self._changed.wait_for(lambda: self.monotonic() >= until_s, timeout=0.2)
             del self._sleepers[threading.get_ident()]
 
     def go_on(self, sleepers: int) -> None:
-        """Let time pass until the first of so many sleepers wakes; not while one is still up."""
-        with self._told:
+        """Let time pass until the first of so many sleepers wakes; not before all of them sleep."""
+        with self._changed:
             if self._sleepers and len(self._sleepers) >= sleepers:
                 self.advance(max(0.0, min(self._sleepers.values()) - self.monotonic()))
-                self._told.notify_all()
+                self._changed.notify_all()
 
 
 async def until(condition: Callable[[], Any]) -> None:
     """Wait for something that cameras do in their own time."""
     async with asyncio.timeout(PATIENCE_S):
-        while not condition():  # noqa: ASYNC110 - cameras tell nobody
+        while not condition():  # noqa: ASYNC110 - no camera reports it
             await asyncio.sleep(0.02)
 
 

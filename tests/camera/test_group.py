@@ -4,117 +4,25 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from storeguard.camera.group import CameraGroup
+from storeguard.camera.detector_calls import Detected, LossCause
+from storeguard.camera.feeds import LatestFrame
 from storeguard.camera.pipeline import CameraPipeline
 from storeguard.camera.status import CameraState, CameraStatus
 from storeguard.clock import SystemClock
-from storeguard.config.models import LayoutName, Resize, TrackerSettings
+from storeguard.config.models import TrackerSettings
 from storeguard.config.store import CameraConfig
 from storeguard.detection.detections import Detections
-from storeguard.detection.detector import DetectorInfo, DetectTiming
-from storeguard.detection.service import Found, FrameBatch
 from storeguard.errors import NotFoundError
-from storeguard.rules.observation import Observation
-from storeguard.rules.verdict import Verdict
 from storeguard.video.reader import read_frames
-from tests.camera.held_clock import NEVER_S, HeldClock, play_until, until
-
-INFO = DetectorInfo(
-    name="fake",
-    sha256="0" * 64,
-    backend="fake",
-    precision="fp32",
-    layout=LayoutName.YOLOX,
-    input_wh=(64, 64),
-    resize=Resize.LETTERBOX,
-    centred=True,
-)
-TIMING = DetectTiming(preprocess_ms=0.1, infer_ms=1.0, postprocess_ms=0.1)
-
-
-class Detector:
-    """Sees one person in the middle of every frame, after `delay_s`, once `answers` is set.
-
-    Without a delay it answers at once: no stall of the machine is taken for a slow detector.
-    """
-
-    def __init__(self, delay_s: float = 0.0) -> None:
-        self.delay_s = delay_s
-        self.answers = asyncio.Event()
-        self.answers.set()
-        self.fails = 0
-        self.refuses = False
-        self.batches: list[tuple[str, ...]] = []
-
-    async def detect(self, batch: FrameBatch) -> Sequence[Found]:
-        self.batches.append(batch.camera_id)
-        assert batch.images.shape == (len(batch.camera_id), 64, 64, 3)
-        await self.answers.wait()
-        if self.delay_s:
-            await asyncio.sleep(self.delay_s)
-        if self.fails:
-            self.fails -= 1
-            raise ConnectionError("the replica died")
-        if self.refuses:
-            return [Found(None, 0.0, None, 0) for _ in batch.camera_id]
-        person = Detections.of([[16, 16, 48, 48]], [0.9])
-        return [Found(person, 0.0, TIMING, len(batch.camera_id)) for _ in batch.camera_id]
-
-    def answer(self) -> None:
-        """Answer the calls that wait for it now, and no later one."""
-        self.answers.set()
-        self.answers.clear()
-
-
-class Rules:
-    """Keeps what it is told."""
-
-    def __init__(self) -> None:
-        self.observations: list[Observation] = []
-
-    async def observe(self, observations: Sequence[Observation]) -> Sequence[Verdict]:
-        self.observations += observations
-        return [Verdict(observation.camera_id) for observation in observations]
-
-
-@asynccontextmanager
-async def running(
-    cameras: list[CameraConfig], detector: Detector, rules: Rules, **settings: Any
-) -> AsyncIterator[CameraGroup]:
-    """A group of cameras; what waits for the detector at the end is let go."""
-    settings = {"call_timeout_s": NEVER_S, **settings}
-    group = CameraGroup(
-        info=INFO,
-        detect=detector.detect,
-        observe=rules.observe,
-        tracker=TrackerSettings(),
-        **settings,
-    )
-    group.start()
-    try:
-        await group.set_cameras(cameras)
-        yield group
-    finally:
-        detector.answers.set()
-        await group.stop()
-
-
-def by_id(group: CameraGroup) -> dict[str, CameraStatus]:
-    return {status.id: status for status in group.statuses()}
-
-
-def street(bikes: Path, name: str = "street", **settings: Any) -> CameraConfig:
-    return CameraConfig(id=name, source=str(bikes), loop=True, **settings)
+from tests.camera.group_harness import INFO, TIMING, Detector, Rules, by_id, film, running, street
+from tests.camera.held_clock import HeldClock, play_until, until
 
 
 def test_a_slow_detector_drops_frames_and_keeps_them_fresh(bikes: Path) -> None:
@@ -165,17 +73,23 @@ def test_frames_of_several_cameras_travel_in_one_call(bikes: Path) -> None:
         cameras = [street(bikes, f"camera-{i}", detect_fps=10) for i in range(4)]
 
         def all_wait(call: int) -> bool:
-            waiting = [member.pipeline.waiting for member in group._members.values()]
-            return len(detector.batches) == call and all(waiting)
+            """Each camera has a frame that waits, besides the one in the detector."""
+            if len(detector.batches) != call:
+                return False
+            for one in group.statuses():
+                taken = one.frames_processed + detector.batches[-1].count(one.id)
+                if one.frames_sampled - one.dropped.get("superseded", 0) <= taken:
+                    return False
+            return True
 
         async with running(cameras, detector, rules, max_calls=1) as group:
             for call in range(1, 7):
                 await until(lambda call=call: all_wait(call))
                 detector.answer()
-            num_answered = sum(map(len, detector.batches[:6]))
+            num_answered = sum(map(len, detector.batches[:6]))  # of the seventh, none is
             await until(lambda: len(rules.observations) == num_answered)
             shares = [status.frames_processed for status in group.statuses()]
-        # whoever has a frame by the time a call begins goes along
+        # each camera that has a frame when a call begins is in it
         names = sorted(camera.id for camera in cameras)
         assert [sorted(batch) for batch in detector.batches[1:6]] == [names] * 5
         assert all(len(set(batch)) == len(batch) for batch in detector.batches)
@@ -219,13 +133,13 @@ def test_one_bad_camera_leaves_the_others_alone(bikes: Path, tmp_path: Path) -> 
         ]
         clock = HeldClock()
 
-        def settled() -> bool:
+        def all_in_their_states() -> bool:
             statuses = by_id(group)
             failed = [statuses[name].state is CameraState.FAILED for name in ("broken", "missing")]
             return all(failed) and statuses["street"].frames_processed >= 10
 
         async with running(cameras, Detector(), Rules(), clock=clock) as group:
-            await play_until(settled, group, clock)
+            await play_until(all_in_their_states, group, clock)
             statuses = by_id(group)
         assert statuses["street"].dropped == {}
         assert "broken.mp4" in (statuses["broken"].last_error or "")
@@ -255,10 +169,9 @@ def test_files_at_full_pace_lose_nothing(bikes: Path) -> None:
 
     async def scenario() -> tuple[Rules, CameraStatus]:
         rules = Rules()
-        camera = CameraConfig(id="file", source=str(bikes), pace="fast", detect_fps=240)
-        async with running([camera], Detector(delay_s=0.005), rules) as group:
-            await until(lambda: by_id(group)["file"].state is CameraState.ENDED)
-            status = by_id(group)["file"]
+        async with running([film(bikes)], Detector(delay_s=0.005), rules) as group:
+            await until(lambda: by_id(group)["film"].state is CameraState.ENDED)
+            status = by_id(group)["film"]
             await until(lambda: len(rules.observations) >= status.frames_processed)
         return rules, status
 
@@ -277,8 +190,13 @@ def test_a_new_round_of_a_file_begins_with_new_people(bikes: Path) -> None:
         detector.answers.clear()
         camera = street(bikes, pace="fast", detect_fps=240)
         async with running([camera], detector, rules, max_calls=3) as group:
-            (member,) = group._members.values()
-            await until(lambda: len(detector.batches) == 3 and member.pipeline.waiting > 1)
+            # a few frames wait behind the three calls
+            await until(
+                lambda: (
+                    len(detector.batches) == 3
+                    and by_id(group)["street"].frames_sampled > detector.num_frames + 1
+                )
+            )
             detector.answers.set()
             await until(lambda: len(rules.observations) >= 600)
         rounds = [rules.observations[start : start + 250] for start in (0, 250)]
@@ -291,27 +209,26 @@ def test_a_new_round_of_a_file_begins_with_new_people(bikes: Path) -> None:
 
 
 @pytest.mark.parametrize("cause", ["superseded", "detector_error"])
-def test_nobody_is_followed_over_a_cut_whose_frame_was_lost(bikes: Path, cause: str) -> None:
-    camera = street(bikes, detect_fps=25)
+def test_people_are_not_followed_over_a_cut_whose_frame_was_lost(bikes: Path, cause: str) -> None:
+    feed = LatestFrame(wake=lambda _: None)
     pipeline = CameraPipeline(
-        camera, TrackerSettings(), epoch="e", clock=SystemClock(), wake=lambda: None
+        street(bikes, detect_fps=25), TrackerSettings(), feed=feed, epoch="e", clock=SystemClock()
     )
     person = Detections.of([[16, 16, 48, 48]], [0.9])
-    found = Found(person, 0.0, TIMING, 1)
-    film = CameraConfig(id="street", source=str(bikes), pace="fast")
-    frames = list(itertools.islice(read_frames(film), 5))
+    frames = list(itertools.islice(read_frames(film(bikes)), 5))
     frames[2] = replace(frames[2], scene_cut=True)
     seen = []
     for number, frame in enumerate(frames):
         pipeline.offer(frame)
         if number == 2 and cause == "superseded":
             continue  # the next frame takes its place
-        taken = pipeline.take()
-        assert taken is not None
+        (taken,) = feed.take(1)
+        result = Detected(taken, INFO.fit(taken.wh), person, TIMING, queue_ms=0.0)
+        feed.answer([result])
         if number == 2:
-            pipeline.lose(taken, cause)
+            pipeline.lose(taken, LossCause(cause))
             continue
-        observation = pipeline.accept(taken, INFO.fit(taken.wh), found)
+        observation = pipeline.process(result)
         assert observation is not None
         seen.append(observation.person_id)
     assert seen[0] == seen[1] != seen[2] == seen[3]

@@ -13,15 +13,10 @@ from hypothesis import strategies as st
 
 from storeguard.camera.outbox import Outbox
 from storeguard.rules.observation import Observation
-from storeguard.rules.verdict import Verdict
+from storeguard.rules.verdict import Heartbeat, Verdict
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 WITHIN_S = 120.0
-
-
-@pytest.fixture(autouse=True)
-def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Outbox, "_BACKOFF_S", (0.0, 0.001))
 
 
 def observation(seq: int, camera_id: str = "cam") -> Observation:
@@ -52,13 +47,16 @@ class Rules:
         self.gate.set()
         self._seen: set[tuple[str, str, int]] = set()
 
-    async def observe(self, batch: Sequence[Observation]) -> list[Verdict]:
+    async def observe(
+        self, batch: Sequence[Observation], heartbeats: Sequence[Heartbeat]
+    ) -> list[Verdict]:
+        self.heartbeats = [one.camera_id for one in heartbeats]
         self.calls.append([one.seq for one in batch])
         self.calling.set()
         await self.gate.wait()
         if self.away:
             self.away -= 1
-            raise ConnectionError("nobody is there")
+            raise ConnectionError("connection refused")
         for one in batch:
             key = (one.camera_id, one.epoch, one.seq)
             if key not in self._seen:
@@ -77,7 +75,12 @@ def run(body: Callable[[Outbox, Rules, list[Verdict]], Awaitable[None]], limit: 
     async def main() -> None:
         rules, verdicts = Rules(), list[Verdict]()
         outbox = Outbox(
-            rules.observe, verdicts.append, answer_s=WITHIN_S, limit=limit, linger_s=0.0
+            rules.observe,
+            verdicts.append,
+            answer_s=WITHIN_S,
+            limit=limit,
+            linger_s=0.0,
+            retry_s=(0.0, 0.001),
         )
         running = asyncio.create_task(outbox.run())
         try:
@@ -241,7 +244,9 @@ def test_rules_that_hang_are_asked_again_in_order() -> None:
         rules, verdicts = Rules(), list[Verdict]()
         calls: set[asyncio.Future[list[Verdict]]] = set()
 
-        def observe(batch: Sequence[Observation]) -> Awaitable[list[Verdict]]:
+        def observe(
+            batch: Sequence[Observation], _: Sequence[Heartbeat]
+        ) -> Awaitable[list[Verdict]]:
             call = asyncio.ensure_future(rules.observe(batch))
             calls.add(call)
             return asyncio.shield(call)

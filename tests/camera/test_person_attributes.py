@@ -1,4 +1,4 @@
-"""Looks at people: whose turn it is, what they are shown, and what becomes of the answers."""
+"""Attribute predictions: which are due, what classifiers receive, and what is kept of answers."""
 
 from __future__ import annotations
 
@@ -13,24 +13,23 @@ from typing import Any
 import numpy as np
 import pytest
 
-from storeguard.camera.group import CameraGroup
+from storeguard.camera.group import CameraGroup, GroupLimits
 from storeguard.camera.person_attributes import PersonAttributes
-from storeguard.camera.status import CameraState
 from storeguard.classification.attributes.classifier import AttributeInfo
 from storeguard.classification.attributes.crop import person_crop
 from storeguard.classification.attributes.service import AttributeService, CropAnswer, CropBatch
 from storeguard.config.models import AttributeSettings, DetectorSettings, TrackerSettings
 from storeguard.config.store import CameraConfig
 from storeguard.config.zones import ZoneConfig
+from storeguard.detection.service import Found, FrameBatch
 from storeguard.engines.loading import load_attribute_classifier
 from storeguard.offline.outputs import ProcessOutputs
 from storeguard.offline.process import ProcessOptions, VideoProcessor
 from storeguard.rules.observation import Observation
-from storeguard.rules.verdict import Verdict
 from storeguard.video.frame import Frame
 from storeguard.video.reader import read_frames
+from tests.camera.group_harness import INFO, Detector, Rules, film, street
 from tests.camera.held_clock import NEVER_S, PATIENCE_S, until
-from tests.camera.test_group import INFO, Detector
 from tests.classification.attributes.models import save_colour_model
 from tests.waiting import EVERYWHERE
 
@@ -67,23 +66,23 @@ def due(people: PersonAttributes, busy: Sequence[str] = ()) -> dict[str, tuple[s
     return {request.attribute: request.person_ids for request in people.due(busy)}
 
 
-def test_everybody_is_looked_at_every_so_often(frame: Frame) -> None:
+def test_each_person_is_due_every_so_often(frame: Frame) -> None:
     both = [settings(), settings(name="hat", every_s=3)]
     people = PersonAttributes("street", both, forget_s=3)
     assert due(people) == {}
     people.seen(at(frame, 10.0), seen(frame, "ann", "bob"))
     assert due(people) == {"basket": ("ann", "bob"), "hat": ("ann", "bob")}
-    assert due(people) == {}  # each is given out once
+    assert due(people) == {}  # each is returned once
     people.seen(at(frame, 10.9), seen(frame, "ann", "cas"))
     assert due(people) == {"basket": ("cas",), "hat": ("cas",)}
     people.seen(at(frame, 11.0), seen(frame, "ann", "bob", "cas"))
     assert due(people) == {"basket": ("ann", "bob")}
     people.seen(at(frame, 13.0), seen(frame, "ann"))
     assert due(people, busy=["basket"]) == {"hat": ("ann",)}
-    assert due(people) == {"basket": ("ann",)}  # its turn has not passed
+    assert due(people) == {"basket": ("ann",)}  # it is still due
 
 
-def test_other_cameras_and_people_too_small_are_not_looked_at(frame: Frame) -> None:
+def test_other_cameras_and_people_too_small_are_not_due(frame: Frame) -> None:
     far = PersonAttributes("street", [settings(cameras=["door"])], forget_s=3)
     far.seen(at(frame, 0.0), seen(frame, "ann"))
     assert due(far) == {}
@@ -94,17 +93,17 @@ def test_other_cameras_and_people_too_small_are_not_looked_at(frame: Frame) -> N
     assert due(people) == {"basket": ("ann",)}
 
 
-def test_who_has_all_but_left_the_picture_is_not_looked_at(frame: Frame) -> None:
+def test_a_box_outside_the_picture_is_not_due(frame: Frame) -> None:
     people = PersonAttributes("street", [settings()], forget_s=3)
     observation = seen(frame, "ann", "bob")
-    observation.xyxy[0, [0, 2]] = 1.0  # cut at the picture's edge, nothing is left
+    observation.xyxy[0, [0, 2]] = 1.0  # cut at the picture's edge, no pixel is left
     people.seen(at(frame, 0.0), observation)
     (request,) = people.due()
     assert request.person_ids == ("bob",)
     assert len(request.cut()) == 1
 
 
-def test_crops_show_the_people_asked_about(frame: Frame) -> None:
+def test_crops_show_the_people_of_the_request(frame: Frame) -> None:
     people = PersonAttributes("street", [settings()], forget_s=3)
     people.seen(at(frame, 0.0), seen(frame, "ann"))
     people.due()
@@ -118,29 +117,29 @@ def test_crops_show_the_people_asked_about(frame: Frame) -> None:
     assert np.array_equal(crop, person_crop(frame.rgb(), box))
 
 
-def test_what_is_said_is_kept_until_they_have_gone_for_good(frame: Frame) -> None:
+def test_predictions_are_kept_until_a_person_is_forgotten(frame: Frame) -> None:
     people = PersonAttributes("street", [settings(min_votes=2, every_s=0.1)], forget_s=40)
     for n in range(3):
         people.seen(at(frame, float(n)), seen(frame, "ann", "bob"))
         (request,) = people.due()
-        # one of them was refused, because too many were waiting
-        people.looked(request, CropAnswer(BY, (("basket", 0.9), None)))
+        # one crop was refused, because too many were waiting
+        people.answered(request, CropAnswer(BY, (("basket", 0.9), None)))
     known = people.known()
-    assert {name: said[0].label for name, said in known.items()} == {"ann": "basket"}
-    assert people.num_looks == 3
+    assert {name: labels[0].label for name, labels in known.items()} == {"ann": "basket"}
+    assert people.num_predictions == 3
     people.seen(at(frame, 41.0), seen(frame, "bob"))
     assert list(people.known()) == ["ann"]
     people.seen(at(frame, 43.0), seen(frame, "bob"))
     assert people.known() == {}
-    people.looked(request, CropAnswer(BY, (("basket", 0.9), ("none", 0.9))))  # far too late
+    people.answered(request, CropAnswer(BY, (("basket", 0.9), ("none", 0.9))))  # too late
     assert people.known() == {}
 
 
-def test_nobody_is_known_after_a_scene_cut(frame: Frame) -> None:
+def test_all_people_are_forgotten_at_a_scene_cut(frame: Frame) -> None:
     people = PersonAttributes("street", [settings(min_votes=1)], forget_s=3)
     people.seen(at(frame, 100.0), seen(frame, "ann"))
     (request,) = people.due()
-    people.looked(request, CropAnswer(BY, (("basket", 0.9),)))
+    people.answered(request, CropAnswer(BY, (("basket", 0.9),)))
     assert list(people.known()) == ["ann"]
     people.seen(at(frame, 0.0, scene_cut=True), seen(frame, "ann2"))
     assert people.known() == {}
@@ -152,7 +151,7 @@ def test_nobody_is_known_after_a_scene_cut(frame: Frame) -> None:
 
 @dataclass
 class Labeller:
-    """Says `basket` of everybody; hangs while `answers` is not set."""
+    """Labels everyone `basket`; hangs while `answers` is not set."""
 
     fails: bool = False
     batches: list[CropBatch] = field(default_factory=list)
@@ -162,7 +161,7 @@ class Labeller:
         self.answers.set()
 
     @property
-    def num_asked(self) -> int:
+    def num_crops(self) -> int:
         return sum(len(batch.crops) for batch in self.batches)
 
     async def label(self, attribute: str, batch: CropBatch) -> CropAnswer:
@@ -174,24 +173,26 @@ class Labeller:
         return CropAnswer(BY, tuple(("basket", 0.9) for _ in batch.crops))
 
 
-@dataclass
-class Rules:
-    observations: list[Observation] = field(default_factory=list)
+class HeldDetector(Detector):
+    """Holds the film back, so that it does not end before its people are predicted."""
 
-    async def observe(self, observations: Sequence[Observation]) -> Sequence[Verdict]:
-        self.observations += observations
-        return [Verdict(one.camera_id) for one in observations]
+    def __init__(self, labeller: Labeller) -> None:
+        super().__init__()
+        self._labeller = labeller
 
-    def told(self) -> list[Observation]:
-        return [one for one in self.observations if one.attributes]
+    async def detect(self, batch: FrameBatch) -> Sequence[Found]:
+        needed = self.num_frames // 50  # calls under way hold 24 frames at most
+        await until(lambda: len(self._labeller.batches) >= needed)
+        return await super().detect(batch)
 
 
 @pytest.mark.parametrize("harm", [None, "fails", "hangs"])
-def test_looks_go_beside_the_frames(bikes: Path, harm: str | None) -> None:
-    """A whole film at full pace: every frame goes through, whatever the classifier does."""
+def test_attributes_are_predicted_while_frames_go_on(bikes: Path, harm: str | None) -> None:
+    """A film at full pace: every frame is processed, whatever the classifier does."""
 
     async def scenario() -> None:
-        detector, rules, labeller = Detector(), Rules(), Labeller(fails=harm == "fails")
+        rules, labeller = Rules(), Labeller(fails=harm == "fails")
+        detector = HeldDetector(labeller) if harm is None else Detector()
         if harm == "hangs":
             labeller.answers.clear()
         group = CameraGroup(
@@ -201,51 +202,32 @@ def test_looks_go_beside_the_frames(bikes: Path, harm: str | None) -> None:
             tracker=TrackerSettings(),
             attributes=[settings(every_s=0.2, min_votes=2)],
             label=labeller.label,
-            call_timeout_s=0.3 if harm == "hangs" else NEVER_S,
+            limits=GroupLimits(call_timeout_s=0.3 if harm == "hangs" else NEVER_S),
         )
-
-        def all_looked(frames: int) -> bool:
-            processed = group.statuses()[0].frames_processed
-            return processed >= frames and not group._second_stage._calls
-
-        async def play_with_the_looks() -> None:
-            """Let frames go on whenever no look is under way, or the film might outrun them."""
-            while group.statuses()[0].state is not CameraState.ENDED:
-                asked = sum(map(len, detector.batches))
-                detector.answer()
-                await until(lambda asked=asked: all_looked(asked))
-                await asyncio.sleep(0.001)
-
-        if harm is None:
-            detector.answers.clear()
         group.start()
-        film = CameraConfig(
-            id="film", source=str(bikes), pace="fast", detect_fps=240, loop=harm is not None
-        )
-        await group.set_cameras([film])
+        camera = film(bikes) if harm is None else street(bikes, pace="fast", detect_fps=240)
+        await group.set_cameras([camera])
         try:
-            if harm is None:
-                await play_with_the_looks()
-            # a look that hangs is given up, and the next one taken
+            # a call that hangs is abandoned, and the next one made
             await until(lambda: len(rules.observations) >= 250 and len(labeller.batches) >= 2)
-            (status,) = group.statuses()
+            (status,), num_crops = group.statuses(), labeller.num_crops
         finally:
-            detector.answers.set()
             await group.stop()
         assert [one.seq for one in rules.observations[:250]] == list(range(250))
         steps = {b.captured_at - a.captured_at for a, b in pairwise(rules.observations[:250])}
         assert steps == {timedelta(milliseconds=40)}
         assert status.dropped == {}
+        labelled = [one for one in rules.observations if one.attributes]
         if harm is not None:
-            assert rules.told() == []
+            assert labelled == []
             assert status.looks_taken == 0
             return
-        assert status.looks_taken == labeller.num_asked
-        for one in rules.told():
-            assert {said[0].label for said in one.attributes.values()} == {"basket"}
-        assert rules.told()[0].seq > 0
-        seen_people = {name for one in rules.observations for name in one.person_id}
-        assert {name for one in rules.told() for name in one.attributes} <= seen_people
+        assert status.looks_taken == num_crops
+        for one in labelled:
+            assert {labels[0].label for labels in one.attributes.values()} == {"basket"}
+        assert labelled[0].seq > 0
+        people = {name for one in rules.observations for name in one.person_id}
+        assert {name for one in labelled for name in one.attributes} <= people
 
     asyncio.run(scenario())
 
@@ -265,7 +247,7 @@ def test_the_service_labels_many_cameras_crops(tmp_path: Path) -> None:
         answers = await asyncio.gather(
             service.label(CropBatch("a", (red, blue))), service.label(CropBatch("b", (blue,)))
         )
-        found = [[said[0] for said in answer.labels if said] for answer in answers]
+        found = [[label[0] for label in answer.labels if label] for answer in answers]
         assert found == [["red", "blue"], ["blue"]]
         assert answers[0].by == service.info
         assert service.stats().answered == 3
@@ -278,12 +260,12 @@ def test_the_service_labels_many_cameras_crops(tmp_path: Path) -> None:
     "crop",
     [np.zeros((3, 3), np.uint8), np.zeros((3, 3, 3), np.float32), np.zeros((0, 3, 3), np.uint8)],
 )
-def test_what_is_no_crop_is_refused(crop: Any) -> None:
+def test_an_array_that_is_no_crop_is_refused(crop: Any) -> None:
     with pytest.raises(ValueError, match="camera 'a': expected crops"):
         CropBatch("a", (crop,))
 
 
-def test_process_puts_it_on_events(bikes: Path, tmp_path: Path) -> None:
+def test_process_puts_attributes_on_events(bikes: Path, tmp_path: Path) -> None:
     model = save_colour_model(tmp_path / "colours.onnx", shape=("n", 3, 64, 32))
     zone = ZoneConfig.model_validate(
         {"id": "all", "polygon": EVERYWHERE, "rules": [{"type": "intrusion", "cooldown_s": 0}]}

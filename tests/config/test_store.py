@@ -1,4 +1,4 @@
-"""What settings refuse, and what they take."""
+"""Which settings are refused, and which are accepted."""
 
 from __future__ import annotations
 
@@ -25,24 +25,24 @@ LINE = [[0.1, 0.5], [0.9, 0.5]]
 @pytest.mark.parametrize(
     ("zone", "expected"),
     [
-        # one shape, and the one that its rules need
+        # exactly one shape, of the kind that its rules need
         ({}, "exactly one of 'polygon' and 'line'"),
         ({"polygon": SQUARE, "line": LINE}, "exactly one of 'polygon' and 'line'"),
         ({"line": LINE, "rules": [{"type": "loitering"}]}, "'loitering' needs a 'polygon'"),
         ({"polygon": SQUARE, "rules": [{"type": "line_crossing"}]}, "needs a 'line'"),
-        # shapes that are none
+        # invalid shapes
         ({"polygon": SQUARE[:2]}, "at least 3 corners"),
         ({"polygon": [SQUARE[0], SQUARE[2], SQUARE[1], SQUARE[3]]}, "crosses itself"),
         ({"polygon": [[0.1, 0.1], [0.5, 0.5], [0.9, 0.9]]}, "no area"),
         ({"line": [[0.5, 0.5], [0.5, 0.5]]}, "no length"),
-        # a rule twice: which of the two would hold?
+        # the same rule twice
         (
             {"polygon": SQUARE, "rules": [{"type": "intrusion"}, {"type": "intrusion"}]},
             "'intrusion' is given 2 times",
         ),
     ],
 )
-def test_zones_that_cannot_be_are_refused(zone: dict[str, Any], expected: str) -> None:
+def test_invalid_zones_are_refused(zone: dict[str, Any], expected: str) -> None:
     with pytest.raises(ValidationError) as caught:
         ZoneConfig.model_validate({"id": "door", **zone})
 
@@ -60,7 +60,7 @@ def test_zones_that_cannot_be_are_refused(zone: dict[str, Any], expected: str) -
         ("0.0.0.0", False),
         ("::", False),
         ("192.168.1.5", False),
-        ("127.example.com", False),  # a name that only looks like one of ours
+        ("127.example.com", False),  # a name that only resembles a loopback address
         ("", False),
     ],
 )
@@ -98,7 +98,7 @@ def test_input_sizes(size: Any, fits: bool) -> None:
 
 
 @pytest.mark.parametrize(
-    ("told", "expected"),
+    ("value", "expected"),
     [
         ("off", SmartRecord.OFF),
         (False, SmartRecord.OFF),  # an unquoted `off` in YAML
@@ -106,8 +106,8 @@ def test_input_sizes(size: Any, fits: bool) -> None:
         ("commands", SmartRecord.COMMANDS),
     ],
 )
-def test_smart_record(told: object, expected: SmartRecord) -> None:
-    settings = RecordingSettings.model_validate({"smart_record": told})
+def test_smart_record(value: object, expected: SmartRecord) -> None:
+    settings = RecordingSettings.model_validate({"smart_record": value})
 
     assert settings.smart_record is expected
 

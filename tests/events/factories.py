@@ -5,9 +5,14 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from storeguard.errors import StoreError
+from storeguard.events.changes import Change, EventChanges
 from storeguard.events.event import Event, EventStatus, EventType
+from storeguard.events.journal import Journal
+from storeguard.events.shipper import ShipperSettings
 
 START = datetime(2026, 1, 1, 12, tzinfo=UTC)
+QUICK = ShipperSettings(backoff_s=0.01, max_backoff_s=0.05, identity_s=0.05, retain_days=None)
 
 
 def event(name: str | int, version: int = 1, **more: Any) -> Event:
@@ -27,3 +32,32 @@ def event(name: str | int, version: int = 1, **more: Any) -> Event:
         **more,
     }
     return Event(**fields)
+
+
+def visit(number: int) -> list[Event]:
+    """The versions of one event from opening to closing."""
+    return [
+        event(number),
+        event(number, 2, dwell_s=1.0),
+        event(number, 3, dwell_s=2.0, status=EventStatus.CLOSED),
+    ]
+
+
+class EmptyStore:
+    """An event store that holds no event; while `down` it does not answer."""
+
+    def __init__(self) -> None:
+        self.down = False
+
+    def get(self, event_id: str) -> Event | None:  # noqa: ARG002 - it has none
+        if self.down:
+            raise StoreError("connection refused")
+        return None
+
+
+def changed(journal: Journal, *changes: Change) -> Event:
+    """Applies changes of one event in a journal; the event as it is then."""
+    EventChanges(journal, EmptyStore()).apply(changes)
+    latest = journal.latest(changes[0].event_id)
+    assert latest is not None
+    return latest

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import logging
 import os
+import resource
 import signal
 import sqlite3
 import subprocess
@@ -9,16 +10,29 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from storeguard.errors import JournalError, NotFoundError
-from storeguard.events.event import ClipRef, Event, EventStatus, EventType, Latency, SnapshotRef
-from storeguard.events.journal import Backlog, Journal
-from storeguard.events.merging import merged
+from storeguard.errors import JournalError
+from storeguard.events.annotations import Annotations
+from storeguard.events.changes import (
+    ClipFailed,
+    ClipRequested,
+    ClipStored,
+    KeepSet,
+    SnapshotStored,
+)
+from storeguard.events.clip import ClipSpan, StoredClip
+from storeguard.events.cursor import Cursor
+from storeguard.events.event import EventStatus, EventType
+from storeguard.events.faults import Fault, FaultCode
+from storeguard.events.journal import Backlog, ChangeBatch, Journal
 from storeguard.testing import FakeClock
-from tests.events.factories import event
+from tests.events.factories import START, changed, event
 
 MIB = 2**20
 
@@ -38,21 +52,46 @@ def waiting(journal: Journal) -> list[tuple[str, int]]:
     return [(entry.event.event_id, entry.event.version) for entry in journal.pending(1_000_000)]
 
 
-def test_entries_wait_in_order_until_confirmed(journal: Journal, clock: FakeClock) -> None:
+def confirm_all(journal: Journal) -> None:
+    journal.confirm({entry.event.event_id: entry.seq for entry in journal.pending(1_000_000)})
+
+
+def changes(batch: ChangeBatch) -> list[tuple[str, int]]:
+    return [(change.event.event_id, change.event.version) for change in batch.changes]
+
+
+def test_events_wait_in_order_of_their_last_change_until_confirmed(
+    journal: Journal, clock: FakeClock
+) -> None:
     journal.commit([event(1), event(2)])
     clock.advance(5)
     journal.commit([event(1, 2)])
     entries = journal.pending(2)
-    assert [entry.event for entry in entries] == [event(1), event(2)]
-    assert [entry.opening for entry in entries] == [True, True]
+    assert [entry.event for entry in entries] == [event(2), event(1, 2)]
+    assert [entry.opened_at for entry in entries] == [event(2).updated_at, event(1).updated_at]
     backlog = journal.backlog()
-    assert (backlog.events, backlog.oldest_s) == (3, 5.0)
-    journal.confirm(entries[-1].seq)
+    assert (backlog.events, backlog.oldest_s) == (2, 5.0)
+    journal.confirm({"event-2": entries[0].seq})
     assert waiting(journal) == [("event-1", 2)]
-    assert not journal.pending(1)[0].opening
     assert 0 < journal.backlog().bytes < backlog.bytes
-    journal.confirm(journal.pending(1)[0].seq)
+    confirm_all(journal)
     assert journal.backlog() == Backlog(0, 0, None)
+
+
+def test_what_changed_after_it_was_read_waits_again(journal: Journal, clock: FakeClock) -> None:
+    journal.commit([event(1)])
+    (entry,) = journal.pending(1)
+    clock.advance(5)
+    journal.commit([event(1, 2)])
+    journal.confirm({"event-1": entry.seq})
+    (entry,) = journal.pending(1)
+    assert entry.event.version == 2
+    assert entry.opened_at is None  # its opening is stored
+    assert journal.backlog().oldest_s == 5.0
+    confirm_all(journal)
+    clock.advance(5)
+    journal.commit([event(1, 3)])
+    assert journal.backlog().oldest_s == 0.0
 
 
 def test_events_and_checkpoints_are_one(journal: Journal) -> None:
@@ -70,102 +109,162 @@ def test_replayed_versions_are_ignored(journal: Journal) -> None:
     for _ in range(2):
         journal.commit([event(1), event(1, 2), event(1, 3)])
     journal.commit([event(1, 2)])
-    assert waiting(journal) == [("event-1", 1), ("event-1", 2), ("event-1", 3)]
+    assert waiting(journal) == [("event-1", 3)]
+    assert changes(journal.changes_after(None)) == [("event-1", 3)]
 
 
-# ---------------------------------------------------------------------- amending
+# ---------------------------------------------------------------------- annotations
 
 
-def with_clip(old: Event) -> Event:
-    return old.model_copy(update={"clip": ClipRef(uri="file:///a.mp4")})
-
-
-def test_amendments_and_rules_number_versions_together(journal: Journal) -> None:
+def test_annotations_and_rules_number_versions_together(journal: Journal) -> None:
     journal.commit([event(1)])
-    amended = journal.amend("event-1", with_clip)
-    assert amended.version == 2
-    assert journal.latest("event-1") == amended
-    # The rules know nothing of the amendment: their second version becomes the third.
+    annotated = changed(journal, SnapshotStored("event-1", "picture"))
+    assert annotated.version == 2
+    # The rules know nothing of the annotation: their second version becomes the third.
     closing = event(1, 2, status=EventStatus.CLOSED, dwell_s=4.0)
     journal.commit([closing])
     latest = journal.latest("event-1")
     assert latest is not None
     assert (latest.version, latest.dwell_s, latest.status) == (3, 4.0, EventStatus.CLOSED)
-    assert latest.clip == amended.clip
+    assert latest.snapshot == annotated.snapshot
     journal.commit([closing])  # replayed
     assert journal.latest("event-1") == latest
-    assert journal.amend("event-1", lambda old: old).version == 3  # nothing changed
+    # The rules' fifth version, of which the journal was given no fourth, is the fifth.
+    journal.commit([event(1, 5)])
+    assert waiting(journal) == [("event-1", 5)]
 
 
-def test_amending_what_is_not_there(journal: Journal) -> None:
-    with pytest.raises(NotFoundError, match="event-7"):
-        journal.amend("event-7", with_clip)
+def test_an_event_that_is_not_there(journal: Journal) -> None:
     assert journal.latest("event-7") is None
+    with pytest.raises(KeyError, match="event-7"), journal.edit() as rows:
+        rows.annotate("event-7", Annotations())
 
 
-def test_an_amendment_keeps_the_event_itself(journal: Journal) -> None:
-    journal.commit([event(1)])
-    with pytest.raises(ValueError, match="camera_id never changes"):
-        journal.amend("event-1", lambda old: old.model_copy(update={"camera_id": "door"}))
-    assert waiting(journal) == [("event-1", 1)]
+# ---------------------------------------------------------------------- changes after a cursor
 
 
-def test_concurrent_amendments_all_count(journal: Journal) -> None:
-    journal.commit([event(1)])
-
-    def count(old: Event) -> Event:
-        return old.model_copy(update={"attributes": {"n": old.attributes.get("n", 0) + 1}})
-
-    threads = [
-        threading.Thread(target=lambda: [journal.amend("event-1", count) for _ in range(20)])
-        for _ in range(4)
-    ]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    latest = journal.latest("event-1")
-    assert latest is not None
-    assert (latest.version, latest.attributes) == (81, {"n": 80})
+def test_a_reader_is_given_each_changed_event_once_in_its_newest_state(journal: Journal) -> None:
+    assert journal.changes_after(None) == ChangeBatch(journal.journal_id, (), 0)
+    journal.commit([event(1), event(2), event(1, 2)])
+    batch = journal.changes_after(None)
+    assert changes(batch) == [("event-2", 1), ("event-1", 2)]
+    assert [change.seq for change in batch.changes] == [2, 3]
+    assert batch.last_seq == 3
+    assert journal.changes_after(None) == batch  # reading marks nothing
+    assert journal.changes_after(batch.cursor) == ChangeBatch(journal.journal_id, (), 3)
+    changed(journal, KeepSet("event-2", True))
+    journal.commit([event(3)])
+    assert changes(journal.changes_after(batch.cursor)) == [("event-2", 2), ("event-3", 1)]
 
 
-@pytest.mark.parametrize(
-    ("newest", "incoming", "expected"),
-    [
-        # the stored clip stays when the rules bring none, or one that is only asked for
-        ({"clip": ClipRef(uri="a")}, {}, {"clip": ClipRef(uri="a")}),
-        ({"clip": ClipRef(uri="a")}, {"clip": ClipRef(error="x")}, {"clip": ClipRef(uri="a")}),
-        ({"clip": ClipRef(uri="a")}, {"clip": ClipRef(uri="b")}, {"clip": ClipRef(uri="b")}),
-        ({"snapshot": SnapshotRef(uri="a")}, {}, {"snapshot": SnapshotRef(uri="a")}),
-        ({"keep": True}, {}, {"keep": True}),
-        ({"score": 0.9}, {"score": 0.4}, {"score": 0.9}),
-        ({}, {"score": 0.4}, {"score": 0.4}),
-        (
-            {"attributes": {"a": 1, "b": 1}},
-            {"attributes": {"b": 2}},
-            {"attributes": {"a": 1, "b": 2}},
-        ),
-        (
-            {"latency_ms": Latency(capture_to_store=9.0)},
-            {},
-            {"latency_ms": Latency(capture_to_store=9.0)},
-        ),
-        (
-            {"status": EventStatus.CLOSED},
-            {"status": EventStatus.OPEN},
-            {"status": EventStatus.CLOSED},
-        ),
-        ({"version": 7}, {"version": 2}, {"version": 8}),
-        ({"version": 1}, {"version": 5}, {"version": 5}),
-    ],
-)
-def test_what_the_next_version_keeps(
-    newest: dict[str, object], incoming: dict[str, object], expected: dict[str, object]
+def test_a_reader_who_lost_an_answer_is_given_the_same_and_what_came_since(
+    journal: Journal,
 ) -> None:
-    result = merged(
-        event(1).model_copy(update=newest), event(1).model_copy(update={"version": 2, **incoming})
-    )
-    assert {name: getattr(result, name) for name in expected} == expected
+    journal.commit([event(1), event(2)])
+    lost = journal.changes_after(None)
+    journal.commit([event(3)])
+    again = journal.changes_after(None)
+    assert again.changes[: len(lost.changes)] == lost.changes
+    assert changes(again)[len(lost.changes) :] == [("event-3", 1)]
+
+
+def test_changes_come_in_batches(journal: Journal) -> None:
+    journal.commit([event(number) for number in range(5)])
+    cursor, sizes = None, []
+    while (batch := journal.changes_after(cursor, limit=2)).changes:
+        sizes.append(len(batch.changes))
+        cursor = batch.cursor
+    assert sizes == [2, 2, 1]
+    assert cursor == Cursor(journal_id=journal.journal_id, seq=5)
+
+
+def test_a_camera_is_given_its_own_changes_alone(journal: Journal) -> None:
+    journal.commit([event(1), event(2, camera_id="door"), event(3)])
+    batch = journal.changes_after(None, camera_id="table")
+    assert changes(batch) == [("event-1", 1), ("event-3", 1)]
+    journal.commit([event(4, camera_id="door")])
+    assert journal.changes_after(batch.cursor, camera_id="table").changes == ()
+
+
+def test_a_recorder_is_not_given_what_its_own_uploads_change(journal: Journal) -> None:
+    journal.commit([event(1)])
+    cursor = journal.changes_after(None, by_rules=True).cursor
+    changed(journal, SnapshotStored("event-1", "picture"))
+    assert journal.changes_after(cursor, camera_id="table", by_rules=True).changes == ()
+    assert changes(journal.changes_after(cursor)) == [("event-1", 2)]
+    journal.commit([event(1, 2, status=EventStatus.CLOSED)])
+    (change,) = journal.changes_after(cursor, camera_id="table", by_rules=True).changes
+    assert (change.seq, change.event.status) == (3, EventStatus.CLOSED)
+    assert change.event.snapshot is not None
+
+
+def test_storing_pruning_and_storing_again_change_nothing_for_readers(journal: Journal) -> None:
+    journal.commit([event(1)])
+    cursor = journal.changes_after(None).cursor
+    confirm_all(journal)
+    journal.reship()
+    confirm_all(journal)
+    assert journal.changes_after(cursor).changes == ()
+
+
+def test_a_cursor_of_another_journal_starts_at_the_beginning(
+    journal: Journal, tmp_path: Path
+) -> None:
+    journal.commit([event(1), event(2)])
+    with Journal(tmp_path / "fresh.db", max_bytes=MIB) as fresh:
+        assert fresh.journal_id != journal.journal_id
+        fresh.commit([event(3)])
+        assert changes(fresh.changes_after(journal.changes_after(None).cursor)) == [("event-3", 1)]
+    with Journal(journal.path, max_bytes=MIB) as again:
+        assert again.journal_id == journal.journal_id
+
+
+def test_sequence_numbers_are_not_reused(journal: Journal) -> None:
+    journal.commit([event(1), event(2, status=EventStatus.CLOSED)])
+    confirm_all(journal)
+    assert journal.prune(-1.0) == 1
+    journal.commit([event(3)])
+    assert journal.changes_after(None).last_seq == 3
+
+
+# ---------------------------------------------------------------------- events without video
+
+
+RECORDED = {"rule": {"record": True}, "status": EventStatus.CLOSED}
+
+
+def without_video(journal: Journal, after_seq: int = 0, **how: Any) -> list[str]:
+    found = journal.without_video(after_seq, **{"limit": 9, **how})
+    return [change.event.event_id for change in found]
+
+
+def test_closed_events_without_video_are_found(journal: Journal, clock: FakeClock) -> None:
+    open_, closed = event(1, rule={"record": True}), event(2, **RECORDED)
+    journal.commit([open_, closed, event(3, status=EventStatus.CLOSED), event(4, **RECORDED)])
+    assert without_video(journal) == ["event-2", "event-4"]
+    assert without_video(journal, limit=1) == ["event-2"]
+    assert without_video(journal, journal.without_video(limit=1)[0].seq) == ["event-4"]
+    clock.advance(60)
+    journal.commit([event(1, 2, **RECORDED)])
+    assert without_video(journal, unchanged_s=60) == ["event-2", "event-4"]
+    assert without_video(journal) == ["event-2", "event-4", "event-1"]
+
+
+def test_an_event_has_its_video_once_all_of_it_is_stored_or_a_fault_explains_it(
+    journal: Journal,
+) -> None:
+    journal.commit([event(1, **RECORDED), event(2, **RECORDED)])
+    for name in ("event-1", "event-2"):
+        end = START + timedelta(seconds=10)
+        span = ClipSpan(event_id=name, start=START, end=end, final=True)
+        changed(journal, ClipRequested(span))
+        assert name in without_video(journal)
+        if name == "event-1":
+            file = StoredClip(uri="a", start=START, end=end, sha256="ab")
+            changed(journal, ClipStored(span, file))
+        else:
+            changed(journal, ClipFailed(span, Fault(code=FaultCode.OVERDUE)))
+        assert name not in without_video(journal)
 
 
 # ---------------------------------------------------------------------- bounds
@@ -177,54 +276,57 @@ def fill(journal: Journal, names: range, **more: object) -> None:
         journal.commit(events[start : start + 10])
 
 
-def test_confirmed_entries_make_room_without_loss(journal: Journal) -> None:
+def test_stored_events_make_room_without_loss(journal: Journal) -> None:
     fill(journal, range(500))
-    journal.confirm(journal.pending(500)[-1].seq)
+    confirm_all(journal)
     fill(journal, range(500, 1000), status=EventStatus.CLOSED)
     assert len(waiting(journal)) == 500
     assert journal.drops().lossless
-    assert journal.retained_bytes() <= MIB
 
 
-def test_a_full_journal_drops_superseded_updates_first(
-    journal: Journal, caplog: pytest.LogCaptureFixture
-) -> None:
-    versions = range(1, 1200)
-    for start in versions[::10]:
-        chunk = [v for v in versions if start <= v < start + 10]
-        journal.commit([event("long", version, rule={"pad": "x" * 1000}) for version in chunk])
-    kept = [version for _, version in waiting(journal)]
-    assert kept[0] == 1  # the opening
-    assert kept[-1] == versions[-1]  # and the newest
-    drops = journal.drops()
-    assert drops.lossless
-    assert drops.updates == {"loitering": len(versions) - len(kept)}
-    assert "superseded updates" in caplog.text
-    assert not [record for record in caplog.records if record.levelno >= logging.ERROR]
+def test_a_stored_open_event_makes_room_after_all_closed_ones(journal: Journal) -> None:
+    fill(journal, range(1))
+    fill(journal, range(1, 500), status=EventStatus.CLOSED)
+    confirm_all(journal)
+    fill(journal, range(500, 1000), status=EventStatus.CLOSED)
+    assert journal.latest("event-0") is not None
+    assert journal.latest("event-1") is None
+    fill(journal, range(1000, 1200), status=EventStatus.CLOSED)
+    assert journal.latest("event-0") is None
 
 
-def test_a_journal_full_of_events_loses_the_oldest_loudly(
+def test_an_event_that_changes_without_end_takes_the_place_of_one(journal: Journal) -> None:
+    for version in range(1, 1200, 10):
+        pad = {"pad": "x" * 1000}
+        journal.commit([event("long", number, rule=pad) for number in range(version, version + 10)])
+    assert waiting(journal) == [("event-long", 1200)]
+    assert journal.backlog().bytes < 2000
+    assert journal.drops().lossless
+
+
+def test_a_full_journal_loses_the_oldest_loudly(
     journal: Journal, caplog: pytest.LogCaptureFixture
 ) -> None:
     fill(journal, range(900), type=EventType.INTRUSION)
     kept = waiting(journal)
     assert kept[-1] == ("event-899", 1)
+    assert kept == [(f"event-{number}", 1) for number in range(900 - len(kept), 900)]
     lost = 900 - len(kept)
     assert lost > 0
     drops = journal.drops()
     assert (drops.entries, drops.lossless) == ({"intrusion": lost}, False)
     assert "LOST" in caplog.text
-    assert journal.retained_bytes() <= MIB
+    assert journal.backlog().bytes <= MIB
     assert journal.path.stat().st_size < 2 * MIB
 
 
 def test_pruning_keeps_what_open_events_build_on(journal: Journal, clock: FakeClock) -> None:
     journal.commit([event(1), event(1, 2), event(2, status=EventStatus.CLOSED)])
-    journal.confirm(journal.pending(9)[-1].seq)
+    confirm_all(journal)
     clock.advance(100)
     journal.commit([event(3)])
     clock.advance(100)
-    assert journal.prune(150) == 2
+    assert journal.prune(150) == 1
     assert journal.latest("event-1") == event(1, 2)
     assert journal.latest("event-2") is None
     assert waiting(journal) == [("event-3", 1)]  # whatever its age, it was not stored
@@ -232,14 +334,17 @@ def test_pruning_keeps_what_open_events_build_on(journal: Journal, clock: FakeCl
 
 def test_reshipping(journal: Journal, clock: FakeClock) -> None:
     journal.commit([event(1)])
-    journal.confirm(journal.pending(1)[0].seq, {journal.pending(1)[0].seq: 12.5})
+    journal.confirm({"event-1": journal.pending(1)[0].seq}, {"event-1": 12.5})
     clock.advance(100)
     journal.commit([event(2)])
-    journal.confirm(journal.pending(1)[0].seq)
+    confirm_all(journal)
     assert journal.reship(max_age_s=50) == 1
     assert waiting(journal) == [("event-2", 1)]
     assert journal.reship() == 1
-    assert [entry.latency_ms for entry in journal.pending(9)] == [12.5, None]
+    entries = journal.pending(9)
+    assert [entry.latency_ms for entry in entries] == [12.5, None]
+    assert [entry.opened_at for entry in entries] == [None, None]  # no latency is measured again
+    assert journal.backlog().oldest_s == 0.0
 
 
 # ---------------------------------------------------------------------- crashes and damage
@@ -268,10 +373,10 @@ def test_kill_9_loses_nothing_committed(tmp_path: Path) -> None:
         process.stdout.readline()
         time.sleep(0.1)
         os.kill(process.pid, signal.SIGKILL)
-        told = process.stdout.read().split()
+        reported = process.stdout.read().split()
         process.stdout.close()
         process.wait()
-        last = int(told[-1]) if told else 0
+        last = int(reported[-1]) if reported else 0
         with Journal(path, max_bytes=2**24) as journal:
             kept = [int(name.removeprefix("event-")) for name, _ in waiting(journal)]
             assert kept == list(range(len(kept)))
@@ -334,17 +439,28 @@ def test_a_newer_format_is_refused_not_replaced(tmp_path: Path) -> None:
     assert path.exists()
 
 
-def test_entries_that_are_no_events_are_set_aside(
-    journal: Journal, caplog: pytest.LogCaptureFixture
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "UPDATE events SET body = '{}' WHERE event_id = 'event-1'",
+        "UPDATE events SET annotations = '[]' WHERE event_id = 'event-1'",
+    ],
+)
+def test_rows_that_are_no_events_are_set_aside(
+    journal: Journal, caplog: pytest.LogCaptureFixture, damage: str
 ) -> None:
     journal.commit([event(1), event(2)])
     with sqlite3.connect(journal.path) as db:
-        db.execute("UPDATE entries SET body = '{}' WHERE event_id = 'event-1'")
+        db.execute(damage)
     db.close()
     assert waiting(journal) == [("event-2", 1)]
+    assert changes(journal.changes_after(None)) == [("event-2", 1)]
+    assert journal.latest("event-1") is None
     assert journal.backlog().events == 1
     assert journal.drops().unreadable == {"loitering": 1}
-    assert "no valid event" in caplog.text
+    assert "event event-1 is no valid event" in caplog.text
+    journal.commit([event(1, 2)])  # its rules still report it
+    assert waiting(journal) == [("event-2", 1), ("event-1", 2)]
 
 
 def test_two_processes_worth_of_journals_share_a_file(tmp_path: Path) -> None:
@@ -352,27 +468,38 @@ def test_two_processes_worth_of_journals_share_a_file(tmp_path: Path) -> None:
     with Journal(path, max_bytes=MIB) as one, Journal(path, max_bytes=MIB) as other:
         one.commit([event(1)])
         other.commit([event(1, 2)])
-        assert waiting(one) == waiting(other) == [("event-1", 1), ("event-1", 2)]
+        assert waiting(one) == waiting(other) == [("event-1", 2)]
 
 
-def test_a_disk_that_is_full_is_told_and_recovered_from(tmp_path: Path) -> None:
+@contextmanager
+def file_size_limit(size: int) -> Iterator[None]:
+    """No file of this process grows past a size: writing fails as on a full disk."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def test_a_full_disk_is_reported_and_recovered_from(tmp_path: Path) -> None:
     path = tmp_path / "journal.db"
-    with Journal(path, max_bytes=2 * MIB) as journal:
-        journal.commit([event(1)])
-        # SQLite's own bound gives the very error a full disk gives.
-        (pages,) = journal._file._db.execute("PRAGMA page_count").fetchone()
-        journal._file._db.execute(f"PRAGMA max_page_count = {pages}")
+    with Journal(path, max_bytes=64 * MIB) as journal:
+        journal.commit([event(0)])
 
         def commit_until_full() -> None:
-            for name in range(2, 5000):
-                journal.commit([event(name)], {"rules": str(name).encode()})
+            for name in range(1, 20_000):
+                journal.commit(
+                    [event(name, rule={"pad": "x" * 3000})], {"rules": str(name).encode()}
+                )
 
-        with pytest.raises(JournalError, match="full"):
-            commit_until_full()
-        held = len(waiting(journal))
-        assert held > 500  # what was reserved at opening
-        assert journal.checkpoint("rules") == str(held).encode()
-        journal._file._db.execute("PRAGMA max_page_count = 1000000")
+        largest = max(file.stat().st_size for file in tmp_path.iterdir())
+        with file_size_limit(largest):
+            with pytest.raises(JournalError, match="cannot write"):
+                commit_until_full()
+            held = len(waiting(journal))
+            assert held > 100  # what was reserved at opening
+            assert journal.checkpoint("rules") == str(held - 1).encode()
         journal.commit([event("after")])
         assert waiting(journal)[-1] == ("event-after", 1)
 

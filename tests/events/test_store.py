@@ -8,19 +8,18 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from storeguard.config.store import CameraConfig
 from storeguard.errors import StoreError
 from storeguard.events.event import Event, EventStatus, EventType
-from storeguard.events.keyspace import CHANGES, PREFIX, Change, Outcome
+from storeguard.events.keyspace import CHANGES, PREFIX, StoredChange, Upserted
 from storeguard.events.query import EventQuery
 from storeguard.events.store import EventReader, EventStore
 from tests.events.factories import START, event
 from tests.valkey import ValkeyProcess, refusing_port
 
-CREATED, UPDATED, UNCHANGED = Outcome.CREATED, Outcome.UPDATED, Outcome.UNCHANGED
+CREATED, UPDATED, UNCHANGED = Upserted.CREATED, Upserted.UPDATED, Upserted.UNCHANGED
 
 
-def put(store: EventStore, *events: Event) -> list[Outcome]:
+def put(store: EventStore, *events: Event) -> list[Upserted]:
     return store.upsert([(one, None) for one in events])
 
 
@@ -69,7 +68,6 @@ def test_latency_is_that_of_the_first_storing(store: EventStore) -> None:
 def test_all_keys_share_a_hash_tag(store: EventStore, valkey: ValkeyProcess) -> None:
     put(store, event(1), event(2, zone_id=None, person_id=None))
     store.identity()
-    store.put_cameras("shop", [])
     with valkey.client() as client:
         keys = [key.decode() for key in client.keys("*")]
     assert len(keys) > 8
@@ -236,14 +234,6 @@ def test_identity_tells_restart_and_loss_apart(valkey: ValkeyProcess, store: Eve
     assert (run, epoch == identity.partition("/")[2]) == (identity.partition("/")[0], False)
 
 
-def test_cameras_are_kept_with_their_credentials(store: EventStore) -> None:
-    assert store.get_cameras("shop") is None
-    cameras = (CameraConfig(id="table", source="rtsp://u:p@10.0.0.7/1", detect_fps=2),)
-    store.put_cameras("shop", cameras)
-    assert store.get_cameras("shop") == cameras
-    assert store.get_cameras("kiosk") is None
-
-
 @pytest.mark.parametrize(
     ("url", "words"), [("ftp://x", "address"), ("redis://:pw@127.0.0.1:{port}", "refused")]
 )
@@ -260,7 +250,9 @@ def test_unreachable(url: str, words: str) -> None:
 # ---------------------------------------------------------------------- reading, asyncio
 
 
-async def first(changes: AsyncIterator[Change | None], count: int) -> list[Change | None]:
+async def first(
+    changes: AsyncIterator[StoredChange | None], count: int
+) -> list[StoredChange | None]:
     found = []
     async for change in changes:
         found.append(change)
@@ -277,8 +269,6 @@ def test_the_reader_answers_as_the_store(valkey: ValkeyProcess, store: EventStor
         assert await reader.get("event-3") == store.get("event-3")
         assert await reader.query(EventQuery(limit=2)) == store.query(EventQuery(limit=2))
         assert await reader.count() == 5
-        await reader.put_cameras("shop", [])
-        assert await reader.get_cameras("shop") == ()
         await reader.close()
 
     asyncio.run(ask())

@@ -1,25 +1,33 @@
-"""One camera's recorder at work: what it is told, what it leaves, without Ray or a detector."""
+"""One camera's recorder, stepped by hand: no thread, no Ray, no detector."""
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from concurrent.futures import Future
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import av
 
+from storeguard.config.store import CameraConfig
 from storeguard.events.commands import RecordCommand
 from storeguard.events.event import Event, EventStatus, EventType
-from storeguard.recording.camera_recorder import CameraRecorder
+from storeguard.events.journal import ChangeBatch, EventChange
+from storeguard.recording.manual_recording import RecordingAnswer
+from storeguard.recording.messages import Command, FrameSeen, Stop, Tick
+from storeguard.recording.recorder import Recorder, RecordingPlace
+from storeguard.recording.recovery import recover
 from storeguard.recording.spool import ClipItem, Spool
-from storeguard.rules.ongoing import OpenEvent
+from storeguard.rules.observation import Observation
+from storeguard.rules.verdict import Verdict
+from storeguard.testing import FakeClock
+from storeguard.video.frame import Frame
 from storeguard.video.packets import EncodedPacket
-from tests.camera.held_clock import PATIENCE_S
 
 START = datetime(2026, 5, 1, 12, tzinfo=UTC)
+JOURNAL = "journal-1"
 ZONE = {
     "id": "seat",
     "polygon": [[0, 0], [1, 0], [1, 1]],
@@ -53,79 +61,85 @@ def event(name: str = "e1", *, start_s: float, end_s: float | None = None, **mor
     return Event(**fields)
 
 
-def wait_until(condition: Callable[[], Any]) -> Any:
-    until = time.monotonic() + PATIENCE_S
-    while not (outcome := condition()):
-        assert time.monotonic() < until, "waited in vain"
-        time.sleep(0.02)
-    return outcome
+def verdict_of(*events: Event, seq: int = 1, journal_id: str = JOURNAL) -> Verdict:
+    """The rules' answer that brings events, numbered up to `seq`."""
+    first = seq - len(events) + 1
+    changes = tuple(EventChange(first + i, one) for i, one in enumerate(events))
+    return Verdict("till", changes=ChangeBatch(journal_id, changes, seq))
 
 
 @dataclass
 class Till:
     """A camera whose video and verdicts come when the test says so."""
 
-    recorder: CameraRecorder
+    recorder: Recorder
     spool: Spool
     packets: list[EncodedPacket]
+    clock: FakeClock
     fed: int = 0
-    spoken: bool = False
-    open: dict[str, Event] = field(default_factory=dict)
+    seq: int = 0
+    journal_id: str = JOURNAL
 
     def play(self, to_s: float) -> None:
         """Let the camera send until a moment."""
         while self.fed < len(self.packets) and self.packets[self.fed].captured_at < at(to_s):
-            self.recorder.on_packet(self.packets[self.fed])
+            self.recorder.ring.append(self.packets[self.fed])
             self.fed += 1
-            if self.fed % 50 == 0:  # ten seconds of video at a time, or the ring would move on
-                wait_until(self.is_written)
+            if self.fed % 5 == 0:  # a second of video at a time
+                self.tick()
 
-    def is_written(self) -> bool:
-        """Whether the recordings that go on hold all that the camera sent."""
-        inner = self.recorder._recordings._recorder
-        return all(inner._cursors.get(name, self.fed) >= self.fed for name in inner.active())
+    def tick(self) -> None:
+        """Let the recorder do all that there is to do now."""
+        while self.recorder.step(Tick()):
+            pass
 
-    def say(self, *events: Event) -> None:
-        """Let the rules say what changed, and have the recorder act on it."""
-        self.spoken = True
-        for one in events:
-            self.open[one.event_id] = one
-            if one.status is EventStatus.CLOSED:
-                del self.open[one.event_id]
-        self.settle(*events)
+    def report(self, *events: Event) -> None:
+        """Let the rules answer with what changed."""
+        self.seq += len(events)
+        self.recorder.step(verdict_of(*events, seq=self.seq, journal_id=self.journal_id))
+        self.tick()
 
-    @property
-    def opened(self) -> tuple[OpenEvent, ...]:
-        return tuple(
-            OpenEvent(one.event_id, one.type, one.zone_id, one.person_id)
-            for one in self.open.values()
-        )
+    def see(self, frame: Frame, observation: Observation) -> None:
+        self.recorder.step(FrameSeen(frame, observation))
 
-    def settle(self, *events: Event) -> None:
-        """One step of the recorder's own thread, now."""
-        self.recorder._step(list(events), self.opened if self.spoken else None)
+    def command(self, command: RecordCommand) -> RecordingAnswer:
+        answer: Future[RecordingAnswer] = Future()
+        self.recorder.step(Command(command, answer))
+        return answer.result(0)
+
+    def close(self) -> None:
+        self.recorder.step(Stop())
 
     def manifests(self, kind: type) -> list[Any]:
         return [item.manifest for item in self.spool.items() if isinstance(item.manifest, kind)]
 
-    def clips(self, count: int = 1) -> list[ClipItem]:
-        """The clips that are queued for upload, once there are so many."""
-
-        def found() -> list[ClipItem] | None:
-            self.settle()
-            clips = [one for one in self.manifests(ClipItem) if one.upload]
-            return clips if len(clips) >= count else None
-
-        clips = wait_until(found)
-        assert len(clips) == count
-        return clips
-
-    def idle(self) -> None:
-        wait_until(lambda: self.settle() or not self.recorder.state().recording)
-        self.settle()
+    def clips(self) -> list[ClipItem]:
+        """The clips that are queued for upload."""
+        self.tick()
+        return [one for one in self.manifests(ClipItem) if one.upload]
 
 
 MakeTill = Callable[..., Till]
+
+
+def till_of(
+    packets: list[EncodedPacket], root: Path, *, place: RecordingPlace | None = None, **more: Any
+) -> Till:
+    """A recorder on the spool that lies below `root`, recovered first; `more` is its `recording`."""
+    camera = CameraConfig.model_validate(
+        {"id": "till", "source": "x", "zones": [ZONE], "recording": more}
+    )
+    # Its clock stands still: a test that is held up is not taken for a silent camera.
+    clock = FakeClock()
+    spool = Spool(root / "till", prefix="shop/till")
+    recorder = Recorder(
+        camera,
+        place or RecordingPlace("shop", root),
+        spool=spool,
+        checkpoint=recover(spool, goes_on=True),
+        clock=clock,
+    )
+    return Till(recorder, spool, packets, clock)
 
 
 def start(**more: Any) -> RecordCommand:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
@@ -11,12 +10,18 @@ from typing import Any
 import pytest
 
 from storeguard.errors import QueryError, RecordingError
-from storeguard.events.clip_link import StoredClip, Wish
+from storeguard.events.changes import (
+    Change,
+    ClipAnnounced,
+    ClipRequested,
+    ClipStored,
+    EventReported,
+    Outcome,
+)
 from storeguard.events.commands import RecordCommand
-from storeguard.events.event import Event, EventStatus, EventType
-from storeguard.recording.spool import ClipItem, EventItem, WishItem
+from storeguard.events.event import EventStatus, EventType
+from storeguard.recording.spool import ClipItem, EventItem, RequestItem
 from storeguard.recording.uploader import Uploader
-from storeguard.rules.verdict import Verdict
 from storeguard.storage.objects import ObjectStore
 from tests.recording.recorder_harness import (
     STOP,
@@ -28,7 +33,7 @@ from tests.recording.recorder_harness import (
 
 
 @pytest.mark.parametrize(
-    ("command", "asked"),
+    ("command", "requested"),
     [
         ({}, (15, 40)),  # start_before_now_s 5, default_duration_s 20
         ({"duration_s": 3}, (15, 23)),
@@ -38,90 +43,73 @@ from tests.recording.recorder_harness import (
     ],
 )
 def test_a_command_saves_start_before_now_plus_duration(
-    till: MakeTill, command: dict[str, Any], asked: tuple[float, float]
+    till: MakeTill, command: dict[str, Any], requested: tuple[float, float]
 ):
     one = till(smart_record="commands", start_before_now_s=5)
     one.play(20)
-    answer = one.recorder.command(start(**command))
-    assert (answer.start, answer.end) == (at(asked[0]), at(asked[1]))
+    answer = one.command(start(**command))
+    assert (answer.start, answer.end) == (at(requested[0]), at(requested[1]))
     one.play(60)
     (clip,) = one.clips()
-    assert clip.start <= at(asked[0])
-    assert clip.end >= at(asked[1])
-    one.idle()
+    assert clip.start <= at(requested[0])
+    assert clip.end >= at(requested[1])
+    one.tick()
     opened, closed = (item.event for item in one.manifests(EventItem))
     assert opened.type is closed.type is EventType.MANUAL
     assert (opened.status, closed.status) == (EventStatus.OPEN, EventStatus.CLOSED)
     assert (opened.person_id, opened.zone_id) == (None, None)
     assert closed.version == opened.version + 1
-    assert closed.ended_at == at(asked[1])
+    assert closed.ended_at == at(requested[1])
     final = [
         link
-        for item in one.manifests(ClipItem) + one.manifests(WishItem)
+        for item in one.manifests(ClipItem) + one.manifests(RequestItem)
         for link in item.links
         if link.final
     ]
-    assert (final[-1].start, final[-1].end) == (at(asked[0]), at(asked[1]))
+    assert (final[-1].start, final[-1].end) == (at(requested[0]), at(requested[1]))
 
 
-def test_who_sees_a_recording_closed_sees_the_whole_span_that_was_asked(
+def test_a_reader_of_a_closed_recording_sees_the_whole_requested_span(
     till: MakeTill, tmp_path: Path
 ):
     one = till(smart_record="commands", start_before_now_s=5)
     one.play(20)
-    one.recorder.command(start(duration_s=3))
+    one.command(start(duration_s=3))
     one.play(60)
-    one.idle()
-    desk = Desk()
-    uploader = Uploader(
-        one.spool.folder.parent,
-        ObjectStore(str(tmp_path / "objects")),
-        desk,
-        store_id="shop",
-    )
+    one.tick()
+    spans: dict[str, tuple[datetime, datetime]] = {}
+    span_when_closed: list[tuple[datetime, datetime]] = []
+
+    def apply(changes: Sequence[Change]) -> list[Outcome]:
+        for change in changes:
+            match change:
+                case EventReported(event) if event.status is EventStatus.CLOSED:
+                    span_when_closed.append(spans[event.event_id])
+                case ClipRequested(span) | ClipAnnounced(span) | ClipStored(span):
+                    begin, end = spans.get(span.event_id, (span.start, span.end))
+                    spans[span.event_id] = (min(begin, span.start), max(end, span.end))
+                case _:
+                    pass
+        return [Outcome.APPLIED for _ in changes]
+
+    objects = ObjectStore(str(tmp_path / "objects"))
+    uploader = Uploader(one.spool.folder.parent, objects, apply, store_id="shop")
     while uploader.step():
         pass
-    assert desk.span_when_closed == [(at(15), at(23))]
+    assert span_when_closed == [(at(15), at(23))]
 
 
-class Desk:
-    """Takes what the uploader hands on; notes which span was told of an event as it closed."""
-
-    def __init__(self) -> None:
-        self.spans: dict[str, tuple[datetime, datetime]] = {}
-        self.span_when_closed: list[tuple[datetime, datetime]] = []
-
-    def journal(self, event: Event) -> None:
-        if event.status is EventStatus.CLOSED:
-            self.span_when_closed.append(self.spans[event.event_id])
-
-    def link_wishes(self, wishes: Sequence[Wish], error: str | None) -> int:
-        del error
-        for one in wishes:
-            start, end = self.spans.get(one.event_id, (one.start, one.end))
-            self.spans[one.event_id] = (min(start, one.start), max(end, one.end))
-        return len(wishes)
-
-    def link_clip(self, stored: StoredClip, wishes: Sequence[Wish]) -> int:
-        assert stored.uri
-        return self.link_wishes(wishes, None)
-
-    def link_snapshot(self, event_id: str, uri: str) -> bool:
-        assert uri
-        return event_id in self.spans
-
-
-def test_stop_ends_what_was_asked_for_now_and_nothing_else(till: MakeTill):
+def test_stop_ends_manual_recordings_now_and_nothing_else(till: MakeTill):
     one = till(start_before_now_s=2)
     one.play(20)
-    one.say(event(start_s=19))
-    answer = one.recorder.command(start())
+    one.report(event(start_s=19))
+    answer = one.command(start())
     one.play(25)
-    stopped = one.recorder.command(STOP)
+    stopped = one.command(STOP)
     assert stopped.event_ids == answer.event_ids
     assert stopped.end == at(25)
     one.play(30)
-    one.say(event(start_s=19, end_s=29))
+    one.report(event(start_s=19, end_s=29))
     one.play(60)
     (clip,) = one.clips()  # the automatic recording went on
     spans = {link.event_id: (link.start, link.end) for link in clip.links}
@@ -131,7 +119,7 @@ def test_stop_ends_what_was_asked_for_now_and_nothing_else(till: MakeTill):
 
 
 @pytest.mark.parametrize(
-    ("command", "error", "says"),
+    ("command", "error", "message"),
     [
         (STOP, RecordingError, "nothing to stop"),
         (start(start=at(500)), QueryError, "a minute ahead"),
@@ -140,23 +128,21 @@ def test_stop_ends_what_was_asked_for_now_and_nothing_else(till: MakeTill):
     ],
 )
 def test_impossible_commands_are_answered(
-    till: MakeTill, command: RecordCommand, error: type[Exception], says: str
+    till: MakeTill, command: RecordCommand, error: type[Exception], message: str
 ):
     one = till(cache_s=5)
     one.play(60)
-    with pytest.raises(error, match=says):
-        one.recorder.command(command)
+    with pytest.raises(error, match=message):
+        one.command(command)
 
 
 def test_a_command_before_the_first_picture_is_answered(till: MakeTill):
     with pytest.raises(RecordingError, match="no keyframe has come yet"):
-        till().recorder.command(start())
+        till().command(start())
 
 
 def test_events_do_not_record_where_only_commands_do(till: MakeTill):
     one = till(smart_record="commands")
     one.play(10)
-    one.recorder.judged(Verdict("till", changes=(event(start_s=9),)))
-    time.sleep(0.1)
-    one.settle()
-    assert not one.recorder.state().recording
+    one.report(event(start_s=9))
+    assert not one.recorder.state.recording

@@ -18,10 +18,11 @@ import pytest
 
 from storeguard.config.store import Container, RecordingSettings
 from storeguard.errors import RecordingError
-from storeguard.events.clip_link import Wish
-from storeguard.recording.recorder import recover
+from storeguard.events.faults import Fault, FaultCode
+from storeguard.recording.clip_requests import ClipRequest
 from storeguard.recording.recording import ClipFile, Recording
-from storeguard.recording.spool import ClipItem, RecordingEvents, Spool
+from storeguard.recording.recovery import recover, recover_files
+from storeguard.recording.spool import ClipItem, RecorderCheckpoint, Spool
 from storeguard.testing.video import number_of
 from storeguard.video.packets import EncodedPacket
 from tests.conftest import MakeVideo
@@ -114,7 +115,8 @@ def check(clip: ClipFile) -> None:
     # In decoding order a picture comes before the two at most that are shown before it.
     whole = range(10, 50 if clip.complete else numbers[-1] - 2)
     assert set(whole) <= set(numbers)
-    assert clip.end >= clip.requested_end if clip.complete else "cut off: " in clip.note
+    codes = {fault.code for fault in clip.faults}
+    assert clip.end >= clip.requested_end if clip.complete else FaultCode.CUT_OFF in codes
 
 
 def outcome(folder: Path, record: Callable[[], list[ClipFile]]) -> str:
@@ -143,7 +145,12 @@ def test_a_disk_with_any_room_left(
         disk.leave(num_pages * PAGE)
         recording = recording_into(disk.clips, container)
         seen[
-            outcome(disk.clips, lambda one=recording: feed(one, packets[10:]) + one.close("over"))
+            outcome(
+                disk.clips,
+                lambda one=recording: (
+                    feed(one, packets[10:]) + one.close(FaultCode.RECORDER_CLOSED)
+                ),
+            )
         ] += 1
     assert seen["refused"]
     assert seen["whole"]
@@ -165,7 +172,7 @@ def test_a_disk_that_is_full_from_some_moment_on(
             files += feed(one, packets[number : number + 6])
             if number % 2:
                 disk.free()
-            return files + feed(one, packets[number + 6 :]) + one.close("over")
+            return files + feed(one, packets[number + 6 :]) + one.close(FaultCode.RECORDER_CLOSED)
 
         seen[outcome(disk.clips, record)] += 1
     assert seen["refused"]
@@ -181,7 +188,7 @@ def test_files_cut_at_any_byte(tmp_path: Path, packets: list[EncodedPacket], con
 
         def record(one: Recording = recording, limit: int = limit) -> list[ClipFile]:
             with files_up_to(limit):
-                return feed(one, packets[10:]) + one.close("over")
+                return feed(one, packets[10:]) + one.close(FaultCode.RECORDER_CLOSED)
 
         seen[outcome(folder, record)] += 1
     assert seen["cut off"]
@@ -206,10 +213,11 @@ def test_a_part_torn_at_any_byte_recovers(
         torn.write_bytes(left[:length])
         if not room:
             disk.leave(0)
-        clips = recover(disk.clips)
+        clips = recover_files(disk.clips)
         assert list(disk.clips.iterdir()) == [clip.path for clip in clips]
         for clip in clips:
-            check(replace(clip, note=f"cut off: {clip.note}"))
+            cut_off = Fault(code=FaultCode.CUT_OFF)
+            check(replace(clip, faults=(cut_off, *clip.faults)))
             saved.append(clip.num_frames)
     assert saved == sorted(saved)
     assert {10, 20} <= set(saved)  # fragments, one after the other
@@ -226,22 +234,25 @@ def test_a_spool_on_a_full_disk_recovers_once_there_is_room(
     left = part.read_bytes()
     recording.abort()
     part.write_bytes(left[:-700])
-    wish = Wish(event_id="e1", start=at(1), end=at(5), final=True)
-    spool.note(RecordingEvents(recording_id=recording.recording_id, links=(wish,)))
+    request = ClipRequest(event_id="e1", start=at(1), end=at(5), final=True)
+    recordings = {recording.recording_id: ("e1",)}
+    spool.save(RecorderCheckpoint(requests=(request,), recordings=recordings))
     disk.leave(0)
     with pytest.raises(OSError, match="No space left"):
-        spool.recover("killed")
+        recover(spool, goes_on=False)
     assert list(spool.items()) == []
     disk.free()
-    assert spool.recover("killed") == 1
+    recover(spool, goes_on=False)
     (item,) = [one.manifest for one in spool.items() if isinstance(one.manifest, ClipItem)]
-    assert item.links == (wish,)
-    assert item.fault == "recovered after a crash"
+    assert item.links == (request.span,)
+    assert [fault.code for fault in item.faults] == [FaultCode.RECOVERED]
     with av.open(str(disk.clips / item.file)) as clip:
         numbers = [number_of(frame) for frame in clip.decode(video=0)]
     assert len(numbers) == item.num_frames >= 20
     assert item.end < at(5)
-    assert spool.recover("killed") == 0
+    waiting = len(list(spool.items()))
+    recover(spool, goes_on=False)
+    assert len(list(spool.items())) == waiting
 
 
 def test_a_whole_clip_without_its_index_in_front_is_no_fault(
@@ -250,8 +261,8 @@ def test_a_whole_clip_without_its_index_in_front_is_no_fault(
     recording = recording_into(disk.clips, Container.MP4)
     feed(recording, packets[10:45])
     disk.leave(2 * PAGE)  # for the last fragments, not for another copy
-    (clip,) = feed(recording, packets[45:]) + recording.close("over")
+    (clip,) = feed(recording, packets[45:]) + recording.close(FaultCode.RECORDER_CLOSED)
     assert clip.complete
-    assert "index not in front" in clip.note
+    assert FaultCode.INDEX_AT_END in {fault.code for fault in clip.faults}
     check(clip)
-    assert Spool(disk.clips, prefix="shop/till").clip_item(clip, []).fault is None
+    assert Spool(disk.clips, prefix="shop/till").clip_item(clip, []).faults == ()

@@ -1,354 +1,286 @@
-"""A recorder of a camera: triggers, silence, full disks, and crashes that leave clips that play."""
+"""What is recorded of events: spans, files, pictures."""
 
 from __future__ import annotations
 
-import errno
-import subprocess
-import sys
-import threading
-from collections.abc import Iterator
+from datetime import timedelta
+from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
+import av
+import numpy as np
 import pytest
 
-from storeguard.config.store import Container, RecordingSettings
-from storeguard.errors import NotFoundError, RecordingError
-from storeguard.recording.part import part_of
-from storeguard.recording.recorder import Recorder, recover
-from storeguard.recording.recording import ClipFile, Recording
-from storeguard.testing import FakeClock
-from storeguard.testing.video import VideoSpec, make_video
-from storeguard.video.packets import EncodedPacket, PacketRing
-from tests.conftest import MakeVideo
-from tests.video.clips import (
-    PATIENCE_S,
-    START,
+from storeguard.config.store import CameraConfig
+from storeguard.events.cursor import Cursor
+from storeguard.events.event import ClipRef, EventType
+from storeguard.events.faults import FaultCode
+from storeguard.recording.clip_requests import needed_cache_s
+from storeguard.recording.spool import ClipItem, RequestItem, SnapshotItem
+from storeguard.rules.observation import Observation
+from storeguard.video.frame import Frame
+from tests.recording.recorder_harness import (
+    JOURNAL,
+    ZONE,
+    MakeTill,
     at,
-    decoded_numbers,
-    feed_all,
-    fill,
-    read_packets,
+    decoded,
+    event,
+    verdict_of,
 )
 
 
-class Clips:
-    """Collects what a recorder reports."""
-
-    def __init__(self) -> None:
-        self.files: list[ClipFile] = []
-        self.errors: list[tuple[str, RecordingError]] = []
-        self.came = threading.Event()
-
-    def on_clip(self, clip: ClipFile) -> None:
-        self.files.append(clip)
-        self.came.set()
-
-    def on_error(self, recording_id: str, error: RecordingError) -> None:
-        self.errors.append((recording_id, error))
-        self.came.set()
-
-
-@pytest.fixture
-def clips() -> Clips:
-    return Clips()
-
-
-@pytest.fixture
-def packets(video: MakeVideo) -> list[EncodedPacket]:
-    return read_packets(video("mp4", num_frames=100))
+def test_an_event_is_recorded_from_its_pre_roll_to_its_post_roll(till: MakeTill):
+    one = till()
+    one.play(10.1)
+    one.report(event(start_s=9.7))
+    one.play(14)
+    one.report(event(start_s=9.7, end_s=13.5))
+    one.play(20)
+    (clip,) = one.clips()
+    (link,) = clip.links
+    assert (link.event_id, link.start, link.end, link.final) == ("e1", at(7.7), at(16.5), True)
+    assert clip.start == at(7)  # the last keyframe at or before
+    assert clip.end >= at(16.5)
+    assert clip.key.startswith("shop/till/2026-05-01/till_")
+    assert decoded(one.spool.folder / clip.file) == clip.num_frames
+    (request,) = one.manifests(RequestItem)
+    assert not request.links[0].final
+    assert request.fault is None
+    one.close()
+    checkpoint = one.spool.load()
+    assert (checkpoint.requests, checkpoint.recordings) == ((), {})
+    assert checkpoint.cursor == Cursor(journal_id=JOURNAL, seq=2)
 
 
-def recorder(ring: PacketRing, clips: Clips, folder: Path, **settings: object) -> Recorder:
-    return Recorder(
-        ring,
-        camera_id="till",
-        settings=RecordingSettings(**settings),
-        folder=folder,
-        on_clip=clips.on_clip,
-        on_error=clips.on_error,
-        clock=FakeClock(START),
+def test_changes_that_are_reported_again_make_no_second_clip(till: MakeTill):
+    one = till()
+    one.play(10.1)
+    opened, closed = event(start_s=9.7), event(start_s=9.7, end_s=9.9)
+    one.recorder.step(verdict_of(opened, seq=1))
+    one.recorder.step(verdict_of(opened, seq=1))
+    one.recorder.step(verdict_of(closed, seq=2))
+    one.recorder.step(verdict_of(closed, seq=2))
+    one.play(30)
+    one.recorder.step(verdict_of(closed, seq=2))
+    one.close()
+    (clip,) = one.clips()
+    assert [link.event_id for link in clip.links] == ["e1"]
+    assert len(one.manifests(RequestItem)) == 1
+
+
+def test_overlapping_events_share_one_recording(till: MakeTill):
+    one = till()
+    one.play(10)
+    one.report(*(event(f"e{n}", start_s=9.5) for n in range(30)))
+    one.play(11)
+    one.report(event("late", start_s=10.9))
+    one.play(12)
+    one.report(*(event(f"e{n}", start_s=9.5, end_s=11) for n in range(30)))
+    one.report(event("late", start_s=10.9, end_s=11.9))
+    one.play(30)
+    (clip,) = one.clips()
+    assert {link.event_id for link in clip.links} == {*(f"e{n}" for n in range(30)), "late"}
+    assert clip.end >= at(14.9)
+    assert clip.end < at(16)  # and not as long as an open event would hold it
+
+
+def test_events_of_the_first_seconds_share_one_recording_too(till: MakeTill):
+    """Nothing older than the camera's first picture is there for any of them."""
+    one = till()
+    one.play(0.5)
+    one.report(event("a", start_s=0.2))
+    one.play(1.5)
+    one.report(event("b", start_s=1.2))
+    one.report(event("a", start_s=0.2, end_s=1.3), event("b", start_s=1.2, end_s=1.4))
+    one.play(20)
+    (clip,) = one.clips()
+    assert {link.event_id for link in clip.links} == {"a", "b"}
+
+
+def test_a_long_event_has_several_files_and_each_knows_it(till: MakeTill):
+    one = till(max_duration_s=10)
+    one.play(10)
+    one.report(event(start_s=9))
+    for second in range(11, 40):
+        one.play(second)
+        one.tick()
+    one.report(event(start_s=9, end_s=38))
+    one.play(60)
+    clips = one.clips()
+    assert len(clips) == 4
+    assert all(clip.links[0].event_id == "e1" for clip in clips)
+    for before, after in pairwise(clips):
+        assert abs(after.start - before.end) < timedelta(milliseconds=5)
+    assert clips[-1].links[0].final
+    assert clips[-1].end >= at(41)
+
+
+def test_an_event_that_fires_late_is_linked_to_the_file_finished_before(till: MakeTill):
+    one = till(max_duration_s=5)
+    one.play(10)
+    one.report(event("long", start_s=9))
+    for second in range(11, 18):
+        one.play(second)
+        one.tick()
+    assert len(one.clips()) == 1
+    one.report(event("slow", start_s=11))  # began within the first file
+    relinks = [clip for clip in one.manifests(ClipItem) if not clip.upload]
+    assert [link.event_id for clip in relinks for link in clip.links] == ["slow"]
+
+
+@pytest.mark.parametrize("late_s", [0.3, 6.0, 20.0])
+def test_a_late_answer_costs_nothing_of_the_clip(till: MakeTill, late_s: float):
+    """The rules could not be reached for a while; the same changes come with a later answer."""
+    one = till()
+    one.play(10 + late_s)
+    one.report(event(start_s=10))
+    one.play(40)
+    one.report(event(start_s=10, end_s=39))
+    one.play(60)
+    (clip,) = one.clips()
+    (link,) = clip.links
+    assert (link.start, clip.start) == (at(8), at(8))
+    assert clip.end >= at(42)
+
+
+def test_an_event_first_reported_when_it_is_over_is_recorded_from_the_cache(till: MakeTill):
+    one = till()
+    one.play(20)
+    one.report(event(start_s=10, end_s=12))
+    one.play(21)
+    (clip,) = one.clips()
+    assert (clip.start, clip.end) == (at(8), at(15))
+
+
+def test_the_end_of_an_event_whose_journal_was_lost_is_now(till: MakeTill):
+    """A damaged journal was set aside, and with it the memory of what is open."""
+    one = till()
+    one.play(10)
+    one.report(event(start_s=9))
+    one.play(15)
+    one.journal_id, one.seq = "journal-2", 0
+    one.report(event("new", start_s=14))
+    one.play(30)
+    one.report(event("new", start_s=14, end_s=29))
+    one.play(60)
+    spans = {
+        link.event_id: (link.start, link.end)
+        for item in one.manifests(ClipItem) + one.manifests(RequestItem)
+        for link in item.links
+        if link.final
+    }
+    assert spans == {"e1": (at(7), at(18)), "new": (at(12), at(32))}
+
+
+def test_an_event_that_another_recorder_has_dealt_with_is_left_alone(till: MakeTill):
+    """A camera that moved to another node reads the journal from its beginning."""
+    one = till()
+    one.play(20)
+    clip = ClipRef(requested_start=at(3), requested_end=at(9))
+    one.report(event("old", start_s=5, end_s=6, clip=clip))
+    assert not one.recorder.state.recording
+    assert one.manifests(RequestItem) == []
+
+
+def test_a_closed_event_of_which_nothing_was_kept_gets_a_fault(till: MakeTill):
+    one = till(cache_s=3)
+    one.play(60)
+    one.report(event(start_s=3, end_s=5))
+    failures = [item for item in one.manifests(RequestItem) if item.fault]
+    assert [link.event_id for item in failures for link in item.links] == ["e1"]
+    assert failures[0].fault.code is FaultCode.NOTHING_KEPT
+
+
+@pytest.mark.parametrize("ahead_s", [60, 3600])
+def test_an_event_ahead_of_the_cameras_clock_gets_a_fault(till: MakeTill, ahead_s: float):
+    """The clock was set back, the camera began anew, and the rules closed what was before."""
+    one = till()
+    one.play(10)
+    one.report(event(start_s=10 + ahead_s, end_s=12 + ahead_s), event("now", start_s=8, end_s=9))
+    failures = [item for item in one.manifests(RequestItem) if item.fault]
+    assert [link.event_id for item in failures for link in item.links] == ["e1"]
+    assert failures[0].fault.code is FaultCode.CLOCK_SET_BACK
+    one.play(30)
+    (clip,) = one.clips()
+    assert [link.event_id for link in clip.links] == ["now"]
+
+
+def test_record_false_keeps_none(till: MakeTill):
+    one = till()
+    one.play(10)
+    rule = {"type": "loitering", "record": False}
+    one.report(event(start_s=9, type=EventType.LOITERING, rule=rule))
+    assert not one.recorder.state.recording
+    assert not list(one.spool.items())
+
+
+def test_rules_that_fall_silent_do_not_cut_an_open_event_short(till: MakeTill):
+    one = till()
+    one.play(10)
+    one.report(event(start_s=9))
+    one.play(28)  # no verdict for 18 s
+    assert one.recorder.state.recording
+    one.report(event(start_s=9, end_s=27))
+    one.play(60)
+    (clip,) = one.clips()
+    assert clip.end >= at(30)
+
+
+def seen(seconds: float, score: float) -> tuple[Frame, Observation]:
+    number = int(seconds * 5)
+    picture = av.VideoFrame.from_ndarray(
+        np.full((96, 160, 3), min(255, int(score * 250)), np.uint8), format="rgb24"
     )
-
-
-@pytest.fixture
-def live(
-    packets: list[EncodedPacket], clips: Clips, tmp_path: Path
-) -> Iterator[tuple[PacketRing, Recorder, list[EncodedPacket]]]:
-    """A ring with 5 s in it, its recorder, and the packets still to come."""
-    ring = fill(packets[:50])
-    recording = recorder(ring, clips, tmp_path)
-    yield ring, recording, packets[50:]
-    assert recording.close(timeout_s=PATIENCE_S)
-
-
-Live = tuple[PacketRing, Recorder, list[EncodedPacket]]
-
-
-def test_overlapping_triggers_make_one_clip(live: Live, clips: Clips):
-    ring, recording, rest = live
-    first = recording.start(at(3), at(6))
-    assert recording.start(at(4.5), at(7)) == first
-    assert recording.start(at(4), at(6.5)) == first  # never shortens
-    for packet in rest:
-        ring.append(packet)
-    assert clips.came.wait(PATIENCE_S)
-    (clip,) = clips.files
-    assert (clip.start, clip.end, clip.requested_end) == (at(3), at(7), at(7))
-    assert clip.recording_id == first
-
-
-def test_a_trigger_that_reaches_further_back_gets_a_clip_of_its_own(live: Live, clips: Clips):
-    ring, recording, rest = live
-    first, second = recording.start(at(4), at(6)), recording.start(at(1), at(6))
-    assert first != second
-    for packet in rest:
-        ring.append(packet)
-    assert recording.close(timeout_s=PATIENCE_S)
-    spans = {clip.recording_id: (clip.start, clip.end) for clip in clips.files}
-    assert spans == {first: (at(4), at(6)), second: (at(1), at(6))}
-
-
-def test_stop_ends_now_and_extend_goes_on(live: Live, clips: Clips):
-    ring, recording, rest = live
-    name = recording.start(at(4), None)
-    recording.extend(name, at(60))
-    ring.append(rest[0])
-    recording.stop(name)
-    for packet in rest[1:]:
-        ring.append(packet)
-    assert clips.came.wait(PATIENCE_S)
-    assert clips.files[0].end == at(5.1)
-    while recording.active():
-        clips.came.wait(0.01)
-    with pytest.raises(NotFoundError, match="no recording"):
-        recording.stop(name)
-
-
-def test_the_past_alone_can_be_recorded(live: Live, clips: Clips):
-    _, recording, _ = live
-    recording.start(at(1.5), at(2.5))
-    assert clips.came.wait(PATIENCE_S)
-    assert (clips.files[0].start, clips.files[0].end) == (at(1), at(2.5))
-
-
-def by_clock(clock: FakeClock, ring: PacketRing, clips: Clips, folder: Path) -> Recorder:
-    """A recorder whose clock is turned by hand."""
-    return Recorder(
-        ring,
+    frame = Frame("till", number, at(seconds), seconds, picture, False, 1.0, 0.0)
+    observation = Observation(
         camera_id="till",
-        settings=RecordingSettings(),
-        folder=folder,
-        on_clip=clips.on_clip,
-        clock=clock,
+        epoch="a",
+        seq=number,
+        captured_at=at(seconds),
+        person_id=("person-e1",),
+        xyxy=np.array([[0.1, 0.1, 0.5, 0.9]], np.float32),
+        score=np.array([score], np.float32),
     )
+    return frame, observation
 
 
-def test_a_camera_that_dies_ends_its_recording(
-    packets: list[EncodedPacket], clips: Clips, tmp_path: Path
+def brightness(path: Path) -> float:
+    with av.open(str(path)) as container:
+        frame = next(container.decode(video=0))
+        return float(frame.to_ndarray(format="gray").mean())
+
+
+@pytest.mark.parametrize(
+    ("scores", "pictures"),
+    [
+        ([0.5, 0.6, 0.9, 0.7], [0.5, 0.9]),  # the best comes later
+        ([0.8, 0.6, 0.7], [0.8]),  # the opening was the best
+    ],
+)
+def test_the_picture_is_the_openings_and_then_the_best(
+    till: MakeTill, scores: list[float], pictures: list[float]
 ):
-    clock = FakeClock(START)
-    recording = by_clock(clock, fill(packets[:50]), clips, tmp_path)
-    recording.start(at(3), at(8))
-    while not clips.came.wait(0.05):
-        clock.advance(1.0)
-    (clip,) = clips.files
-    assert not clip.complete
-    assert "the camera sent no more" in clip.note
-    assert clip.end == at(5)
-    assert recording.close(timeout_s=PATIENCE_S)
+    one = till()
+    one.play(10)
+    one.see(*seen(9, scores[0]))
+    one.report(event(start_s=9))
+    for number, score in enumerate(scores[1:]):
+        one.see(*seen(10 + number, score))
+    one.report(event(start_s=9, end_s=14))
+    items: list[SnapshotItem] = one.manifests(SnapshotItem)
+    assert {item.key for item in items} == {"shop/till/2026-05-01/e1.jpg"}
+    shown = [brightness(one.spool.folder / item.file) / 250 for item in items]
+    assert shown == pytest.approx(pictures, abs=0.02)
 
 
-@pytest.mark.parametrize("wait_s", [0.2, 0.4])  # the ring's own, and one that lets packets gather
-def test_a_silent_camera_is_noticed_in_seconds(
-    packets: list[EncodedPacket],
-    clips: Clips,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    wait_s: float,
-):
-    clock, ring = FakeClock(START), fill(packets[:50])
+def test_the_cache_reaches_back_as_far_as_every_rule_asks():
+    def camera(*rules: dict[str, Any], **more: Any) -> CameraConfig:
+        zone = {"id": "z", "polygon": ZONE["polygon"], "rules": list(rules)}
+        return CameraConfig.model_validate({"id": "c", "source": "x", "zones": [zone], **more})
 
-    def gathering(number: int, *, timeout_s: float) -> bool:
-        del timeout_s
-        clock.advance(wait_s)
-        return ring.next_number() > number
-
-    monkeypatch.setattr(ring, "wait", gathering)
-    monkeypatch.setattr("storeguard.recording.recorder.time", clock)
-    recording = by_clock(clock, ring, clips, tmp_path)
-    began_s = clock.monotonic()
-    recording.start(at(3), at(8))
-    assert clips.came.wait(PATIENCE_S)
-    noticed_s = clock.monotonic() - began_s
-    assert recording.close(timeout_s=PATIENCE_S)
-    assert not clips.files[0].complete
-    assert noticed_s == pytest.approx(
-        6.0, abs=0.9
-    )  # until what was asked for is over, and 3 s more
-
-
-def test_a_process_that_stood_still_is_no_silent_camera(
-    packets: list[EncodedPacket],
-    clips: Clips,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-):
-    clock, ring, stalls = FakeClock(START), fill(packets[:50]), iter([20.0, 0.0, 15.0])
-    wait = ring.wait
-
-    def held_up(number: int, *, timeout_s: float) -> bool:
-        clock.advance(timeout_s + next(stalls, 0.0))
-        next(rest, None)  # the reader stood still too, and goes on a little later
-        return wait(number, timeout_s=0.001)
-
-    def read_on() -> Iterator[None]:
-        yield
-        for packet in packets[50:]:
-            ring.append(packet)
-            yield
-
-    rest = read_on()
-    monkeypatch.setattr(ring, "wait", held_up)
-    monkeypatch.setattr("storeguard.recording.recorder.time", clock)
-    recording = by_clock(clock, ring, clips, tmp_path)
-    recording.start(at(3), at(8))
-    assert clips.came.wait(PATIENCE_S)
-    assert recording.close(timeout_s=PATIENCE_S)
-    (clip,) = clips.files
-    assert clip.complete
-    assert clip.end >= at(8)
-
-
-def test_a_recorder_too_slow_for_its_ring_says_so(packets: list[EncodedPacket], tmp_path: Path):
-    recording = Recording(
-        camera_id="till",
-        settings=RecordingSettings(),
-        folder=tmp_path,
-        requested_start=at(1),
-        requested_end=at(6),
-        now=at(1),
-    )
-    files = [f for p in packets[10:25] for f in recording.feed(p)]
-    recording.lost(8)
-    files += [f for p in packets[33:] for f in recording.feed(p)]
-    (clip,) = files
-    assert not clip.complete
-    assert "8 packets lost" in clip.note
-    assert decoded_numbers(clip.path) == [*range(10, 25), *range(40, 60)]
-
-
-def test_nothing_to_record_yet(clips: Clips, tmp_path: Path):
-    recording = recorder(PacketRing(max_s=10, max_bytes=2**20), clips, tmp_path)
-    with pytest.raises(RecordingError, match="no keyframe has come yet"):
-        recording.start(at(0), at(1))
-    assert recording.close(timeout_s=PATIENCE_S)
-
-
-def test_an_end_before_the_start_is_refused(live: Live):
-    _, recording, _ = live
-    with pytest.raises(RecordingError, match="cannot end"):
-        recording.start(at(3), at(2))
-
-
-@pytest.mark.parametrize("container", list(Container))
-def test_a_full_disk_is_an_error_and_leaves_no_junk(
-    packets: list[EncodedPacket], tmp_path: Path, container: Container
-):
-    recording = Recording(
-        camera_id="till",
-        settings=RecordingSettings(container=container),
-        folder=tmp_path,
-        requested_start=at(0),
-        requested_end=at(9),
-        now=at(0),
-        recording_id="0" * 32,
-    )
-    if not Path("/dev/full").exists():
-        pytest.skip("no /dev/full here to stand for a full disk")
-    part = part_of(tmp_path / f"till_20260501T000000.000Z_00000000_0.{container}")
-    part.symlink_to("/dev/full")  # every write fails with ENOSPC
-    with pytest.raises(RecordingError, match="No space left") as caught:
-        feed_all(recording, packets)
-    assert caught.value.errno == errno.ENOSPC
-    assert recording.done
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_a_failed_recording_does_not_stop_the_next(live: Live, clips: Clips, tmp_path: Path):
-    _, recording, _ = live
-    tmp_path.rmdir()
-    tmp_path.write_text("a file where the folder should be")
-    name = recording.start(at(1), at(2))
-    assert clips.came.wait(PATIENCE_S)
-    assert [failed for failed, _ in clips.errors] == [name]
-    tmp_path.unlink()
-    clips.came.clear()
-    recording.start(at(1), at(2))
-    assert clips.came.wait(PATIENCE_S)
-    assert len(clips.files) == 1
-    stats = recording.stats()
-    assert (stats.clips, stats.failed) == (1, 1)
-
-
-# --------------------------------------------------------------------------- crashes
-
-_KILLED = """
-import os, signal, sys
-from pathlib import Path
-sys.path.insert(0, sys.argv[4])
-from storeguard.config.store import RecordingSettings
-from storeguard.recording.recording import Recording
-from tests.video.clips import at, read_packets
-packets = read_packets(Path(sys.argv[1]))
-recording = Recording(camera_id="till", settings=RecordingSettings(container=sys.argv[3]),
-    folder=Path(sys.argv[2]), requested_start=at(1), requested_end=at(60), now=at(1))
-for packet in packets[10:]:
-    recording.feed(packet)
-os.kill(os.getpid(), signal.SIGKILL)
-"""
-
-
-@pytest.mark.parametrize("container", list(Container))
-@pytest.mark.parametrize(("codec", "b_frames"), [("h264", 2), ("hevc", 0), ("mjpeg", 0)])
-def test_kill_9_leaves_a_file_that_plays_and_recovers(
-    tmp_path: Path, container: Container, codec: str, b_frames: int
-):
-    suffix = "avi" if codec == "mjpeg" else "mp4"
-    spec = VideoSpec(codec=codec, b_frames=b_frames, num_frames=100)
-    source = make_video(tmp_path / f"source.{suffix}", spec)
-    folder = tmp_path / "clips"
-    root = str(Path(__file__).parent.parent.parent)
-    words = [sys.executable, "-c", _KILLED, str(source), str(folder), str(container), root]
-    assert subprocess.run(words, check=False).returncode == -9
-    (part,) = folder.iterdir()
-    assert part.name.startswith(".")
-    numbers = decoded_numbers(part)  # plays as it is
-    assert numbers == list(range(10, 10 + len(numbers)))
-    (clip,) = recover(folder)
-    assert list(folder.iterdir()) == [clip.path]
-    assert decoded_numbers(clip.path) == numbers
-    assert len(numbers) >= 60  # of 90: what a kill may cost is about a group of pictures
-    assert clip.num_frames == len(numbers)
-    assert (clip.camera_id, clip.start, clip.complete) == ("till", at(1), False)
-    assert (clip.end - clip.start).total_seconds() == pytest.approx(len(numbers) / 10, abs=0.4)
-    assert clip.requested_end == at(60)
-
-
-def test_recover_removes_what_cannot_be_played(tmp_path: Path):
-    junk = [
-        tmp_path / ".a.mp4.part",
-        tmp_path / ".b.mkv.part",
-        tmp_path / "till" / ".c.mp4.part",
-        tmp_path / "till" / ".d.mp4.final",
-    ]
-    (tmp_path / "till").mkdir()
-    for index, path in enumerate(junk):
-        path.write_bytes(b"\x00" * 500 * index)
-    finished = tmp_path / "till" / "good.mp4"
-    finished.write_bytes(b"somebody's finished clip")
-    assert recover(tmp_path) == []
-    assert [p for p in tmp_path.rglob("*") if p.is_file()] == [finished]
-
-
-def test_recover_of_a_missing_folder_is_nothing(tmp_path: Path):
-    assert recover(tmp_path / "never made") == []
+    slow = {"type": "loitering", "loiter_s": 60, "pre_roll_s": 10}
+    assert needed_cache_s(camera()) == 30
+    assert needed_cache_s(camera(slow)) == 75  # fires a minute after it began
+    assert needed_cache_s(camera({**slow, "record": False})) == 30
+    assert needed_cache_s(camera(slow, recording={"cache_s": 100})) == 100

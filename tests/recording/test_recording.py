@@ -1,7 +1,8 @@
-"""One recording: what was asked is covered, the first frame decodes, nothing is lost between files."""
+"""One recording: what was requested is covered, the first frame decodes, nothing is lost between files."""
 
 from __future__ import annotations
 
+import errno
 import random
 from dataclasses import dataclass, replace
 from datetime import timedelta
@@ -11,7 +12,10 @@ from pathlib import Path
 import av
 import pytest
 
-from storeguard.config.store import RecordingSettings
+from storeguard.config.store import Container, RecordingSettings
+from storeguard.errors import RecordingError
+from storeguard.events.faults import Fault, FaultCode
+from storeguard.recording.part import part_of
 from storeguard.recording.recording import ClipFile, Recording
 from storeguard.testing.video import number_of
 from storeguard.video.packets import EncodedPacket, MediaKind
@@ -21,6 +25,7 @@ from tests.video.clips import (
     at,
     count_packets,
     decoded_numbers,
+    feed_all,
     fill,
     probe,
     read_packets,
@@ -50,11 +55,18 @@ def record(
     recording.expect_audio(ring.audio_format())
     number = ring.keyframe_at(at(start_s))
     assert number is not None
-    _, wanted = ring.read(number, limit=10**6)
+    _, kept = ring.read(number, limit=10**6)
     files: list[ClipFile] = []
-    for packet in [*wanted, *packets[len(past) :]]:
+    for packet in [*kept, *packets[len(past) :]]:
         files += recording.feed(packet)
-    return files + recording.close("the test is over")
+    return files + recording.close(FaultCode.RECORDER_CLOSED)
+
+
+ENDED = {FaultCode.RECORDER_CLOSED: None}
+
+
+def codes(clip: ClipFile) -> set[FaultCode]:
+    return {fault.code for fault in clip.faults}
 
 
 @dataclass(frozen=True)
@@ -186,13 +198,13 @@ def test_audio_is_kept_where_the_container_holds_it(  # noqa: PLR0917  # a table
 ):
     packets = read_packets(video(suffix, audio=audio, num_frames=100))
     (clip,) = record(packets, tmp_path, start_s=2, end_s=4, now_s=5, container=container)
-    assert ("audio left out" in clip.note) != kept
+    assert (FaultCode.AUDIO_LEFT_OUT in codes(clip)) != kept
     with av.open(str(clip.path)) as result:
         sound = result.streams.audio
         assert bool(sound) == kept
         if kept:
-            heard_s = sum(f.samples / f.sample_rate for f in result.decode(sound[0]))
-            assert heard_s == pytest.approx((clip.end - clip.start).total_seconds(), abs=0.2)
+            sound_s = sum(f.samples / f.sample_rate for f in result.decode(sound[0]))
+            assert sound_s == pytest.approx((clip.end - clip.start).total_seconds(), abs=0.2)
 
 
 def test_no_end_stops_after_the_default_duration(video: MakeVideo, tmp_path: Path):
@@ -216,13 +228,13 @@ def test_long_recordings_split_without_losing_a_frame(video: MakeVideo, tmp_path
         assert before.end == after.start == after.requested_start
 
 
-def test_asking_for_more_than_was_kept_is_told(video: MakeVideo, tmp_path: Path):
+def test_a_request_for_more_than_was_kept_has_its_faults(video: MakeVideo, tmp_path: Path):
     packets = [p for p in read_packets(video("mp4", num_frames=100)) if p.time_us >= 4_000_000]
     (clip,) = record(packets, tmp_path, start_s=2, end_s=12, now_s=9)
     assert (clip.start, clip.end) == (at(4), at(10))
     assert not clip.complete
-    assert "starts 2.00 s later than asked" in clip.note
-    assert "ends 2.00 s earlier than asked" in clip.note
+    seconds = {fault.code: fault.seconds for fault in clip.faults}
+    assert seconds == {FaultCode.STARTS_LATE: 2.0, FaultCode.ENDS_EARLY: 2.0, **ENDED}
 
 
 def test_a_resolution_change_begins_a_new_file(video: MakeVideo, tmp_path: Path):
@@ -293,3 +305,47 @@ def test_a_timestamp_jump_leaves_no_gap(video: MakeVideo, tmp_path: Path):
 
 
 # --------------------------------------------------------------------------- the recorder's thread
+
+
+def test_packets_lost_by_a_slow_disk_are_counted(video: MakeVideo, tmp_path: Path):
+    packets = read_packets(video("mp4", num_frames=100))
+    recording = Recording(
+        camera_id="till",
+        settings=RecordingSettings(),
+        folder=tmp_path,
+        requested_start=at(1),
+        requested_end=at(6),
+        now=at(1),
+    )
+    files = [f for p in packets[10:25] for f in recording.feed(p)]
+    recording.lost(8)
+    files += [f for p in packets[33:] for f in recording.feed(p)]
+    (clip,) = files
+    assert not clip.complete
+    assert clip.faults == (Fault(code=FaultCode.PACKETS_LOST, count=8),)
+    assert decoded_numbers(clip.path) == [*range(10, 25), *range(40, 60)]
+
+
+@pytest.mark.parametrize("container", list(Container))
+def test_a_full_disk_is_an_error_and_leaves_no_junk(
+    video: MakeVideo, tmp_path: Path, container: Container
+):
+    packets = read_packets(video("mp4", num_frames=100))
+    recording = Recording(
+        camera_id="till",
+        settings=RecordingSettings(container=container),
+        folder=tmp_path,
+        requested_start=at(0),
+        requested_end=at(9),
+        now=at(0),
+        recording_id="0" * 32,
+    )
+    if not Path("/dev/full").exists():
+        pytest.skip("no /dev/full here to stand for a full disk")
+    part = part_of(tmp_path / f"till_20260501T000000.000Z_00000000_0.{container}")
+    part.symlink_to("/dev/full")  # every write fails with ENOSPC
+    with pytest.raises(RecordingError, match="No space left") as caught:
+        feed_all(recording, packets)
+    assert caught.value.errno == errno.ENOSPC
+    assert recording.done
+    assert list(tmp_path.iterdir()) == []

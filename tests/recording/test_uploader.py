@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 
 from storeguard.config.store import Container
-from storeguard.errors import StorageError, StoreError
-from storeguard.events.changes import Amender
-from storeguard.events.clip_link import StoredClip, Wish, files_of
+from storeguard.errors import StorageError
+from storeguard.events.changes import Change, ClipStored, EventChanges, Outcome
+from storeguard.events.clip import ClipSpan, files_of
 from storeguard.events.event import Event, EventStatus, EventType
 from storeguard.events.journal import Journal
 from storeguard.recording.recording import ClipFile
@@ -24,6 +24,7 @@ from storeguard.recording.spool import ClipItem, EventItem, RecordingEvents, Spo
 from storeguard.recording.uploader import Patience, Uploader
 from storeguard.storage.objects import ObjectStore, UploadRetries
 from storeguard.testing import FakeClock
+from tests.events.factories import EmptyStore
 from tests.s3_server import ACCESS_KEY, BUCKET, SECRET_KEY, running_s3
 from tests.waiting import wait_for
 
@@ -48,8 +49,8 @@ def event(name: str) -> Event:
     )
 
 
-def wish(name: str, start_s: float = 0, end_s: float = 10) -> Wish:
-    return Wish(event_id=name, start=at(start_s), end=at(end_s), final=True)
+def wish(name: str, start_s: float = 0, end_s: float = 10) -> ClipSpan:
+    return ClipSpan(event_id=name, start=at(start_s), end=at(end_s), final=True)
 
 
 def clip(spool: Spool, name: str, *events: str, content: bytes = b"video") -> ClipItem:
@@ -78,50 +79,28 @@ def clip(spool: Spool, name: str, *events: str, content: bytes = b"video") -> Cl
     return item
 
 
-class NoStore:
-    """An event store that knows no event but the journal's."""
-
-    def __init__(self) -> None:
-        self.down = False
-
-    def get(self, event_id: str) -> Event | None:  # noqa: ARG002 - it knows none
-        if self.down:
-            raise StoreError("connection refused")
-        return None
-
-
 @dataclass
 class Desk:
-    """Journals like the rules actor does; can be away, and notes the order of what it is told."""
+    """Journals like the rules actor does; can be away, and notes the order of what it receives."""
 
     journal_: Journal
-    store: NoStore = field(default_factory=NoStore)
+    store: EmptyStore = field(default_factory=EmptyStore)
     down: bool = False
-    told: list[str] = field(default_factory=list)
+    received: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.amender = Amender(self.journal_, self.store)  # type: ignore[arg-type]
+        self.changes = EventChanges(self.journal_, self.store)
 
-    def _hear(self, what: str) -> None:
+    def apply(self, changes: Sequence[Change]) -> list[Outcome]:
         if self.down:
             raise ConnectionError("the rules are restarting")
-        self.told.append(what)
-
-    def journal(self, event: Event) -> None:
-        self._hear(f"event {event.event_id}")
-        self.journal_.commit([event])
-
-    def link_clip(self, stored: StoredClip, wishes: Sequence[Wish]) -> int:
-        self._hear(f"clip {stored.uri.rsplit('/', 1)[-1]}")
-        return self.amender.link_clip(stored, wishes)
-
-    def link_wishes(self, wishes: Sequence[Wish], error: str | None) -> int:
-        self._hear(f"wish {error}")
-        return self.amender.link_wishes(wishes, error)
-
-    def link_snapshot(self, event_id: str, uri: str) -> bool:
-        self._hear(f"snapshot {event_id}")
-        return self.amender.link_snapshot(event_id, uri)
+        for change in changes:
+            match change:
+                case ClipStored(stored=stored):
+                    self.received.append(f"clip {stored.uri.rsplit('/', 1)[-1]}")
+                case _:
+                    self.received.append(f"{type(change).__name__} {change.event_id}")
+        return self.changes.apply(changes)
 
 
 class Storage(ObjectStore):
@@ -202,7 +181,7 @@ def test_a_storage_that_is_down_loses_nothing_and_keeps_the_order(house: House):
     assert stats.oldest_s is not None
     house.storage.down = False
     house.uploader.step()
-    assert house.desk.told == [f"clip clip-{name}.mp4" for name in "abc"]
+    assert house.desk.received == [f"clip clip-{name}.mp4" for name in "abc"]
     assert house.left() == []
 
 
@@ -241,10 +220,10 @@ def test_commands_events_do_not_wait_for_a_storage_that_is_down(house: House):
     house.desk.journal_.commit([event("a")])
     clip(spool, "one", "a")
     spool.put(EventItem(event=event("asked")), "asked")
-    open_wish = Wish(event_id="asked", start=at(0), end=at(2), final=False)
+    open_wish = ClipSpan(event_id="asked", start=at(0), end=at(2), final=False)
     spool.put(WishItem(links=(open_wish,)), "asked")
     house.uploader.step()
-    assert house.desk.told == ["event asked", "wish None"]
+    assert house.desk.received == ["EventReported asked", "ClipRequested asked"]
     promised = house.event("asked").clip
     assert promised is not None
     assert (promised.uri, promised.error) == (None, None)
@@ -398,7 +377,7 @@ def test_a_real_s3_server_that_dies_and_comes_back_gets_everything_in_order(
             assert uploader.stats().waiting == 2
             server.start()
             wait_for(lambda: uploader.stats().waiting == 0)
-        assert desk.told == [f"clip {name}.mp4" for name in ("one", "two", "three")]
+        assert desk.received == [f"clip {name}.mp4" for name in ("one", "two", "three")]
         for name in "abc":
             found = journal.latest(name)
             assert found is not None

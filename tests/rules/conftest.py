@@ -1,4 +1,4 @@
-"""A stage for the rules: people are put in places at seconds, and the rules say what happened."""
+"""A stage for the rules: people are at given places at given seconds, and events are raised."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from storeguard.rules.observation import Observation
 START = datetime(2026, 1, 1, 9, tzinfo=UTC)
 ZONE = ((0.3, 0.2), (0.7, 0.2), (0.7, 0.9), (0.3, 0.9))
 IN, OUT = 0.5, 0.1
-"""Where a person's middle is: well inside the zone, and well outside."""
+"""x of a person's centre: well inside the zone, and well outside."""
 
 Place = float | tuple[float, float, float, float]
 
 
 def box_at(place: Place) -> tuple[float, float, float, float]:
-    """A person's box around a middle at height 0.6, or the box that was given."""
+    """A person's box around the centre (place, 0.6), or the given box."""
     return place if isinstance(place, tuple) else (place - 0.05, 0.4, place + 0.05, 0.8)
 
 
 class Stage:
-    """One camera's rules, fed by hand.
+    """One camera's rules, with observations made by hand.
 
     Args:
         rules: of the zone `z`, a polygon in the middle of the picture.
@@ -91,22 +91,22 @@ class Stage:
         )
 
     def see(self, at_s: float, **people: Place) -> list[Event]:
-        """People by where they are, at a second; returns what this raised."""
+        """Process people at their places at a second; returns the raised events."""
         return self.take(self.observation(at_s, people))
 
     def take(self, observation: Observation) -> list[Event]:
-        """Step, and keep what was raised in `events`."""
+        """Process an observation and add the raised events to `events`."""
         raised = self.rules.step(observation)
         self.events += raised
         return raised
 
     def watch(self, start_s: float, stop_s: float, *, fps: float = 10, **people: Place) -> None:
-        """See the same from one second to another, both included."""
+        """See the same people from one second to another, both included."""
         for index in range(round((stop_s - start_s) * fps) + 1):
             self.see(start_s + index / fps, **people)
 
-    def said(self) -> list[tuple[str, str, str | None]]:
-        """What was raised so far: (type, status, person)."""
+    def statuses(self) -> list[tuple[str, str, str | None]]:
+        """All raised events in order: (type, status, person)."""
         return [(event.type.value, event.status.value, event.person_id) for event in self.events]
 
     def closed(self) -> list[tuple[str | None, float, float]]:

@@ -18,7 +18,7 @@ def test_runs_for_its_time_and_for_its_key() -> None:
     assert waiting.is_over("bob", NOW, cooldown_s=2)
 
 
-def test_what_has_run_out_is_forgotten() -> None:
+def test_entries_that_have_run_out_are_dropped() -> None:
     waiting = Cooldown()
     waiting.start("ann", NOW)
     waiting.start("bob", NOW + SECOND)
@@ -29,7 +29,7 @@ def test_what_has_run_out_is_forgotten() -> None:
     assert [key for key, _ in waiting.checkpoint()] == ["ann"]
 
 
-def test_it_is_bounded_and_forgets_the_oldest() -> None:
+def test_it_is_bounded_and_drops_the_oldest() -> None:
     waiting = Cooldown()
     for index in range(cooldown._MAX_REMEMBERED + 10):
         waiting.start(str(index), NOW + index * SECOND)

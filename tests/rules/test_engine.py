@@ -85,7 +85,7 @@ def test_the_overlay_shows_the_longer_of_two_rules_dwells(stage: type[Any]) -> N
 def test_another_cameras_observation_is_refused(stage: type[Any]) -> None:
     show = stage(INTRUSION)
 
-    with pytest.raises(ValueError, match="camera 'cam', got one of 'door'"):
+    with pytest.raises(ValueError, match="camera 'cam', found one of 'door'"):
         show.rules.step(replace(show.observation(0, {}), camera_id="door"))
 
 
@@ -113,7 +113,7 @@ def test_late_observations_of_an_ended_epoch_change_nothing(stage: type[Any]) ->
     assert show.rules.checkpoint() == before
 
 
-def test_only_so_many_ended_epochs_are_remembered(stage: type[Any]) -> None:
+def test_the_number_of_remembered_epochs_is_bounded(stage: type[Any]) -> None:
     show = stage(INTRUSION)
     sizes = []
     for epoch in range(200):
@@ -151,7 +151,7 @@ def test_a_new_epoch_before_the_old_one_starts_over(stage: type[Any]) -> None:
     ("silence_s", "closes"),
     [(-5, False), (0, False), (9.9, False), (10, False), (10.1, True), (3600, True)],
 )
-def test_tick_closes_what_no_observation_can_bridge(
+def test_tick_closes_visits_that_no_observation_can_bridge(
     stage: type[Any], silence_s: float, closes: bool
 ) -> None:
     show = stage(INTRUSION, LOITERING, line=[LINE], person=PERSON)
@@ -170,7 +170,7 @@ def test_tick_before_anything_was_seen(stage: type[Any]) -> None:
     assert everything(stage).rules.tick(stage.START) == []
 
 
-def test_close_all_ends_everything_where_it_was_last_seen(stage: type[Any]) -> None:
+def test_close_all_ends_every_event_at_its_last_moment_inside(stage: type[Any]) -> None:
     show = everything(stage)
     show.watch(0, 4, ann=IN, bob=IN)
     at = stage.START + timedelta(seconds=60)
@@ -190,7 +190,7 @@ def test_close_all_ends_everything_where_it_was_last_seen(stage: type[Any]) -> N
 # --------------------------------------------------------------------------- reconfiguring
 
 
-def test_unchanged_rules_go_on_untouched(stage: type[Any]) -> None:
+def test_unchanged_rules_keep_their_state(stage: type[Any]) -> None:
     show = everything(stage)
     show.watch(0, 4, ann=IN)
     before = show.rules.checkpoint()
@@ -206,10 +206,10 @@ def test_other_rules_do_not_disturb_a_visit(stage: type[Any]) -> None:
     assert show.rules.reconfigure(stage.configured(LOITERING, OCCUPANCY, line=[LINE])) == []
     show.watch(2.1, 3, ann=IN)
 
-    assert show.said() == [("loitering", "open", "ann")]
+    assert show.statuses() == [("loitering", "open", "ann")]
 
 
-def test_a_removed_rule_closes_its_events_and_a_new_one_begins(stage: type[Any]) -> None:
+def test_a_removed_rule_closes_its_events_and_a_new_rule_begins(stage: type[Any]) -> None:
     show = stage(INTRUSION, LOITERING)
     show.watch(0, 4, ann=IN)
 
@@ -225,7 +225,7 @@ def test_a_removed_rule_closes_its_events_and_a_new_one_begins(stage: type[Any])
     ]
 
 
-def test_a_lower_threshold_finds_who_is_there_already(stage: type[Any]) -> None:
+def test_a_lower_threshold_counts_present_visits_from_their_start(stage: type[Any]) -> None:
     show = stage(LOITERING | {"loiter_s": 60})
     show.watch(0, 10, ann=IN)
 
@@ -235,7 +235,7 @@ def test_a_lower_threshold_finds_who_is_there_already(stage: type[Any]) -> None:
     assert (event.dwell_s, event.rule["loiter_s"]) == (10.1, 5)
 
 
-def test_a_higher_threshold_takes_no_event_back(stage: type[Any]) -> None:
+def test_a_higher_threshold_leaves_open_events_open(stage: type[Any]) -> None:
     show = stage(LOITERING)
     show.watch(0, 4, ann=IN)
 
@@ -247,7 +247,7 @@ def test_a_higher_threshold_takes_no_event_back(stage: type[Any]) -> None:
     assert {event.rule["loiter_s"] for event in show.events} == {3.0}  # the settings that fired
 
 
-def test_a_moved_polygon_keeps_who_is_in_both_and_lets_the_others_leave(stage: type[Any]) -> None:
+def test_a_moved_polygon_keeps_visits_inside_both_and_ends_the_others(stage: type[Any]) -> None:
     show = stage(INTRUSION)
     show.watch(0, 4, ann=0.35, bob=0.65)
 
@@ -262,14 +262,14 @@ def test_a_moved_polygon_keeps_who_is_in_both_and_lets_the_others_leave(stage: t
 def test_a_camera_cannot_become_another(stage: type[Any]) -> None:
     show = stage(INTRUSION)
 
-    with pytest.raises(ValueError, match="camera 'cam', got 'door'"):
+    with pytest.raises(ValueError, match="camera 'cam', found 'door'"):
         show.rules.reconfigure(show.camera.model_copy(update={"id": "door"}))
 
 
 # --------------------------------------------------------------------------- checkpoints
 
 
-def test_killed_in_the_middle_of_a_stay_it_goes_on_counting(stage: type[Any]) -> None:
+def test_after_a_kill_in_the_middle_of_a_visit_dwell_continues(stage: type[Any]) -> None:
     show = stage(LOITERING)
     show.watch(0, 1.9, ann=IN)
     saved = show.rules.checkpoint()
@@ -288,7 +288,7 @@ def test_killed_in_the_middle_of_a_stay_it_goes_on_counting(stage: type[Any]) ->
     assert len({event.event_id for event in show.events}) == 1
 
 
-def test_restoring_under_other_settings_closes_what_is_gone(stage: type[Any]) -> None:
+def test_restoring_under_other_settings_closes_events_of_removed_rules(stage: type[Any]) -> None:
     show = stage(INTRUSION, LOITERING)
     show.watch(0, 4, ann=IN)
 
@@ -314,7 +314,7 @@ def test_a_checkpoint_is_json_without_the_source(stage: type[Any]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("spoil", "message"),
+    ("damage", "message"),
     [
         (lambda _: b"", "cannot read"),
         (lambda blob: blob[:-20], "cannot read"),  # half written
@@ -328,20 +328,20 @@ def test_a_checkpoint_is_json_without_the_source(stage: type[Any]) -> None:
         ),
     ],
 )
-def test_a_spoilt_checkpoint_is_refused_and_changes_nothing(
-    stage: type[Any], spoil: Any, message: str
+def test_a_damaged_checkpoint_is_refused_and_changes_nothing(
+    stage: type[Any], damage: Any, message: str
 ) -> None:
     show = everything(stage)
     show.watch(0, 4, ann=IN)
     before = show.rules.checkpoint()
 
     with pytest.raises(CheckpointError, match=message):
-        show.rules.restore(spoil(before))
+        show.rules.restore(damage(before))
 
     assert show.rules.checkpoint() == before
 
 
-# --------------------------------------------------------------------------- laws
+# --------------------------------------------------------------------------- properties
 
 PEOPLE = st.dictionaries(
     st.sampled_from(["ann", "bob", "cem"]),
@@ -414,7 +414,7 @@ def test_events_open_once_grow_and_close_once(stage: type[Any], steps: Steps, ea
 
 @settings(max_examples=40, deadline=None)
 @given(steps=STEPS, name=st.sampled_from(["ann", "bob", "cem"]))
-def test_what_is_said_of_one_person_does_not_depend_on_others(
+def test_the_events_of_one_person_do_not_depend_on_others(
     stage: type[Any], steps: Steps, name: str
 ) -> None:
     crowd, alone = (stage(INTRUSION, LOITERING, line=[LINE]) for _ in range(2))
@@ -468,7 +468,9 @@ def test_restarting_anywhere_gives_the_events_of_an_uninterrupted_run(
 def test_a_day_of_people_leaves_nothing_behind(stage: type[Any]) -> None:
     show = everything(stage)
     largest = 0
-    for index in range(1000):  # one after the other crosses the line and the zone, and is gone
+    for index in range(
+        1000
+    ):  # one person after the other crosses the line and the zone, and leaves
         for step, place in enumerate((0.35, 0.65)):
             show.see(index * 43 + step * 3, **{f"p{index}": place})
         if index % 50 == 0:

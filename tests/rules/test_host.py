@@ -13,7 +13,7 @@ from storeguard.config.store import CameraConfig
 from storeguard.errors import JournalError
 from storeguard.events.event import Event, EventStatus
 from storeguard.events.journal import Journal
-from storeguard.rules.host import Judge
+from storeguard.rules.host import RulesHost
 from storeguard.rules.observation import Observation
 from storeguard.testing import FakeClock
 
@@ -52,8 +52,8 @@ def journal(tmp_path: Path) -> Iterator[Journal]:
         yield opened
 
 
-def judge_of(journal: Journal, clock: FakeClock | None = None) -> Judge:
-    judge = Judge("shop", journal, clock=clock or FakeClock(START))
+def judge_of(journal: Journal, clock: FakeClock | None = None) -> RulesHost:
+    judge = RulesHost("shop", journal, clock=clock or FakeClock(START))
     judge.configure([CAMERA])
     return judge
 
@@ -85,7 +85,7 @@ def test_a_judge_killed_at_any_moment_goes_on(tmp_path: Path, killed_after: int)
         judge_of(journal).observe(walk[:killed_after])
     with Journal(path, max_bytes=2**24) as journal:
         # The camera's observations come before the supervisor's settings do.
-        judge = Judge("shop", journal, clock=FakeClock(START))
+        judge = RulesHost("shop", journal, clock=FakeClock(START))
         for observation in walk[max(0, killed_after - 2) :]:  # two were not acknowledged
             judge.observe([observation])
         (event,) = stored(journal)

@@ -16,8 +16,8 @@ RULE = {"type": "intrusion", "anchor": "foot", "grace_s": 1.0, "cooldown_s": 2.0
         ({"anchor": "head"}, (0.4, 0.0, 0.6, 0.9), False),  # head at 0.18, the rest inside
         ({"anchor": "foot"}, (0.4, 0.1, 0.6, 0.9), True),  # feet on the border
         ({"anchor": "foot"}, (0.4, 0.1, 0.6, 0.95), False),
-        ({"anchor": "hit_ratio"}, (0.2, 0.4, 0.3, 0.8), False),  # beside it
-        ({"anchor": "hit_ratio"}, (0.21, 0.4, 0.31, 0.8), True),  # a tenth inside, to the dot
+        ({"anchor": "hit_ratio"}, (0.2, 0.4, 0.3, 0.8), False),  # next to the zone
+        ({"anchor": "hit_ratio"}, (0.21, 0.4, 0.31, 0.8), True),  # exactly a tenth inside
         ({"anchor": "hit_ratio"}, (0.205, 0.4, 0.305, 0.8), False),  # half a tenth
         # a fifth, though binary arithmetic makes it 0.19999999999999998
         ({"anchor": "hit_ratio", "min_hit_ratio": 0.2}, (0.1, 0.4, 0.35, 0.8), True),
@@ -26,7 +26,7 @@ RULE = {"type": "intrusion", "anchor": "foot", "grace_s": 1.0, "cooldown_s": 2.0
         ({}, (0.4, 0.1, 0.6, 0.95), True),  # the head by default: 0.27
     ],
 )
-def test_the_anchor_decides_who_is_inside(
+def test_the_anchor_decides_which_people_are_inside(
     stage: type[Any], anchor: dict[str, Any], box: tuple[float, ...], enters: bool
 ) -> None:
     show = stage({"type": "intrusion", **anchor})
@@ -36,20 +36,20 @@ def test_the_anchor_decides_who_is_inside(
     assert [event.type.value for event in raised] == (["intrusion"] if enters else [])
 
 
-def test_feet_below_the_picture_stand_in_a_zone_that_ends_there(stage: type[Any]) -> None:
+def test_feet_below_the_picture_are_in_a_zone_that_ends_there(stage: type[Any]) -> None:
     show = stage(RULE, polygon=[(0.3, 0.5), (0.7, 0.5), (0.7, 1.0), (0.3, 1.0)])
 
     assert show.see(0, ann=(0.4, 0.6, 0.6, 1.07))
 
 
-def test_opens_at_entering_and_closes_where_last_seen(stage: type[Any]) -> None:
+def test_opens_at_entering_and_closes_at_the_last_moment_inside(stage: type[Any]) -> None:
     show = stage(RULE)
     show.see(0, ann=OUT)
 
     (opened,) = show.see(0.5, ann=IN)
     show.watch(0.6, 4.0, ann=IN)
     show.watch(4.1, 5.0, ann=OUT)
-    assert show.said() == [("intrusion", "open", "ann")]  # a second outside is still grace
+    assert show.statuses() == [("intrusion", "open", "ann")]  # a second outside is still grace
     (closed,) = show.see(5.1, ann=OUT)
 
     assert (opened.version, opened.dwell_s, opened.ended_at) == (1, 0, None)
@@ -67,25 +67,25 @@ def test_flicker_at_the_border_is_one_event(stage: type[Any]) -> None:
     for tenth in range(100):
         show.see(tenth / 10, ann=0.29 if tenth % 2 else 0.31)
 
-    assert show.said() == [("intrusion", "open", "ann")]
+    assert show.statuses() == [("intrusion", "open", "ann")]
 
 
 @pytest.mark.parametrize(
-    ("away_s", "stays_s", "starts"),
+    ("away_s", "inside_s", "starts"),
     [
         (0.9, 3, [0]),  # within grace: the same visit
-        (1.5, 0.3, [0]),  # another visit, but over before the cooldown is
-        (1.5, 3, [0, 2.5]),  # still there when the cooldown is over: reported from its start
+        (1.5, 0.3, [0]),  # another visit that ends before the cooldown does
+        (1.5, 3, [0, 2.5]),  # still inside when the cooldown is over: reported from its start
         (2.5, 3, [0, 3.5]),  # after the cooldown
     ],
 )
 def test_cooldown_counts_from_the_last_events_end(
-    stage: type[Any], away_s: float, stays_s: float, starts: list[float]
+    stage: type[Any], away_s: float, inside_s: float, starts: list[float]
 ) -> None:
     show = stage(RULE)
     show.watch(0, 1, ann=IN)
     show.watch(1.1, 1 + away_s - 0.1, ann=OUT)
-    show.watch(1 + away_s, 1 + away_s + stays_s, ann=IN)
+    show.watch(1 + away_s, 1 + away_s + inside_s, ann=IN)
     show.rules.close_all(stage.START)
     show.watch(20, 22)
 
@@ -93,19 +93,21 @@ def test_cooldown_counts_from_the_last_events_end(
     assert [(moment - stage.START).total_seconds() for moment in opened] == starts
 
 
-def test_cooldown_is_each_persons_own(stage: type[Any]) -> None:
+def test_each_person_has_a_separate_cooldown(stage: type[Any]) -> None:
     show = stage(RULE | {"cooldown_s": 600})
     show.see(0, ann=IN)
     show.see(0.5, ann=IN, bob=IN)
 
-    assert show.said() == [("intrusion", "open", "ann"), ("intrusion", "open", "bob")]
+    assert show.statuses() == [("intrusion", "open", "ann"), ("intrusion", "open", "bob")]
 
 
 def test_weak_boxes_do_not_count(stage: type[Any]) -> None:
     show = stage(RULE | {"min_score": 0.35})
 
     assert show.take(show.observation(0, {"ann": IN, "bob": IN}, score={"ann": 0.34, "bob": 0.35}))
-    assert [person for _, _, person in show.said()] == ["bob"]  # exactly the threshold will do
+    assert [person for _, _, person in show.statuses()] == [
+        "bob"
+    ]  # exactly at the threshold is enough
 
 
 def test_score_is_the_highest_and_box_the_latest(stage: type[Any]) -> None:

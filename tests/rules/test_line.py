@@ -46,18 +46,18 @@ def test_a_long_gap_is_one_straight_step(stage: type[Any]) -> None:
     assert _directions(show) == [("in", 25.0)]
 
 
-def test_nobody_crosses_from_one_life_of_the_tracker_to_the_next(stage: type[Any]) -> None:
+def test_no_crossing_from_one_epoch_to_the_next(stage: type[Any]) -> None:
     show = stage(line=[RULE])
     show.see(0, ann=0.3)
     show.take(show.observation(1, {"ann": 0.7}, epoch="b"))
     assert show.events == []
 
-    show.see(2, ann=0.3)  # within the new life it is a step again
+    show.see(2, ann=0.3)  # within the new epoch it is a step again
 
     assert _directions(show) == [("out", 1.5)]
 
 
-def test_cooldown_holds_for_the_person_in_either_direction(stage: type[Any]) -> None:
+def test_cooldown_is_for_the_person_in_both_directions(stage: type[Any]) -> None:
     show = stage(line=[RULE])
     for index in range(30):  # to and fro over the line, twice a second
         show.see(index / 2, ann=0.45 if index % 2 else 0.55, bob=0.2)
@@ -67,7 +67,7 @@ def test_cooldown_holds_for_the_person_in_either_direction(stage: type[Any]) -> 
     assert all(later - sooner >= 2 for sooner, later in pairwise(times))
 
 
-def test_two_people_have_places_and_cooldowns_of_their_own(stage: type[Any]) -> None:
+def test_two_people_have_separate_positions_and_cooldowns(stage: type[Any]) -> None:
     show = stage(line=[RULE])
     show.see(0, ann=0.3, bob=0.7)
     show.see(1, ann=0.7, bob=0.3)
@@ -101,7 +101,7 @@ def test_the_foot_or_the_head_crosses(stage: type[Any]) -> None:
     assert head.events == []
 
 
-def test_weak_boxes_neither_cross_nor_count_as_places(stage: type[Any]) -> None:
+def test_weak_boxes_neither_cross_nor_count_as_positions(stage: type[Any]) -> None:
     show = stage(line=[RULE | {"min_score": 0.5}])
     show.take(show.observation(0, {"ann": 0.3}))
     show.take(show.observation(1, {"ann": 0.7}, score=0.4))

@@ -44,7 +44,7 @@ def test_opens_at_the_threshold_grows_and_closes(stage: type[Any]) -> None:
     assert show.closed() == [("ann", 1.0, 6.4)]  # the visit's start, not the threshold's
 
 
-# What the seed system and others get wrong, each by name.
+# Frequent errors in measuring dwell, each with its test.
 
 
 def test_dwell_is_time_and_never_a_count_of_frames(stage: type[Any]) -> None:
@@ -53,8 +53,8 @@ def test_dwell_is_time_and_never_a_count_of_frames(stage: type[Any]) -> None:
     fast.watch(0, 2.9, fps=30, ann=IN)  # 88 frames, less than 3 s
     slow.watch(0, 3, fps=1, ann=IN)  # 4 frames, 3 s
 
-    assert fast.said() == []
-    assert slow.said() == [("loitering", "open", "ann")]
+    assert fast.statuses() == []
+    assert slow.statuses() == [("loitering", "open", "ann")]
 
 
 def test_two_people_in_turn_do_not_add_up_to_one_loiterer(stage: type[Any]) -> None:
@@ -64,7 +64,7 @@ def test_two_people_in_turn_do_not_add_up_to_one_loiterer(stage: type[Any]) -> N
     show.watch(2.1, 4, bob=IN)
     show.watch(4.1, 6, cem=IN)
 
-    assert show.said() == []
+    assert show.statuses() == []
 
 
 def test_two_people_at_once_each_have_their_own_dwell(stage: type[Any]) -> None:
@@ -83,17 +83,17 @@ def test_leaving_resets_dwell(stage: type[Any]) -> None:
 
     show.watch(0, 2, ann=IN)
     show.watch(2.1, 3.5, ann=OUT)
-    show.watch(3.6, 5.6, ann=IN)  # 2 s again: 4 s in all, but no stay of 3
+    show.watch(3.6, 5.6, ann=IN)  # 2 s again: 4 s in all, but no visit of 3
 
-    assert show.said() == []
+    assert show.statuses() == []
 
 
-def test_people_whose_ids_swap_take_nothing_of_each_others_dwell(stage: type[Any]) -> None:
+def test_people_whose_ids_swap_do_not_add_each_others_dwell(stage: type[Any]) -> None:
     show = stage(RULE)
 
     show.watch(0, 2, ann=IN, bob=OUT)
     show.watch(2.1, 4.9, ann=OUT, bob=IN)  # the tracker took one for the other
-    assert show.said() == []
+    assert show.statuses() == []
     show.watch(5, 5.2, ann=OUT, bob=IN)
 
     assert [(e.person_id, e.dwell_s) for e in show.events] == [("bob", 3.0)]
@@ -123,7 +123,7 @@ def test_one_event_a_visit_and_another_for_the_next_visit(stage: type[Any]) -> N
         (14.1, [], 4.0),
         # outside when the camera fell silent, but not for long enough then
         (9.0, [4.5], None),
-        # the first observation after the silence shows nobody
+        # the first observation after the silence shows an empty zone
         (9.1, [9.0], 4.0),
     ],
 )
@@ -162,7 +162,7 @@ def test_dwell_survives_when_three_of_four_frames_are_dropped(stage: type[Any]) 
     assert 8.5 <= end_s <= 9.0
 
 
-# A walk: stays of half a second and more, with absences clearly shorter or longer than grace.
+# A walk: half a second or more inside each time, absences clearly shorter or longer than grace.
 ABSENCES = st.one_of(st.floats(0.05, 0.5), st.floats(1.9, 5))
 WALKS = st.lists(st.tuples(st.floats(0.5, 6), ABSENCES), min_size=1, max_size=5)
 SAMPLINGS = st.one_of(
@@ -176,12 +176,12 @@ SAMPLINGS = st.one_of(
 def test_dwell_is_the_walks_within_a_frame_interval_at_each_end(
     stage: type[Any], walk: list[tuple[float, float]], sampling: list[float]
 ) -> None:
-    now, stays = 0.5, []
-    for stay_s, absence_s in walk:
-        stays.append((now, now + stay_s))
-        now += stay_s + absence_s
-    expected = [stays[0]]
-    for before, after in pairwise(stays):
+    now, inside = 0.5, []
+    for inside_s, absence_s in walk:
+        inside.append((now, now + inside_s))
+        now += inside_s + absence_s
+    expected = [inside[0]]
+    for before, after in pairwise(inside):
         if after[0] - before[1] <= 1.0:
             expected[-1] = (expected[-1][0], after[1])
         else:
@@ -190,7 +190,7 @@ def test_dwell_is_the_walks_within_a_frame_interval_at_each_end(
     show = stage({"type": "intrusion", "anchor": "foot", "grace_s": 1.0, "cooldown_s": 0})
     at_s, index = 0.0, 0
     while at_s < now + 3:
-        show.see(at_s, ann=IN if any(a <= at_s < b for a, b in stays) else OUT)
+        show.see(at_s, ann=IN if any(a <= at_s < b for a, b in inside) else OUT)
         at_s += sampling[index % len(sampling)]
         index += 1
 
@@ -203,7 +203,7 @@ def test_dwell_is_the_walks_within_a_frame_interval_at_each_end(
 
 @pytest.mark.parametrize("step_s", [0.1, 0.2, 0.4])
 def test_dwell_is_unbiased_by_the_frame_rate(step_s: float) -> None:
-    """Somebody is there from 2.05 to 12.05 s. Frames a step apart, wherever they fall, measure
+    """A person is inside from 2.05 to 12.05 s. Frames a step apart, wherever they fall, measure
     10 s within one step, and right on average: people come and go between frames."""
     dwells = []
     for phase in np.linspace(0, step_s, 8, endpoint=False):
@@ -211,7 +211,7 @@ def test_dwell_is_unbiased_by_the_frame_rate(step_s: float) -> None:
         events: list[Event] = []
         for seq, at_s in enumerate(np.arange(phase, 15, step_s)):
             there = 2.05 <= at_s < 12.05
-            # A tracker reports somebody from the second sighting on, and tells the track's age.
+            # A tracker reports a person from the second detection on, with the track's age.
             known = there and at_s - step_s >= 2.05
             age_s = at_s - (2.05 + (phase - 2.05) % step_s)
             events += rules.step(

@@ -42,7 +42,7 @@ def test_at_the_limit_is_not_over_it(stage: type[Any]) -> None:
     assert show.events == []
 
 
-def test_too_short_is_nothing(stage: type[Any]) -> None:
+def test_too_short_raises_no_event(stage: type[Any]) -> None:
     show = stage(RULE)
     show.watch(0, 1.9, ann=IN, bob=IN)
     show.watch(2, 10, ann=IN)
@@ -55,18 +55,18 @@ def test_people_may_change_places(stage: type[Any]) -> None:
     show.watch(0, 1.4, ann=IN, bob=IN)
     show.watch(1.5, 2.9, bob=IN, cem=IN)  # never two of the same for two seconds
 
-    assert show.said() == [("occupancy", "open", None)]
+    assert show.statuses() == [("occupancy", "open", None)]
 
 
-def test_somebody_missed_for_a_frame_ends_nothing(stage: type[Any]) -> None:
+def test_a_person_undetected_for_one_frame_ends_nothing(stage: type[Any]) -> None:
     show = stage(RULE)
     for index in range(60):
         show.see(index / 10, **({"ann": IN} if index % 7 == 3 else {"ann": IN, "bob": IN}))
 
-    assert [status for _, status, _ in show.said()] == ["open"] * 4  # at 2, 3, 4 and 5 s
+    assert [status for _, status, _ in show.statuses()] == ["open"] * 4  # at 2, 3, 4 and 5 s
 
 
-def test_nobody_allowed_and_at_once(stage: type[Any]) -> None:
+def test_max_people_0_and_for_s_0_open_at_the_first_person(stage: type[Any]) -> None:
     show = stage(RULE | {"max_people": 0, "for_s": 0})
 
     (event,) = show.see(0, ann=IN)

@@ -1,4 +1,4 @@
-"""Suspected shoplifting: scores of one person's clips, over one stay in a zone."""
+"""Suspected shoplifting: scores of one person's clips, over one visit to a zone."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ RULE = {"type": "shoplifting_suspected"}
 POLYGON = [(0, 0), (1, 0), (1, 1)]
 
 
-def said_of(
+def clip_score(
     stage: Any, person_id: str, at_s: float, score: float, *, threshold: float = 0.7
 ) -> ClipScore:
     return ClipScore(
@@ -49,14 +49,14 @@ def play(
         The rule's own events, each version of them, in order.
     """
     before = len(stage.events)
-    heard: dict[int, list[ClipScore]] = {}
-    for person_id, theirs in scores.items():
-        for clip_s, score in theirs.items():
-            said = said_of(stage, person_id, clip_s, score, threshold=threshold)
-            heard.setdefault(round((clip_s + late_s) * 5), []).append(said)
-    for number in range(round(start_s * 5), round(stop_s * 5) + 1):
-        fresh = tuple(heard.get(number, ()))
-        stage.take(replace(stage.observation(number / 5, people), clip_scores=fresh))
+    by_frame: dict[int, list[ClipScore]] = {}
+    for person_id, by_second in scores.items():
+        for clip_s, value in by_second.items():
+            score = clip_score(stage, person_id, clip_s, value, threshold=threshold)
+            by_frame.setdefault(round((clip_s + late_s) * 5), []).append(score)
+    for frame in range(round(start_s * 5), round(stop_s * 5) + 1):
+        received = tuple(by_frame.get(frame, ()))
+        stage.take(replace(stage.observation(frame / 5, people), clip_scores=received))
     return suspicions(stage, before)
 
 
@@ -79,12 +79,12 @@ def shop(stage: Any) -> Any:
 @pytest.mark.parametrize(
     ("rule", "scores", "opens_s"),
     [
-        ({}, {2: 0.9, 3: 0.9, 4: 0.9}, 4.2),  # three clips, when the third is heard
+        ({}, {2: 0.9, 3: 0.9, 4: 0.9}, 4.2),  # three clips, when the third score is received
         ({}, {2: 0.7, 3: 0.7, 4: 0.7}, 4.2),  # just at the threshold
         ({}, {2: 0.7, 3: 0.7, 4: 0.69}, None),  # just below
-        ({}, {2: 1.0}, None),  # one clip is none
+        ({}, {2: 1.0}, None),  # one clip is not enough
         ({}, {2: 1.0, 3: 1.0}, None),
-        ({}, {2: 1.0, 3: 1.0, 4: 0.09}, None),  # nor are two
+        ({}, {2: 1.0, 3: 1.0, 4: 0.09}, None),  # two are not either
         ({}, {2: 1.0, 3: 0.0, 4: 0.0, 5: 0.6, 6: 0.5}, 6.2),  # the three highest, not the latest
         ({}, {2: 0.9, 7: 0.9, 11.8: 0.9}, 12.0),  # within ten seconds
         ({}, {2: 0.9, 7: 0.9, 12.0: 0.9}, None),  # not within
@@ -106,12 +106,12 @@ def test_it_opens_when_the_highest_clips_reach_the_threshold(
     )
 
 
-def test_a_long_stay_is_not_suspected_for_being_long(stage: Any) -> None:
-    """Twenty minutes with a false alarm of the model a minute: any three would do, were they counted."""
+def test_a_long_visit_is_not_suspected_for_being_long(stage: Any) -> None:
+    """Twenty minutes with one false alarm of the model a minute, never three within the window."""
     shop = stage(INTRUSION, RULE)
     scores = {float(at): 0.95 if at % 60 == 30 else 0.1 for at in range(2, 1200)}
     assert play(shop, 1200, {"ann": scores}, ann=shop.IN) == []
-    # what is remembered of it is bounded by the window, not by the stay
+    # the saved scores are bounded by the window, not by the visit
     assert len(shop.rules.checkpoint()) < 8000
 
 
@@ -128,7 +128,7 @@ def test_it_opens_once_a_visit(shop: Any) -> None:
     assert min(gaps) >= 1.0  # update_s
 
 
-# ---------------------------------------------------------------------- what it says
+# ---------------------------------------------------------------------- what the event carries
 
 
 def test_it_starts_with_the_first_of_the_clips_that_raised_it(stage: Any) -> None:
@@ -155,10 +155,10 @@ def test_score_threshold_decision_and_model_are_on_the_event(shop: Any) -> None:
     assert first.rule["top_clips"] == 3
     assert first.person_id == "ann"
     assert (first.zone_id, first.dwell_s) == ("z", None)
-    told = dict(first.attributes)
-    assert [score for _, score in told.pop("clip_scores")] == [0.9, 0.8, 0.7]
-    assert told == {"threshold": 0.7, "decision": "suspected", "clips": 3}
-    # it closes with the highest it has come to
+    attributes = dict(first.attributes)
+    assert [score for _, score in attributes.pop("clip_scores")] == [0.9, 0.8, 0.7]
+    assert attributes == {"threshold": 0.7, "decision": "suspected", "clips": 3}
+    # it closes with the highest score
     assert last.status.value == "closed"
     assert last.score == pytest.approx(0.8)
     assert last.attributes["clips"] == 4
@@ -171,14 +171,14 @@ def test_score_threshold_decision_and_model_are_on_the_event(shop: Any) -> None:
     [
         ({2: 0.9, 3: 0.8, 4: 0.7}, "suspected", 0.8),
         ({2: 0.4, 3: 0.3, 4: 0.2}, "not suspected", 0.3),
-        ({2: 1.0}, "not suspected", 0.0),  # too few to say
+        ({2: 1.0}, "not suspected", 0.0),  # too few clips
     ],
 )
 @pytest.mark.parametrize("order", [(0, 1, 2), (2, 1, 0)], ids=["last", "first"])
-def test_it_stands_beside_the_persons_other_events(
+def test_the_prediction_is_on_the_persons_other_events(
     stage: Any, scores: dict[float, float], decision: str, score: float, order: tuple[int, ...]
 ) -> None:
-    """Whatever the order of the rules, and until they close."""
+    """In every order of the rules, and until the events close."""
     rules = (INTRUSION, LOITERING, RULE)
     shop = stage(*(rules[i] for i in order))
     play(shop, 6, {"ann": scores}, ann=shop.IN, bob=shop.IN)
@@ -194,17 +194,17 @@ def test_it_stands_beside_the_persons_other_events(
             "clips": len(scores),
             "model": MODEL.model_dump(),
         }
-        assert anns.model is None  # which is the detector's, not the classifier's
+        assert anns.model is None  # the detector's model, not the classifier's
         assert bobs.attributes == {}
     assert {event.person_id for event in suspicions(shop)} <= {"ann"}
 
 
 def test_a_score_that_comes_with_the_end_is_on_the_closed_event(stage: Any) -> None:
-    """It is heard with the very observation that ends the stay."""
+    """It is received with the observation that ends the visit."""
     shop = stage(INTRUSION, RULE)
     play(shop, 4, {"ann": {2: 0.9, 3: 0.9}}, ann=shop.IN)
     play(shop, 5.2, {"ann": {4: 0.9}}, start_s=4.2, late_s=1.2)
-    assert shop.said()[-3:] == [
+    assert shop.statuses()[-3:] == [
         ("shoplifting_suspected", "open", "ann"),
         ("intrusion", "closed", "ann"),
         ("shoplifting_suspected", "closed", "ann"),
@@ -212,7 +212,7 @@ def test_a_score_that_comes_with_the_end_is_on_the_closed_event(stage: Any) -> N
     assert shop.events[-2].attributes["shoplifting"]["decision"] == "suspected"
 
 
-def test_only_events_that_it_goes_by_carry_it(stage: Any) -> None:
+def test_only_events_of_rules_in_during_carry_the_prediction(stage: Any) -> None:
     shop = stage(INTRUSION, LOITERING, RULE | {"during": ["loitering"]})
     play(shop, 6, {"ann": {4: 0.5, 5: 0.5}}, ann=shop.IN)
     shop.watch(6.2, 8, fps=5)
@@ -221,10 +221,10 @@ def test_only_events_that_it_goes_by_carry_it(stage: Any) -> None:
     assert closed["intrusion"].attributes == {}
 
 
-def test_a_judgement_stays_with_its_event_when_the_classifiers_stay_is_shorter(
+def test_a_prediction_stays_on_its_event_when_the_classifiers_visit_is_shorter(
     stage: Any,
 ) -> None:
-    """Loitering bridges five seconds, the classifier's rule one: nothing said is unsaid."""
+    """Loitering bridges five seconds, the classifier's rule one."""
     shop = stage(LOITERING | {"grace_s": 5}, RULE)
     play(shop, 6, {"ann": {2: 0.9, 3: 0.9, 4: 0.9}}, ann=shop.IN)
     play(shop, 9, {}, start_s=6.2, ann=shop.OUT)
@@ -235,7 +235,7 @@ def test_a_judgement_stays_with_its_event_when_the_classifiers_stay_is_shorter(
     assert [event.status.value for event in suspicions(shop)][-1] == "closed"
 
 
-# ---------------------------------------------------------------------- whose and how long
+# ---------------------------------------------------------------------- one person, one visit
 
 
 def test_scores_are_never_shared(shop: Any) -> None:
@@ -243,14 +243,14 @@ def test_scores_are_never_shared(shop: Any) -> None:
     assert play(shop, 8, scores, ann=shop.IN, bob=shop.IN) == []
 
 
-def test_who_is_outside_is_not_suspected(shop: Any) -> None:
+def test_a_person_outside_is_not_suspected(shop: Any) -> None:
     scores = {"ann": {2: 0.9, 3: 0.9, 4: 0.9}}
     assert play(shop, 8, scores, ann=shop.OUT, bob=shop.IN) == []
 
 
 @pytest.mark.parametrize("away_s", [2.0, 12.0], ids=["out of the zone", "camera silent"])
-def test_a_new_stay_begins_with_no_score(stage: Any, away_s: float) -> None:
-    """Also when the camera was silent in between, and old and new stay meet in one step."""
+def test_a_new_visit_begins_without_a_score(stage: Any, away_s: float) -> None:
+    """Also when the camera was silent in between, and the old and the new visit meet in one step."""
     shop = stage(INTRUSION, RULE)
     play(shop, 6, {"ann": {2: 0.9, 3: 0.9, 4: 0.9}}, ann=shop.IN)
     if away_s < 10:
@@ -263,7 +263,7 @@ def test_a_new_stay_begins_with_no_score(stage: Any, away_s: float) -> None:
     assert all(event.status.value == "closed" for event in events)
 
 
-def test_a_stay_that_silence_ended_leaves_nothing_to_the_next(stage: Any) -> None:
+def test_a_visit_ended_by_silence_leaves_no_score_to_the_next(stage: Any) -> None:
     shop = stage(INTRUSION, RULE)
     play(shop, 6, {"ann": {2: 0.9, 3: 0.9, 4: 0.9}}, ann=shop.IN)
     closed = shop.rules.tick(shop.START + timedelta(seconds=30))
@@ -273,36 +273,36 @@ def test_a_stay_that_silence_ended_leaves_nothing_to_the_next(stage: Any) -> Non
     assert events == []
 
 
-def test_a_clip_from_before_the_stay_does_not_count(stage: Any) -> None:
+def test_a_clip_from_before_the_visit_does_not_count(stage: Any) -> None:
     shop = stage(INTRUSION, RULE)
     play(shop, 4, {}, ann=shop.OUT)
     late = play(shop, 9, {"ann": {3.9: 1.0, 6: 0.9, 7: 0.9}}, start_s=4.2, late_s=0.4, ann=shop.IN)
     assert late == []
 
 
-@pytest.mark.parametrize("gone", [{}, {"ann": 0.1}], ids=["unseen", "outside"])
+@pytest.mark.parametrize("absent", [{}, {"ann": 0.1}], ids=["unseen", "outside"])
 def test_the_last_clip_counts_though_its_score_comes_when_the_person_has_left(
-    stage: Any, gone: dict[str, float]
+    stage: Any, absent: dict[str, float]
 ) -> None:
     shop = stage(INTRUSION, RULE)
     scores = {"ann": {2: 0.9, 3: 0.9, 4: 0.9}}
     play(shop, 4, scores, ann=shop.IN)
-    (event,) = play(shop, 4.8, scores, start_s=4.2, **gone)
+    (event,) = play(shop, 4.8, scores, start_s=4.2, **absent)
     assert (event.status.value, event.person_id) == ("open", "ann")
-    play(shop, 7, {}, start_s=5, **gone)
+    play(shop, 7, {}, start_s=5, **absent)
     closed = suspicions(shop)[-1]
     assert closed.event_id == event.event_id
     assert second(shop, closed.ended_at) == 4.0
 
 
-def test_an_observation_sent_again_counts_once(stage: Any) -> None:
+def test_an_observation_sent_repeatedly_counts_once(stage: Any) -> None:
     shop = stage(INTRUSION, RULE)
     play(shop, 3, {"ann": {2: 0.9}}, ann=shop.IN)
-    again = replace(
-        shop.observation(3.2, {"ann": shop.IN}), clip_scores=(said_of(shop, "ann", 3, 0.9),)
+    repeated = replace(
+        shop.observation(3.2, {"ann": shop.IN}), clip_scores=(clip_score(shop, "ann", 3, 0.9),)
     )
     for _ in range(5):
-        shop.take(again)
+        shop.take(repeated)
     assert suspicions(shop) == []
 
 
@@ -327,16 +327,17 @@ def test_a_restart_changes_nothing(stage: Any, restart_s: float) -> None:
         events: list[Event] = shop.events
         return events
 
-    whole, torn = played(restarted=False), played(restarted=True)
-    assert [one.model_dump(mode="json") for one in torn] == [
+    whole, resumed = played(restarted=False), played(restarted=True)
+    assert [one.model_dump(mode="json") for one in resumed] == [
         one.model_dump(mode="json") for one in whole
     ]
     assert (
-        len([one for one in torn if one.type == "shoplifting_suspected" and one.version == 1]) == 1
+        len([one for one in resumed if one.type == "shoplifting_suspected" and one.version == 1])
+        == 1
     )
 
 
-def test_another_threshold_holds_from_the_next_clip_on(stage: Any) -> None:
+def test_another_threshold_applies_from_the_next_clip_on(stage: Any) -> None:
     shop = stage(INTRUSION, RULE | {"threshold": 0.95})
     assert play(shop, 5, {"ann": {2: 0.9, 3: 0.9, 4: 0.9}}, ann=shop.IN) == []
     shop.rules.reconfigure(shop.configured(INTRUSION, RULE | {"threshold": 0.5}))
@@ -345,7 +346,7 @@ def test_another_threshold_holds_from_the_next_clip_on(stage: Any) -> None:
     assert [event.status.value for event in events] == ["open"]
 
 
-def test_a_rule_that_is_gone_closes_its_event(stage: Any) -> None:
+def test_a_removed_rule_closes_its_event(stage: Any) -> None:
     shop = stage(INTRUSION, RULE)
     play(shop, 5, {"ann": {2: 0.9, 3: 0.9, 4: 0.9}}, ann=shop.IN)
     (closed,) = shop.rules.reconfigure(shop.configured(INTRUSION))
@@ -360,9 +361,9 @@ def test_a_rule_that_is_gone_closes_its_event(stage: Any) -> None:
 @pytest.mark.parametrize(
     ("rules", "message"),
     [
-        ([RULE], "needs a rule beside it whose events it goes by: intrusion or loitering"),
-        ([RULE, {"type": "occupancy", "max_people": 1}], "needs a rule beside it"),
-        ([RULE | {"during": ["loitering"]}, INTRUSION], "goes by: loitering"),
+        ([RULE], "needs one of these rules in the same zone: intrusion or loitering"),
+        ([RULE, {"type": "occupancy", "max_people": 1}], "needs one of these rules"),
+        ([RULE | {"during": ["loitering"]}, INTRUSION], "same zone: loitering"),
         ([RULE | {"during": []}, INTRUSION], "during"),
         ([RULE | {"during": ["person"]}, INTRUSION], "during"),
         ([RULE | {"threshold": 0}, INTRUSION], "threshold"),
@@ -377,8 +378,8 @@ def test_rules_that_cannot_work_are_refused(rules: list[dict[str, Any]], message
         ZoneConfig.model_validate({"id": "z", "polygon": POLYGON, "rules": rules})
 
 
-@pytest.mark.parametrize("beside", [INTRUSION, LOITERING])
-def test_either_rule_beside_it_will_do(beside: dict[str, Any]) -> None:
-    zone = ZoneConfig.model_validate({"id": "z", "polygon": POLYGON, "rules": [beside, RULE]})
+@pytest.mark.parametrize("other", [INTRUSION, LOITERING])
+def test_one_of_the_two_rules_in_the_zone_is_enough(other: dict[str, Any]) -> None:
+    zone = ZoneConfig.model_validate({"id": "z", "polygon": POLYGON, "rules": [other, RULE]})
     assert zone.shoplifting is not None
     assert zone.shoplifting.threshold is None

@@ -21,7 +21,7 @@ from storeguard.config.store import ApiSettings, CameraConfig
 from storeguard.errors import NotFoundError, StoreError
 from storeguard.events.event import Event, EventStatus, EventType
 from storeguard.events.journal import Backlog
-from storeguard.events.keyspace import Change
+from storeguard.events.keyspace import StoredChange
 from storeguard.events.query import EventQuery, Page, cursor_of, position_from, position_of
 from storeguard.events.shipper import ShipperStats
 from storeguard.inference.batcher import BatcherStats
@@ -122,7 +122,7 @@ class Events:
         after: str | None = None,
         *,
         idle_s: float = 15.0,  # noqa: ARG002
-    ) -> AsyncIterator[Change | None]:
+    ) -> AsyncIterator[StoredChange | None]:
         self._check()
         at = len(self.changed) if after is None else int(after.partition("-")[0])
         yield None
@@ -130,7 +130,7 @@ class Events:
             self._check()
             while at < len(self.changed):
                 at += 1
-                yield Change(f"{at}-0", self.changed[at - 1])
+                yield StoredChange(f"{at}-0", self.changed[at - 1])
             await asyncio.sleep(0.02)
 
 

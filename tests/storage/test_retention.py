@@ -1,7 +1,8 @@
-"""Retention: oldest first past the bounds, kept events never, and events told before files go."""
+"""Retention: oldest files first, kept events never, and each event changed before its file goes."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -10,7 +11,8 @@ import pytest
 
 from storeguard.config.store import StorageSettings
 from storeguard.errors import StoreError
-from storeguard.events.clip_link import without_file
+from storeguard.events.annotations import composed, separated
+from storeguard.events.changes import Change, FileDropped, Outcome
 from storeguard.events.event import ClipPart, ClipRef, Event, EventStatus, EventType, SnapshotRef
 from storeguard.events.query import EventQuery, Page, cursor_of, position_from
 from storeguard.storage.objects import ObjectStore
@@ -85,18 +87,26 @@ class Shelf:
         more = cursor_of(f"{first + 2:015d}:x") if first + 2 < len(ordered) else None
         return Page(tuple(page), more)
 
-    def drop_file(self, event_id: str, uri: str, reason: str) -> bool:
-        assert self.objects.size(uri)  # told before the file goes
-        before = self.events[event_id]
-        self.events[event_id] = without_file(before, uri, reason)
-        return not before.keep
+    def apply(self, changes: Sequence[Change]) -> list[Outcome]:
+        outcomes = []
+        for change in changes:
+            assert isinstance(change, FileDropped)
+            assert self.objects.size(change.uri)  # changed before the file is deleted
+            event, annotations = separated(self.events[change.event_id])
+            if annotations.keep:
+                outcomes.append(Outcome.KEPT)
+                continue
+            without = annotations.without_file(change.uri, change.reason)
+            self.events[change.event_id] = composed(event, without, version=event.version + 1)
+            outcomes.append(Outcome.APPLIED)
+        return outcomes
 
     def retention(self, **settings: object) -> Retention:
         bounds = {"retain_days": None, "retain_bytes": None, **settings}
         return Retention(
             self.objects,
             self,
-            self.drop_file,
+            self.apply,
             store_id="shop",
             settings=StorageSettings.model_validate(bounds),
             clock=self.clock,
@@ -133,7 +143,9 @@ def shelf(tmp_path: Path) -> Shelf:
         ({"retain_bytes": 1}, set()),
     ],
 )
-def test_what_is_past_the_bounds_goes(shelf: Shelf, settings: dict[str, object], left: set[str]):
+def test_what_is_past_the_bounds_is_deleted(
+    shelf: Shelf, settings: dict[str, object], left: set[str]
+):
     shelf.add("a", days_ago=30)
     shelf.add("b", days_ago=20, camera="door", size=50)
     shelf.add("c", days_ago=5)
@@ -191,7 +203,7 @@ def test_an_event_marked_just_now_keeps_its_file(shelf: Shelf):
     shelf.check()
 
 
-def test_nothing_goes_while_the_events_cannot_be_asked(shelf: Shelf):
+def test_nothing_is_deleted_while_the_events_cannot_be_read(shelf: Shelf):
     shelf.add("a", days_ago=100)
     shelf.down = True
     with pytest.raises(StoreError):
@@ -199,7 +211,7 @@ def test_nothing_goes_while_the_events_cannot_be_asked(shelf: Shelf):
     assert len(list(shelf.objects.list())) == 1
 
 
-def test_files_of_nobody_go_with_age_but_not_while_fresh(shelf: Shelf):
+def test_files_of_no_event_are_deleted_with_age_but_not_while_fresh(shelf: Shelf):
     for days in (0, 100):
         day = NOW - timedelta(days=days)
         shelf.objects.put_bytes(b"x", f"shop/till/{day:%Y-%m-%d}/{days}.mp4")

@@ -7,9 +7,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from storeguard.classification.attributes.classifier import AttributeInfo
+from storeguard.classification.attributes.prediction import AttributePrediction
 from storeguard.config.models import AttributeSettings
 from storeguard.events.event import ModelRef
-from storeguard.rules.observation import Attribute
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +41,7 @@ class Votes:
     def __init__(self, settings: AttributeSettings) -> None:
         self._settings = settings
         self._votes: dict[str, deque[str]] = {}
-        self._labels: dict[str, Attribute] = {}
+        self._labels: dict[str, AttributePrediction] = {}
 
     def count(self, predictions: Iterable[CropPrediction]) -> None:
         """Count predictions, in the order of their crops."""
@@ -49,7 +49,7 @@ class Votes:
             if prediction.probability >= self._settings.min_score:
                 self._vote(prediction)
 
-    def labels(self) -> Mapping[str, Attribute]:
+    def labels(self) -> Mapping[str, AttributePrediction]:
         """The people's labels now, by person id."""
         return self._labels
 
@@ -73,7 +73,7 @@ class Votes:
             if before is None:
                 return
             first = before.label
-        self._labels[prediction.person_id] = Attribute(
+        self._labels[prediction.person_id] = AttributePrediction(
             name=self._settings.name,
             label=first,
             share=votes.count(first) / len(votes),

@@ -13,9 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-CLIP_FRAMES: Final = 16
+from storeguard.config.zones import CLIP_S
+
 CLIP_FPS: Final = 8.0
-CLIP_S: Final = CLIP_FRAMES / CLIP_FPS
+CLIP_FRAMES: Final = round(CLIP_S * CLIP_FPS)
 SIDE_PX: Final = 224
 PAD: Final = 1.15
 """Side of the square window, in heights (or widths, if more) of the person's box."""

@@ -20,7 +20,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from storeguard.classification.clips.clip import (
-    CLIP_S,
     Clip,
     Jitter,
     boxes_at,
@@ -30,6 +29,7 @@ from storeguard.classification.clips.clip import (
     stays,
 )
 from storeguard.config.models import DetectorSettings, TrackerSettings
+from storeguard.config.zones import CLIP_S
 from storeguard.engines.loading import load_detector
 from storeguard.errors import SourceError, StoreguardError
 from storeguard.offline.following import file_camera, follow

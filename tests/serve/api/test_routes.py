@@ -22,7 +22,7 @@ from storeguard.config.store import ApiSettings, CameraConfig
 from storeguard.errors import ConfigError, NotFoundError, StorageError, StoreError
 from storeguard.events.event import ClipPart, ClipRef, Event, EventStatus, EventType, SnapshotRef
 from storeguard.events.journal import Backlog, JournalDrops
-from storeguard.events.keyspace import Change
+from storeguard.events.keyspace import StoredChange
 from storeguard.events.query import EventQuery, Page
 from storeguard.events.shipper import ShipperStats
 from storeguard.inference.batcher import BatcherStats
@@ -85,12 +85,12 @@ class MemoryEvents:
         after: str | None = None,
         *,
         idle_s: float = 15.0,  # noqa: ARG002 - as above
-    ) -> AsyncIterator[Change | None]:
+    ) -> AsyncIterator[StoredChange | None]:
         self._check()
         self.followed.append(after)
         yield None
         for number, one in enumerate(self.events.values()):
-            yield Change(f"{number + 1}-0", one)
+            yield StoredChange(f"{number + 1}-0", one)
         yield None
 
 
@@ -215,7 +215,7 @@ class House:
         self.objects = MemoryObjects()
         self.report = HealthReport(
             shipper=ShipperStats(shipped=7, backlog=Backlog(2, 900, 1.5)),
-            drops=JournalDrops({"loitering": 4}, {}, {}),
+            drops=JournalDrops({}, {}),
             detector=BatcherStats(*([0] * 6)),
         )
         self.app = create_api(
@@ -690,7 +690,7 @@ def test_patched_is_pure() -> None:
         ({"classifier": BatcherStats(*([0] * 6))}, 200, "classifier", "ok"),
         ({"classifier_error": "replica died"}, 200, "classifier", "degraded"),
         ({"shipper": ShipperStats(backlog=Backlog(9, 9, 600.0))}, 200, "journal", "degraded"),
-        ({"drops": JournalDrops({}, {"loitering": 2}, {})}, 200, "journal", "degraded"),
+        ({"drops": JournalDrops({"loitering": 2}, {})}, 200, "journal", "degraded"),
     ],
 )
 def test_health(  # noqa: PLR0917 - the columns of the table
@@ -727,7 +727,8 @@ def test_health_with_the_store_down(house: House, client: Client) -> None:
     assert response.json()["parts"]["store"]["status"] == "failed"
 
 
-def test_metrics(client: Client) -> None:
+def test_metrics(house: House, client: Client) -> None:
+    house.report = replace(house.report, drops=JournalDrops({"loitering": 4}, {}))
     lines = client.get("/metrics").text.splitlines()
     for expected in (
         "storeguard_store_up 1.0",
@@ -736,7 +737,7 @@ def test_metrics(client: Client) -> None:
         'storeguard_camera_step_seconds{camera="table",step="infer"} 0.0125',
         "storeguard_journal_backlog_events 2.0",
         "storeguard_shipper_shipped_total 7.0",
-        'storeguard_journal_dropped_total{type="loitering",what="updates"} 4.0',
+        'storeguard_journal_dropped_total{type="loitering",what="entries"} 4.0',
     ):
         assert expected in lines
     assert not any("person-" in line for line in lines)

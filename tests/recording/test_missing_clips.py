@@ -8,15 +8,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from storeguard.recording.reminders import Due, Reminders, promise_of, wish_of
 
 from storeguard.config.store import CameraConfig
-from storeguard.events.clip_link import OVERDUE, StoredClip, with_clip, with_failure, with_wish
+from storeguard.events.changes import ClipFailed, ClipRequested, ClipStored
+from storeguard.events.clip import StoredClip
 from storeguard.events.event import ClipRef, Event, EventStatus
+from storeguard.events.faults import Fault, FaultCode
 from storeguard.events.journal import Journal
-from storeguard.recording.reminders import Due, Reminders, promise_of, wish_of
 from storeguard.testing import FakeClock
-from tests.events.factories import START, event
+from tests.events.factories import START, changed, event
 
+OVERDUE = Fault(code=FaultCode.OVERDUE)
+DISK_FULL = Fault(code=FaultCode.WRITE_FAILED, detail="the disk was full")
 CLOSED = {"status": EventStatus.CLOSED, "ended_at": START, "rule": {"record": True}}
 
 
@@ -78,7 +82,7 @@ def test_said_again_until_something_is_heard(journal: Journal, clock: FakeClock)
     assert again(reminders, clock) == ["event-1", "event-2"]
     assert again(reminders, clock) == ["event-1", "event-2"]
     assert reminders.look().again == []  # not with every look
-    journal.amend("event-1", lambda one: with_failure(one, wish_of(one), "the disk was full"))
+    changed(journal, ClipFailed(wish_of(closed(1)), DISK_FULL))
     assert again(reminders, clock) == ["event-2"]
     journal.commit([closed(3)])
     assert again(reminders, clock) == ["event-2"]
@@ -136,12 +140,12 @@ def test_more_than_are_remembered_come_in_turn(journal: Journal, clock: FakeCloc
     reminders.look()
     first = again(reminders, clock)
     assert first == [f"event-{n}" for n in range(256)]
-    for name in first:
-        journal.amend(name, lambda one: with_failure(one, wish_of(one), "the disk was full"))
+    for n in range(256):
+        changed(journal, ClipFailed(wish_of(closed(n)), DISK_FULL))
     assert again(reminders, clock) == []  # they make room
     assert again(reminders, clock) == [f"event-{n}" for n in range(256, 300)]
     journal.prune(0.0)
-    assert journal.without_video(10_000, limit=1) == (10_000, [])
+    assert journal.without_video(10_000, limit=1) == []
 
 
 def test_after_a_restart_it_looks_through_all_of_the_journal(
@@ -159,26 +163,26 @@ def test_a_promised_file_that_never_comes_is_told_of_once(
     journal: Journal, clock: FakeClock, camera_id: str
 ) -> None:
     journal.commit([closed(1, camera_id=camera_id)])
-    promised = journal.amend("event-1", lambda one: with_wish(one, wish_of(one)))
+    promised = changed(journal, ClipRequested(wish_of(closed(1))))
     reminders = reminders_of(journal, clock)
     assert reminders.look().overdue == []
     clock.advance(800)
     assert reminders.look().overdue == []
     clock.advance(120)
     assert reminders.look().overdue == [promised]
-    journal.amend("event-1", lambda one: with_failure(one, promise_of(one), OVERDUE))
+    changed(journal, ClipFailed(promise_of(promised), OVERDUE))
     clock.advance(1000)
     assert reminders.look().overdue == []
 
 
 def test_a_promise_that_was_kept_is_not_overdue(journal: Journal, clock: FakeClock) -> None:
     journal.commit([closed(n) for n in (1, 2)])
-    for name in ("event-1", "event-2"):
-        journal.amend(name, lambda one: with_wish(one, wish_of(one)))
+    for n in (1, 2):
+        changed(journal, ClipRequested(wish_of(closed(n))))
     reminders = reminders_of(journal, clock)
     reminders.look()
-    journal.amend("event-1", lambda one: with_failure(one, wish_of(one), "the disk was full"))
-    journal.amend("event-2", lambda one: with_clip(one, file_of(one), wish_of(one)))
+    changed(journal, ClipFailed(wish_of(closed(1)), DISK_FULL))
+    changed(journal, ClipStored(wish_of(closed(2)), file_of(closed(2))))
     clock.advance(1000)
     assert reminders.look().overdue == []
 
@@ -186,29 +190,29 @@ def test_a_promise_that_was_kept_is_not_overdue(journal: Journal, clock: FakeClo
 def test_a_second_file_that_never_comes_is_told_of(journal: Journal, clock: FakeClock) -> None:
     journal.commit([closed(1)])
     open_wish = wish_of(closed(1)).model_copy(update={"final": False})
-    first = journal.amend("event-1", lambda one: with_clip(one, file_of(one, 2), open_wish))
+    first = changed(journal, ClipStored(open_wish, file_of(closed(1), 2)))
     reminders = reminders_of(journal, clock)
     reminders.look()
     clock.advance(1000)
     assert reminders.look().overdue == [first]
-    told = journal.amend("event-1", lambda one: with_failure(one, promise_of(one), OVERDUE))
+    told = changed(journal, ClipFailed(promise_of(first), OVERDUE))
     assert told.clip is not None
-    assert told.clip.error == f"{OVERDUE}; ends 2.00 s earlier than asked"
+    assert told.clip.error == f"{OVERDUE.in_words()}; ends 2.00 s earlier than requested"
 
 
 @pytest.mark.parametrize(
     ("short_s", "error"),
-    [(0, None), (2, "ends 2.00 s earlier than asked")],
+    [(0, None), (2, "ends 2.00 s earlier than requested")],
 )
 def test_a_file_that_comes_late_after_all(
     journal: Journal, short_s: float, error: str | None
 ) -> None:
     """Storage was away for long: what was said meanwhile does not hold any more."""
     journal.commit([closed(1)])
-    told = journal.amend("event-1", lambda one: with_failure(one, wish_of(one), OVERDUE))
+    told = changed(journal, ClipFailed(wish_of(closed(1)), OVERDUE))
     assert told.clip is not None
-    assert told.clip.error == OVERDUE
-    late = journal.amend("event-1", lambda one: with_clip(one, file_of(one, short_s), wish_of(one)))
+    assert told.clip.error == OVERDUE.in_words()
+    late = changed(journal, ClipStored(wish_of(closed(1)), file_of(closed(1), short_s)))
     assert late.clip is not None
     assert late.clip.error == error
 

@@ -1,4 +1,4 @@
-"""The recorder actor: carries finished clips from one node's spools to object storage."""
+"""The uploader actor: carries finished clips from one node's spools to object storage."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import asyncio
 import logging
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import ray
 from ray.actor import ActorHandle
@@ -16,8 +16,7 @@ from actors.lease import Lease
 from storeguard.clock import Clock
 from storeguard.config.store import StoreConfig
 from storeguard.errors import StoreguardError
-from storeguard.events.clip_link import StoredClip, Wish
-from storeguard.events.event import Event
+from storeguard.events.changes import Change, Outcome
 from storeguard.recording.uploader import Uploader, UploaderStats
 from storeguard.storage.objects import UploadRetries, object_store
 
@@ -31,40 +30,13 @@ def spool_root(config: StoreConfig) -> Path:
     return config.data_dir / SPOOL
 
 
-class RulesDesk:
-    """`EventDesk` over the rules actor; called from the uploader's thread.
-
-    Args:
-        rules: the actor.
-    """
-
-    def __init__(self, rules: ActorHandle[Any]) -> None:
-        self._rules = rules
-
-    def journal(self, event: Event) -> None:
-        """Take in an event."""
-        _answer(self._rules.journal.remote(event))
-
-    def link_clip(self, stored: StoredClip, wishes: Sequence[Wish]) -> int:
-        """Link a stored clip to events; returns how many of them there are."""
-        return cast("int", _answer(self._rules.link_clip.remote(stored, wishes)))
-
-    def link_wishes(self, wishes: Sequence[Wish], error: str | None) -> int:
-        """Tell events what is being recorded for them, or why nothing is."""
-        return cast("int", _answer(self._rules.link_wishes.remote(wishes, error)))
-
-    def link_snapshot(self, event_id: str, uri: str) -> bool:
-        """Link a stored picture; False if there is no such event."""
-        return cast("bool", _answer(self._rules.link_snapshot.remote(event_id, uri)))
-
-
-class RecorderActor:
+class UploaderActor:
     """Empties the spools of its node; there may be several on one, they share the work.
 
     Args:
         name: the actor's own name, for the log.
         config: the store's configuration.
-        rules: the rules actor, who keeps the events.
+        rules: the rules actor.
         clock: time; None takes the machine's.
     """
 
@@ -77,10 +49,21 @@ class RecorderActor:
         clock: Clock | None = None,
     ) -> None:
         logging.basicConfig(level=logging.INFO, format="%(name)s: %(message)s")
+
+        def apply(changes: Sequence[Change]) -> Sequence[Outcome]:
+            """Apply changes, with the rules' errors as they raised them."""
+            try:
+                outcomes: list[Outcome] = ray.get(rules.apply.remote(changes), timeout=_ANSWER_S)
+            except RayTaskError as error:
+                if isinstance(error.cause, StoreguardError):
+                    raise error.cause from None
+                raise
+            return outcomes
+
         self._uploader = Uploader(
             spool_root(config),
-            object_store(config, retries=UploadRetries(attempts=1)),  # the uploader is patient
-            RulesDesk(rules),
+            object_store(config, retries=UploadRetries(attempts=1)),  # the uploader retries
+            apply,
             store_id=config.store,
             clock=clock,
         )
@@ -102,13 +85,3 @@ class RecorderActor:
     async def _end(self) -> None:
         await self.stop()
         ray.actor.exit_actor()
-
-
-def _answer(reference: Any) -> Any:
-    """The rules' answer, with their errors as they raised them."""
-    try:
-        return ray.get(reference, timeout=_ANSWER_S)
-    except RayTaskError as error:
-        if isinstance(error.cause, StoreguardError):
-            raise error.cause from None
-        raise

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from storeguard.camera.group import CameraGroup
+from storeguard.camera.group import CameraGroup, GroupLimits
 from storeguard.camera.status import CameraStatus
 from storeguard.classification.clips.classifier import ClassifierInfo
 from storeguard.classification.clips.service import ClipAnswer, ClipBatch
@@ -27,8 +27,8 @@ from storeguard.offline.process import ProcessOptions, VideoProcessor
 from storeguard.rules.observation import ClipScore, Observation
 from storeguard.rules.ongoing import OpenEvent
 from storeguard.rules.verdict import Verdict
+from tests.camera.group_harness import INFO, Detector
 from tests.camera.held_clock import NEVER_S, HeldClock, play_until
-from tests.camera.test_group import INFO, Detector
 from tests.classification.clips.clip_models import save_suspicious
 from tests.waiting import EVERYWHERE
 
@@ -37,7 +37,7 @@ RULES = [{"type": "intrusion"}, {"type": "shoplifting_suspected", "cls_every_s":
 
 
 class Rules:
-    """Whoever is seen by the cameras in `gated` has an open event; keeps what it is told."""
+    """People seen by the cameras in `gated` have an open event; keeps the observations."""
 
     def __init__(self, *gated: str) -> None:
         self.gated = gated
@@ -68,7 +68,7 @@ class Rules:
 
 @dataclass
 class Classifier:
-    """Says 0.75 of every clip, once `answers` is set; with `fails` it fails instead."""
+    """Scores every clip 0.75, once `answers` is set; with `fails` it fails instead."""
 
     fails: bool = False
     refuses: bool = False
@@ -88,8 +88,8 @@ class Classifier:
             await self.answers.wait()
             if self.fails:
                 raise ConnectionError("the replica died")
-            said = None if self.refuses else 0.75
-            return ClipAnswer(BY, tuple(said for _ in batch.clips))
+            probability = None if self.refuses else 0.75
+            return ClipAnswer(BY, tuple(probability for _ in batch.clips))
         finally:
             self.under_way.remove(batch.camera_id)
 
@@ -126,7 +126,7 @@ async def watch(
         tracker=TrackerSettings(),
         classify=None if classifier is None else classifier.classify,
         clock=clock,
-        call_timeout_s=call_timeout_s,
+        limits=GroupLimits(call_timeout_s=call_timeout_s),
     )
     group.start()
     await group.set_cameras(cameras)
@@ -137,7 +137,7 @@ async def watch(
         await group.stop()
 
 
-def test_only_people_with_an_open_event_are_judged(bikes: Path) -> None:
+def test_only_clips_of_people_with_an_open_event_are_classified(bikes: Path) -> None:
     async def scenario() -> None:
         rules, classifier = Rules("gated"), Classifier()
         statuses = await watch(
@@ -155,9 +155,9 @@ def test_only_people_with_an_open_event_are_judged(bikes: Path) -> None:
             assert score.person_id in seen
             assert (score.score, score.threshold) == (0.75, 0.6)
             assert score.model == ModelRef(name="fake", sha256="1" * 64)
-        # each score is about the past, and told once
-        told = [(one.person_id, one.captured_at) for one in rules.scores("gated")]
-        assert len(set(told)) == len(told)
+        # each score is of the past, and sent once
+        sent = [(one.person_id, one.captured_at) for one in rules.scores("gated")]
+        assert len(set(sent)) == len(sent)
         for one in rules.observations:
             assert all(score.captured_at < one.captured_at for score in one.clip_scores)
 
@@ -170,7 +170,7 @@ def test_a_camera_has_one_call_under_way(bikes: Path) -> None:
         classifier.answers.clear()
 
         def waited() -> bool:
-            """Both hang in a call, while frames of both went on for longer than a clip's turn."""
+            """Both hang in a call, while frames of both were processed until the next clip was due."""
             if len(classifier.under_way) < 2:
                 return False
             for name in ("a", "b"):
@@ -235,7 +235,7 @@ def test_scores_come_again_once_the_classifier_is_back(bikes: Path) -> None:
     asyncio.run(scenario())
 
 
-def test_without_a_classifier_cameras_run_as_ever(bikes: Path) -> None:
+def test_without_a_classifier_cameras_run_without_scores(bikes: Path) -> None:
     async def scenario() -> None:
         rules = Rules("street")
         await watch([camera(bikes, "street")], None, rules, lambda: len(rules.observations) > 30)
@@ -248,7 +248,7 @@ def test_without_a_classifier_cameras_run_as_ever(bikes: Path) -> None:
 
 
 def processed(video: Path, folder: Path, rules: list[dict[str, Any]]) -> tuple[Any, list[Any]]:
-    """The metrics and the events of one run; the model says 0.95 of everything."""
+    """The metrics and the events of one run; the model scores every clip 0.95."""
     model = save_suspicious(folder / "suspicious.onnx")
     zone = ZoneConfig.model_validate({"id": "seat", "polygon": EVERYWHERE, "rules": rules})
     outputs = ProcessOutputs(events=folder / "events.jsonl", metrics=folder / "metrics.json")

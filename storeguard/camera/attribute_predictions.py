@@ -1,4 +1,4 @@
-"""Attribute classifiers that look at people at once, in this process."""
+"""Attribute predictions made at once, in this process, for a file that is processed offline."""
 
 from __future__ import annotations
 
@@ -6,19 +6,20 @@ from collections.abc import Mapping, Sequence
 
 from storeguard.camera.person_attributes import PersonAttributes
 from storeguard.classification.attributes.classifier import AttributeClassifier
+from storeguard.classification.attributes.prediction import AttributePrediction
 from storeguard.classification.attributes.service import CropAnswer
 from storeguard.config.models import AttributeSettings
-from storeguard.rules.observation import Attribute, Observation
+from storeguard.rules.observation import Observation
 from storeguard.video.frame import Frame
 
 
-class Looks:
-    """Takes the looks that are due as soon as they are.
+class AttributePredictions:
+    """Makes the predictions that are due as soon as they are.
 
     Args:
         camera_id: whose people.
         classifiers: each attribute with its classifier.
-        forget_s: seconds after which somebody out of view has gone for good.
+        forget_s: seconds out of view after which a person is forgotten.
     """
 
     def __init__(
@@ -33,14 +34,14 @@ class Looks:
             camera_id, [one for one, _ in classifiers], forget_s=forget_s
         )
 
-    def take(self, frame: Frame, observation: Observation) -> None:
-        """Look at those in a processed frame who are due."""
+    def seen(self, frame: Frame, observation: Observation) -> None:
+        """Make the predictions that are due for the people in a processed frame."""
         self._people.seen(frame, observation)
         for request in self._people.due():
             classifier = self._classifiers[request.attribute]
             labels = tuple(classifier.label(request.cut()))
-            self._people.looked(request, CropAnswer(classifier.info, labels))
+            self._people.answered(request, CropAnswer(classifier.info, labels))
 
-    def known(self) -> Mapping[str, tuple[Attribute, ...]]:
-        """What is said of everybody who may still be there."""
+    def known(self) -> Mapping[str, tuple[AttributePrediction, ...]]:
+        """The attributes of each person who may still be there."""
         return self._people.known()
