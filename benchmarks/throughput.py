@@ -1,4 +1,4 @@
-"""End-to-end frames a second with 1, 4 and 8 cameras, beside a bare loop of the same work.
+"""End-to-end frames a second with 1, 4 and 8 cameras, compared with a bare loop of the same work.
 
 The bare loop is one process that decodes the same files in turn, scales each frame and runs the
 same detector on it: no Ray, no tracking, no rules, no store. It is measured with one and with two
@@ -31,8 +31,8 @@ from serve.runner import RunningStore, free_port, running_store
 from storeguard.config.addresses import resolve_source
 from storeguard.config.models import DetectorSettings
 from storeguard.config.store import CameraConfig, StoreConfig
-from storeguard.detection.detector import Detector
 from storeguard.detection.letterbox import place
+from storeguard.engines.loading import load_detector
 from storeguard.video.frame import Frame
 from storeguard.video.reader import read_frames
 
@@ -49,7 +49,7 @@ def endless(video: str) -> Iterator[Frame]:
 
 def bare_loop(video: str, *, cameras: int, threads: int, batch: int, seconds: float) -> float:
     """Frames a second of decode, scale and detect in one process."""
-    detector = Detector(DetectorSettings(threads=threads))
+    detector = load_detector(DetectorSettings(threads=threads))
     streams = itertools.cycle([endless(video) for _ in range(cameras)])
     width, height = detector.info.input_wh
     canvas = np.empty((batch, height, width, 3), np.uint8)

@@ -1,15 +1,16 @@
-"""Following people: Storeguard's tracker beside libraries, at full rate and with frames gone.
+"""Tracking people: Storeguard's tracker and libraries, at full rate and with frames dropped.
 
     python benchmarks/tracking.py            # all rows that can be run; writes results/tracking.*
-    python benchmarks/tracking.py --tune     # first choose the libraries' settings anew
+    python benchmarks/tracking.py --tune     # first choose the libraries' settings again
 
 Of every sequence all frames are tracked, then one of two, then one of four; the ground truth is
-thinned in the same way. Where there is no ground truth, the figure is self-consistency: IDF1 of
-the result at the reduced rate against the same tracker's own result at full rate in those frames.
-It says how far dropping frames changes the story, not whether the story is true.
+thinned in the same way. MOTA, IDF1 and switches are computed by py-motmetrics. Where there is no
+ground truth, the figure is self-consistency: IDF1 of the result at the reduced rate against the
+same tracker's own result at full rate in those frames. It shows how far dropping frames changes the
+result, not whether the result is right.
 
 Libraries run as they come and with the settings of results/tracking_tuned.json. Install them
-beside the package to run their rows: `pip install trackers norfair`. Results depend on nothing but
+to run their rows: `pip install trackers norfair`. Results depend on nothing but
 the seed, the data and the versions; milliseconds are CPU time of one process.
 """
 
@@ -27,10 +28,10 @@ from typing import Any
 import numpy as np
 from machine import machine
 from tracking_rivals import RIVALS, Rival, silence
+from tracking_score import score_tracks
 from tracking_sequences import Sequence, sequences
 
 from storeguard.config.models import TrackerSettings
-from storeguard.tracking.metrics import evaluate
 from storeguard.tracking.tracks import Tracks
 
 RATES = (1, 2, 4)
@@ -85,8 +86,8 @@ def rows_of(rival: Rival, sequence: Sequence) -> Iterable[Row]:
         thin = sequence.thinned(every)
         found, cpu_ms = follow(rival, thin, every)
         whole = whole or found
-        own = evaluate({frame: whole[frame * every] for frame in found}, found)
-        score = None if thin.truth is None else evaluate(thin.truth, found)
+        own = score_tracks({frame: whole[frame * every] for frame in found}, found)
+        score = None if thin.truth is None else score_tracks(thin.truth, found)
         ids = np.unique(np.concatenate([tracks.track_id for tracks in found.values()]))
         num_boxes = sum(map(len, found.values()))
         yield Row(
@@ -106,13 +107,13 @@ def rows_of(rival: Rival, sequence: Sequence) -> Iterable[Row]:
 
 def tune(rival: Rival, given: list[Sequence]) -> dict[str, Any]:
     """The best of the rival's grid, option by option, by mean IDF1 on `TUNING_SEQUENCES`."""
-    judged = [one for one in given if one.name in TUNING_SEQUENCES]
-    thinned = [(one.thinned(every), every) for one in judged for every in TUNING_RATES]
+    scored = [one for one in given if one.name in TUNING_SEQUENCES]
+    thinned = [(one.thinned(every), every) for one in scored for every in TUNING_RATES]
 
     def worth(options: dict[str, Any]) -> float:
         trial = replace(rival, options=options)
         scores = [
-            evaluate(thin.truth or {}, follow(trial, thin, every)[0]).idf1 or 0.0
+            score_tracks(thin.truth or {}, follow(trial, thin, every)[0]).idf1 or 0.0
             for thin, every in thinned
         ]
         return float(np.mean(scores))
@@ -128,7 +129,7 @@ def tune(rival: Rival, given: list[Sequence]) -> dict[str, Any]:
     return options
 
 
-def contenders(given: list[Sequence], *, choose_anew: bool) -> list[Rival]:
+def contenders(given: list[Sequence], *, choose_again: bool) -> list[Rival]:
     """Ours, and the libraries that are installed: as they come, and with chosen settings."""
     tuned: dict[str, dict[str, Any]] = json.loads(TUNED.read_text()) if TUNED.exists() else {}
     chosen = []
@@ -139,19 +140,19 @@ def contenders(given: list[Sequence], *, choose_anew: bool) -> list[Rival]:
         if rival.version is None:
             print(f"not run: {rival.name}: {rival.package} is not installed")
             continue
-        if choose_anew:
+        if choose_again:
             tuned[rival.name] = tune(rival, given)
         chosen.append(replace(rival, name=f"{rival.name}, defaults"))
         if rival.name in tuned:
             chosen.append(replace(rival, name=f"{rival.name}, tuned", options=tuned[rival.name]))
-    if choose_anew:
+    if choose_again:
         TUNED.write_text(json.dumps(tuned, indent=2) + "\n")
     return chosen
 
 
 def versions() -> dict[str, str]:
     """Those of the libraries in the table."""
-    packages = ("trackers", "supervision", "norfair")
+    packages = ("motmetrics", "trackers", "supervision", "norfair")
     found = {}
     for package in packages:
         try:
@@ -180,14 +181,14 @@ def markdown(rows: list[Row]) -> str:
     ]
     for sequence in dict.fromkeys(row.sequence for row in rows):
         of_it = [row for row in rows if row.sequence == sequence]
-        judged = of_it[0].idf1 is not None
-        columns = ["MOTA", "IDF1", "lost", "switches"] if judged else ["ids", "mean length"]
+        scored = of_it[0].idf1 is not None
+        columns = ["MOTA", "IDF1", "lost", "switches"] if scored else ["ids", "mean length"]
         columns = ["tracker", *columns, "self", "CPU ms a frame"]
         lines += [f"## {sequence}", "", f"| {' | '.join(columns)} |", "|---" * len(columns) + "|"]
         for tracker in dict.fromkeys(row.tracker for row in of_it):
             line = [row for row in of_it if row.tracker == tracker]
             cells = [tracker]
-            if judged:
+            if scored:
                 cells += [_cells(line, "mota", 3), _cells(line, "idf1", 3)]
                 cells += [f"{(line[0].idf1 or 0) - (line[-1].idf1 or 0):.3f}"]
                 cells += [_cells(line, "num_switches", 0)]
@@ -207,7 +208,7 @@ def _cells(rows: list[Row], figure: str, digits: int) -> str:
 def main() -> None:
     """Run the table and write it down."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", 1)[0])
-    parser.add_argument("--tune", action="store_true", help="choose the libraries' settings anew")
+    parser.add_argument("--tune", action="store_true", help="choose the libraries' settings again")
     parser.add_argument("--only", default="", help="trackers whose name contains this; no files")
     arguments = parser.parse_args()
     silence()
@@ -215,7 +216,7 @@ def main() -> None:
     rows = []
     ran = [
         rival
-        for rival in contenders(given, choose_anew=arguments.tune)
+        for rival in contenders(given, choose_again=arguments.tune)
         if arguments.only.lower() in rival.name.lower()
     ]
     for sequence in given:

@@ -1,8 +1,8 @@
 """Tracking libraries, each behind one function, so that benchmarks/tracking.py can run them.
 
-They are no part of Storeguard: a library that is not installed is left out, and the table says so.
+They are no part of Storeguard: a library that is not installed is left out of the table.
 Each is run as it comes, and with settings chosen for it by `tracking.py --tune` on three sequences
-of the table itself, at full rate and with three of four frames gone.
+of the table itself, at full rate and with three of four frames dropped.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class Rival:
         package: the distribution it comes from; None for our own.
         start: makes a stepper for a sequence, given how many frames were dropped for each kept one
             plus one, and its options.
-        options: what it is run with beside its defaults.
+        options: its options besides its defaults.
         grid: what `--tune` may choose from.
     """
 
@@ -66,7 +66,7 @@ def _storeguard(_sequence: Sequence, _every: int, options: Options) -> Stepper:
 
 
 def _roboflow(class_name: str) -> Callable[[Sequence, int, Options], Stepper]:
-    """A tracker of Roboflow's `trackers`; `clock` says how it learns the frame rate.
+    """A tracker of Roboflow's `trackers`; `clock` is how it gets the frame rate.
 
     `rate`: frame_rate is the reduced rate, one update a kept frame. `time`: frame_rate is the
     camera's, and each update is given its capture time.
@@ -108,7 +108,7 @@ def _roboflow(class_name: str) -> Callable[[Sequence, int, Options], Stepper]:
 
 
 def _norfair(sequence: Sequence, every: int, options: Options) -> Stepper:
-    """Norfair on box corners; its own `period` tells it of dropped frames."""
+    """Norfair on box corners; its own `period` accounts for dropped frames."""
     norfair = importlib.import_module("norfair")
     chosen: dict[str, Any] = {"distance_function": "iou", "distance_threshold": 0.7, **options}
     min_score = chosen.pop("min_score", 0.4)
@@ -195,5 +195,5 @@ RIVALS = (
 
 
 def silence() -> None:
-    """Libraries warn of their own deprecations, which say nothing about a benchmark."""
+    """Silence the libraries' own deprecation warnings."""
     warnings.filterwarnings("ignore", module="supervision|trackers|norfair")

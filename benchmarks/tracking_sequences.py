@@ -21,10 +21,9 @@ from numpy.typing import NDArray
 from storeguard.config.models import DetectorSettings
 from storeguard.detection.detections import Detections
 from storeguard.detection.detector import Detector, model_path
-from storeguard.detection.letterbox import place
-from storeguard.detection.nms import nms
+from storeguard.detection.nms import iou_matrix, nms
+from storeguard.engines.loading import load_detector
 from storeguard.tracking import mot
-from storeguard.tracking.metrics import iou
 from storeguard.tracking.tracks import Tracks
 from storeguard.video.frame import Frame
 
@@ -38,14 +37,14 @@ EPOCH = datetime(2026, 1, 1, tzinfo=UTC)
 
 @dataclass(frozen=True, slots=True)
 class Sequence:
-    """What a tracker is given, frame by frame, and what it should have said.
+    """A tracker's input, frame by frame, and its expected output.
 
     Attributes:
         name: what the table calls it.
         fps: frames a second at full rate.
         detections: one entry a frame; frame i was captured at `time_s[i]`.
         time_s: (frames,) seconds.
-        truth: who was where, by index into `detections`; None where nobody knows.
+        truth: who was where, by index into `detections`; None where unknown.
     """
 
     name: str
@@ -87,7 +86,7 @@ def sequences() -> Iterator[Sequence]:
 def shoppers(*, seed: int = SEED, fps: float = 10.0, seconds: float = 90.0) -> list[Tracks]:
     """A made-up ground truth: people who walk from shelf to shelf at 0.6..1.6 m/s and stand there.
 
-    The camera looks across the room from a corner, 960x540: who is nearer stands lower and is
+    The camera faces the room from a corner, 960x540: who is nearer stands lower and is
     taller (110..230 pixels for 1.7 m). People come in at a door on the left and leave by it.
     """
     rng = np.random.default_rng([seed, 1])
@@ -139,7 +138,7 @@ def _every_frame(by_frame: dict[int, Tracks]) -> list[Tracks]:
 
 
 def _slow_mot17() -> Sequence:
-    """A camera at 10 fps, so that three of four frames gone leave 2.5 a second."""
+    """A camera at 10 fps, so that with three of four frames dropped 2.5 a second remain."""
     slow = simulated(_mot17_truth(), "mot17_02 simulated", 30.0).thinned(3)
     return replace(slow, name="mot17_02 simulated, 10 fps")
 
@@ -195,7 +194,7 @@ def _visible_share(xyxy: NDArray[np.float64]) -> NDArray[np.float64]:
     if len(xyxy) < 2:
         return np.ones(len(xyxy))
     area = (xyxy[:, 2:] - xyxy[:, :2]).prod(axis=1)
-    overlap = iou(xyxy, xyxy)
+    overlap = iou_matrix(xyxy, xyxy)
     shared = overlap / (1 + overlap) * (area[:, None] + area[None])
     nearer = xyxy[None, :, 3] > xyxy[:, None, 3]
     return 1 - np.where(nearer, shared / area[:, None], 0).max(axis=1)
@@ -211,7 +210,7 @@ def filmed(name: str) -> Sequence:
     ).hexdigest()[:16]
     cache = Path(tempfile.gettempdir()) / f"storeguard-tracking-{key}.npz"
     if not cache.exists():
-        np.savez(cache, **_detect(path, Detector(settings)))
+        np.savez(cache, **_detect(path, load_detector(settings)))
     stored = np.load(cache)
     boxes, starts = stored["boxes"], stored["starts"]
     detections = [Detections.of(part[:, :4], part[:, 4]) for part in np.split(boxes, starts[1:])]
@@ -221,16 +220,12 @@ def filmed(name: str) -> Sequence:
 def _detect(path: Path, detector: Detector) -> dict[str, NDArray[np.float64]]:
     boxes: list[NDArray[np.float64]] = []
     times: list[float] = []
-    width, height = detector.info.input_wh
-    canvas = np.zeros((height, width, 3), np.uint8)
     with av.open(str(path), timeout=10) as container:
         stream = container.streams.video[0]
         fps = float(stream.average_rate or 30)
         for index, picture in enumerate(container.decode(stream)):
             time_s = index / fps if picture.time is None else float(picture.time)
-            where = detector.info.fit((picture.width, picture.height))
-            place(_frame(picture, index, time_s), where, canvas)
-            people = where.to_source(detector.detect(canvas[None])[0][0])
+            people, _ = detector.find(_frame(picture, index, time_s))
             boxes.append(np.column_stack([people.xyxy, people.score]).astype(np.float64))
             times.append(time_s)
     return {

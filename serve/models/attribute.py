@@ -7,12 +7,13 @@ from ray import serve
 from serve.models.deployments import NO_ACCESS_LOG, model_application
 from storeguard.classification.attributes.service import AttributeService, CropAnswer, CropBatch
 from storeguard.config.models import AttributeSettings
+from storeguard.engines.loading import load_attribute_classifier
 from storeguard.inference.batcher import BatcherStats
 
 
 class _Attribute:
     def __init__(self, settings: AttributeSettings) -> None:
-        self._service = AttributeService(settings)
+        self._service = AttributeService(load_attribute_classifier(settings), settings)
 
     async def label(self, batch: CropBatch) -> CropAnswer:
         return await self._service.label(batch)

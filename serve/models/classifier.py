@@ -7,12 +7,13 @@ from ray import serve
 from serve.models.deployments import NO_ACCESS_LOG, model_application
 from storeguard.classification.clips.service import ClassifierService, ClipAnswer, ClipBatch
 from storeguard.config.models import ClassifierSettings
+from storeguard.engines.loading import load_clip_classifier
 from storeguard.inference.batcher import BatcherStats
 
 
 class _Classifier:
     def __init__(self, settings: ClassifierSettings) -> None:
-        self._service = ClassifierService(settings)
+        self._service = ClassifierService(load_clip_classifier(settings), settings)
 
     async def classify(self, batch: ClipBatch) -> ClipAnswer:
         return await self._service.classify(batch)

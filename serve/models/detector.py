@@ -8,12 +8,13 @@ from serve.models.deployments import NO_ACCESS_LOG, model_application
 from storeguard.config.models import DetectorSettings
 from storeguard.detection.detector import DetectorInfo
 from storeguard.detection.service import DetectorService, Found, FrameBatch
+from storeguard.engines.loading import load_detector
 from storeguard.inference.batcher import BatcherStats
 
 
 class _Detector:
     def __init__(self, settings: DetectorSettings) -> None:
-        self._service = DetectorService(settings)
+        self._service = DetectorService(load_detector(settings), settings)
 
     async def info(self) -> DetectorInfo:
         return self._service.info

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from storeguard.classification.attributes.crop import Crop, person_crop
 from storeguard.classification.attributes.prediction import AttributePrediction
 from storeguard.classification.attributes.service import CropAnswer
-from storeguard.classification.attributes.votes import Look, Votes
+from storeguard.classification.attributes.votes import CropPrediction, Votes
 from storeguard.config.models import AttributeSettings
 from storeguard.rules.observation import Observation
 from storeguard.video.frame import Frame
@@ -119,18 +119,18 @@ class PersonAttributes:
         """Add a classifier's answer; predictions for people already forgotten are discarded."""
         one = self._attributes[request.attribute]
         predictions = [
-            Look(person_id, label=label[0], probability=label[1], by=answer.by)
+            CropPrediction(person_id, label=label[0], probability=label[1], by=answer.by)
             for person_id, label in zip(request.person_ids, answer.labels, strict=True)
             if label is not None and person_id in self._seen_s
         ]
-        one.votes.take(predictions)
+        one.votes.count(predictions)
         self.num_predictions += len(predictions)
 
     def known(self) -> Mapping[str, tuple[AttributePrediction, ...]]:
         """The attributes of people who may still be in view; people without any are left out."""
-        by_attribute = [one.votes.said() for one in self._attributes.values()]
+        by_attribute = [one.votes.labels() for one in self._attributes.values()]
         known = {
-            person_id: tuple(said[person_id] for said in by_attribute if person_id in said)
+            person_id: tuple(labels[person_id] for labels in by_attribute if person_id in labels)
             for person_id in (self._seen_s if by_attribute else ())
         }
         return {person_id: attributes for person_id, attributes in known.items() if attributes}

@@ -25,6 +25,7 @@ from storeguard.classification.clips.clip import (
     clip_times,
     nearest_frames,
     person_clip,
+    stays,
 )
 from storeguard.config.store import CameraConfig, Pace
 from storeguard.config.zones import CLIP_S
@@ -34,7 +35,6 @@ from storeguard.rules.verdict import Verdict
 from storeguard.video.frame import Frame
 
 _KEPT_S: Final = CLIP_S + 2.0  # a frame's detections come later than the frame
-_UNSEEN_S: Final = 1.25  # most between two observations in a clip, for detect_fps from 1
 _MAX_SIDE_PX: Final = 960
 _MAX_PICTURES: Final = round(_KEPT_S * CLIP_FPS) + 8
 _MAX_PICTURES_AHEAD: Final = 160  # files at full pace are decoded seconds ahead of the detector
@@ -186,8 +186,7 @@ class PersonClips:
         # It ends with a kept picture: between two, some would be used twice, others never.
         clip_s = clip_times(pictures[-1].time_s)
         seen_s = np.array([at for at, _ in seen])
-        inside = seen_s[seen_s >= clip_s[0] - _UNSEEN_S]
-        if inside[0] > clip_s[0] or (np.diff(inside) > _UNSEEN_S).any():
+        if stays(seen_s)[-1][0] > clip_s[0]:
             return None  # the person was not in view all the time
         chosen = nearest_frames(np.array([one.time_s for one in pictures]), clip_s)
         if chosen is None or len({pictures[i].wh for i in chosen}) > 1:

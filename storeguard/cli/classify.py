@@ -32,26 +32,28 @@ def classify(
     A video's score is that of the person with the highest one: the mean of their three highest
     clips. A file that cannot be read is reported, the others are scored, and the exit code is 2.
     """
-    from storeguard.classification.clips.classifier import ClipClassifier  # noqa: PLC0415 - slow to load
-    from storeguard.detection.detector import Detector  # noqa: PLC0415
-    from storeguard.offline.video_judgement import judge_video  # noqa: PLC0415
+    from storeguard.engines.loading import (  # noqa: PLC0415 - slow to load
+        load_clip_classifier,
+        load_detector,
+    )
+    from storeguard.offline.video_scores import score_video  # noqa: PLC0415
 
-    classifier = ClipClassifier(ClassifierSettings(model=model))
-    detector = Detector(DetectorSettings())
+    classifier = load_clip_classifier(ClassifierSettings(model=model))
+    detector = load_detector(DetectorSettings())
     limit = classifier.info.threshold if threshold is None else threshold
     failed = False
     for video in clips:
         try:
-            judged = judge_video(video, detector, classifier, every_s=every)
+            scored = score_video(video, detector, classifier, every_s=every)
         except SourceError as error:
             failed = True
             Console(stderr=True).print(f"[bold red]error:[/] {error}", highlight=False)
             continue
-        best = max(judged.people, key=lambda one: one.score, default=None)
+        best = max(scored.people, key=lambda one: one.score, default=None)
         line = {
             "video": str(video),
-            "score": None if judged.score is None else round(judged.score, 4),
-            "label": "shoplifting" if (judged.score or 0.0) >= limit else "normal",
+            "score": None if scored.score is None else round(scored.score, 4),
+            "label": "shoplifting" if (scored.score or 0.0) >= limit else "normal",
             "clip_scores": [round(score, 4) for score in best.scores] if best else [],
             "people": [
                 {
@@ -60,7 +62,7 @@ def classify(
                     "ends_s": one.ends_s,
                     "clip_scores": [round(score, 4) for score in one.scores],
                 }
-                for one in judged.people
+                for one in scored.people
             ],
         }
         print(json.dumps(line), flush=True)  # noqa: T201 - the command's output

@@ -11,8 +11,9 @@ from rich.console import Console
 from rich.table import Table
 
 from storeguard.config.models import BackendName, DetectorSettings, EngineSettings, Precision
-from storeguard.detection.detector import Detector, model_path
+from storeguard.detection.detector import model_path
 from storeguard.engines.build import BuiltEngine, build_engine, convert_model
+from storeguard.engines.cache import EngineOptions
 from storeguard.engines.calibration import CalibrationBatches, read_pictures
 from storeguard.engines.evidence import (
     COLUMNS,
@@ -22,8 +23,8 @@ from storeguard.engines.evidence import (
     not_run,
     write_evidence,
 )
+from storeguard.engines.loading import load_detector
 from storeguard.errors import ConfigError
-from storeguard.inference.backend import EngineOptions
 
 app = typer.Typer(
     help="Build and measure engines: models for one GPU or precision.", no_args_is_help=True
@@ -163,7 +164,7 @@ def picture_batches(model: Path, size: int, folder: Path, *, limit: int) -> Cali
         backend=BackendName.ONNXRUNTIME_CPU,
         input_size=size,
     )
-    detector = Detector(plain)
+    detector = load_detector(plain)
     inputs = detector.to_input(read_pictures(folder, detector, limit=limit))
     return CalibrationBatches(
         detector.input_name, [inputs[at : at + 1] for at in range(len(inputs))]

@@ -253,12 +253,9 @@ def process(  # noqa: PLR0917 - Typer reads options off the signature
     ] = None,
 ) -> None:
     """Run one video file through detection, tracking and rules; every frame, no Ray."""
-    from storeguard.offline.process import (  # noqa: PLC0415
-        FILE_START,
-        ProcessOptions,
-        ProcessOutputs,
-        VideoProcessor,
-    )
+    from storeguard.offline.following import FILE_START  # noqa: PLC0415
+    from storeguard.offline.outputs import ProcessOutputs  # noqa: PLC0415
+    from storeguard.offline.process import ProcessOptions, VideoProcessor  # noqa: PLC0415
 
     options = ProcessOptions(
         zones=load_zones(zones) if zones else (),

@@ -16,9 +16,11 @@ from rich.table import Table
 
 from storeguard.config.models import BackendName
 from storeguard.engines.build import input_profile
+from storeguard.engines.cache import EngineOptions
+from storeguard.engines.choice import open_backend
 from storeguard.engines.evidence import median_ms, processor_name
 from storeguard.errors import ModelError
-from storeguard.inference.backend import Backend, EngineOptions, open_backend, sha256_of
+from storeguard.inference.backend import Backend, sha256_of
 
 app = typer.Typer(help="List and verify the bundled models.", no_args_is_help=True)
 _SHA256 = re.compile(r"\b[0-9a-f]{64}\b")

@@ -217,8 +217,8 @@ def _logits_and_boxes(outputs: Outputs) -> tuple[NDArray[np.float32], NDArray[np
     if len(outputs) != 2 or len(boxes) != 1:
         shapes = {name: array.shape for name, array in outputs.items()}
         raise ModelLayoutError(
-            "expected DETR logits (N, Q, C) and boxes (N, Q, 4), told apart by name or shape; got "
-            + describe_shapes(shapes)
+            "expected DETR logits (N, Q, C) and boxes (N, Q, 4), distinguishable by name or shape; "
+            "got " + describe_shapes(shapes)
         )
     (logits,) = (name for name in outputs if name != boxes[0])
     return outputs[logits], outputs[boxes[0]]

@@ -1,4 +1,4 @@
-"""What a detector saw in one frame, as parallel arrays."""
+"""The boxes that a detector found in one frame, as parallel arrays."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The person detector: pictures in, people's boxes out, whatever model and backend do the work."""
+"""The person detector: pictures in, people's boxes out, for all model layouts and backends."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from numpy.typing import NDArray
 from storeguard.config.models import Channels, DetectorSettings, LayoutName, Pixels, Resize
 from storeguard.detection.decoders import DECODERS, describe_shapes, recognise
 from storeguard.detection.detections import Detections
-from storeguard.detection.letterbox import PAD_VALUE, Fit, fit
+from storeguard.detection.letterbox import PAD_VALUE, Fit, fit, place
 from storeguard.detection.nms import nms
 from storeguard.errors import ModelError, ModelLayoutError
-from storeguard.inference.backend import EngineOptions, available_cores, open_backend, sha256_of
-from storeguard.inference.pixels import PixelFormat, chosen, is_channels_last, told
+from storeguard.inference.backend import Backend, sha256_of
+from storeguard.inference.pixels import PixelFormat, chosen, from_metadata, is_channels_last
+from storeguard.video.frame import Frame
 
 BUNDLED_MODEL = "person_yolox_nano.onnx"
 DEFAULT_INPUT_SIZE = 320
 _COCO_IDS = 91
-_THREADS = 4  # measured with 2; more is for whoever asks for it
 
 
 @dataclass(frozen=True, slots=True)
-class _Habit:
-    """How models of one layout are usually fed, and which class of theirs is the person."""
+class _Defaults:
+    """How models of one layout are usually fed, and the number of their class person."""
 
     pixels: Pixels
     channels: Channels
@@ -37,25 +37,25 @@ class _Habit:
     needs_nms: bool
 
 
-_HABITS = {
-    LayoutName.YOLOX: _Habit(Pixels.BYTES, Channels.BGR, 0, centred=False, needs_nms=True),
-    LayoutName.YOLOV8: _Habit(Pixels.UNIT, Channels.RGB, 0, centred=True, needs_nms=True),
-    LayoutName.DETR: _Habit(Pixels.UNIT, Channels.RGB, 0, centred=True, needs_nms=False),
-    LayoutName.DETECTNET_V2: _Habit(Pixels.UNIT, Channels.RGB, 0, centred=True, needs_nms=True),
-    LayoutName.SSD: _Habit(Pixels.UNIT, Channels.RGB, 1, centred=True, needs_nms=False),
+_DEFAULTS = {
+    LayoutName.YOLOX: _Defaults(Pixels.BYTES, Channels.BGR, 0, centred=False, needs_nms=True),
+    LayoutName.YOLOV8: _Defaults(Pixels.UNIT, Channels.RGB, 0, centred=True, needs_nms=True),
+    LayoutName.DETR: _Defaults(Pixels.UNIT, Channels.RGB, 0, centred=True, needs_nms=False),
+    LayoutName.DETECTNET_V2: _Defaults(Pixels.UNIT, Channels.RGB, 0, centred=True, needs_nms=True),
+    LayoutName.SSD: _Defaults(Pixels.UNIT, Channels.RGB, 1, centred=True, needs_nms=False),
 }
 
 
 @dataclass(frozen=True, slots=True)
 class DetectorInfo:
-    """What a loaded detector is, and what pictures it wants.
+    """A loaded detector: its model, its backend, and the pictures that it takes.
 
     Attributes:
         name: the model file's name without its ending.
         sha256: hash of the model file, hex.
         backend, precision: what runs it.
         layout: its outputs' layout.
-        input_wh: width and height in pixels of the pictures it wants.
+        input_wh: width and height in pixels of the pictures that it takes.
         resize, centred: how a frame is fitted into them (see storeguard.detection.letterbox).
     """
 
@@ -69,8 +69,16 @@ class DetectorInfo:
     centred: bool
 
     def fit(self, source_wh: tuple[int, int]) -> Fit:
-        """Where a frame of this size goes in the model's input."""
+        """Where a frame of this size is placed in the model's input."""
         return fit(source_wh, self.input_wh, resize=self.resize, centred=self.centred)
+
+    def fitted(self, frame: Frame) -> tuple[NDArray[np.uint8], Fit]:
+        """A frame in the model's input, (height, width, 3) uint8 RGB, and its place there."""
+        width, height = self.input_wh
+        canvas = np.empty((height, width, 3), np.uint8)
+        where = self.fit(frame.wh)
+        place(frame, where, canvas)
+        return canvas, where
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,41 +91,40 @@ class DetectTiming:
 
 
 class Detector:
-    """A loaded person detector. Not thread-safe: one caller at a time.
+    """A person detector. Not thread-safe: one caller at a time.
+
+    Args:
+        settings: which model, and how it is fed and read. `storeguard.engines.loading` opens the
+            backend that they name.
+        backend: runs the model.
 
     Raises:
-        ModelError, ModelLayoutError, BackendUnavailableError: from loading; see their texts.
+        ModelError: the model takes no pictures, or fails on a blank one.
+        ModelLayoutError: its outputs fit no known layout, or not the one in the settings.
     """
 
-    def __init__(self, settings: DetectorSettings) -> None:
+    def __init__(self, settings: DetectorSettings, backend: Backend) -> None:
         path = model_path(settings.model)
-        threads = settings.threads or max(int(settings.num_cpus), min(_THREADS, available_cores()))
-        options = EngineOptions(
-            settings=settings.engines,
-            precision=settings.precision,
-            max_batch=settings.max_batch,
-            size_wh=_wanted_wh(settings),
-        )
-        self._backend = open_backend(path, settings.backend, threads=threads, options=options)
+        self._backend = backend
         self._settings = settings
         self._channels_last = is_channels_last(self._backend.input, path)
         input_wh = self._input_wh(path)
         shapes = self._probe(input_wh, path)
         layout = self._layout(shapes, input_wh, path)
-        habit = _habit_of(layout, shapes)
+        defaults = _defaults_of(layout, shapes)
         self._decode = DECODERS[layout]
-        self._needs_nms = habit.needs_nms
+        self._needs_nms = defaults.needs_nms
         self._person_class = (
-            habit.person_class if settings.person_class is None else settings.person_class
+            defaults.person_class if settings.person_class is None else settings.person_class
         )
         meta = self._backend.metadata
         self._format = PixelFormat(
-            pixels=chosen(settings.pixels, meta.get("pixels"), habit.pixels),
-            channels=chosen(settings.channels, meta.get("channels"), habit.channels),
+            pixels=chosen(settings.pixels, meta.get("pixels"), defaults.pixels),
+            channels=chosen(settings.channels, meta.get("channels"), defaults.channels),
             channels_last=self._channels_last,
             dtype=self._backend.input.dtype,
         )
-        centred = {"centred": True, "topleft": False}.get(meta.get("pad", ""), habit.centred)
+        centred = {"centred": True, "topleft": False}.get(meta.get("pad", ""), defaults.centred)
         self.info = DetectorInfo(
             name=path.stem,
             sha256=sha256_of(path),
@@ -168,6 +175,20 @@ class Detector:
             postprocess_ms=(ended - inferred) * 1e3,
         )
 
+    def find(self, frame: Frame) -> tuple[Detections, DetectTiming]:
+        """Find people in one frame of any size.
+
+        Returns:
+            People only, best first, in pixels of the frame; and the time spent, of which
+            preprocessing includes scaling the frame.
+        """
+        started = time.perf_counter()
+        image, where = self.info.fitted(frame)
+        fitted_ms = (time.perf_counter() - started) * 1e3
+        found, timing = self.detect(image[np.newaxis])
+        timing = replace(timing, preprocess_ms=fitted_ms + timing.preprocess_ms)
+        return where.to_source(found[0]), timing
+
     def _people(self, raw: Detections) -> Detections:
         people = raw[(raw.class_id == self._person_class) & np.isfinite(raw.xyxy).all(axis=1)]
         if self._needs_nms:
@@ -177,24 +198,24 @@ class Detector:
     def _run(
         self, batch: NDArray[np.float32] | NDArray[np.uint8]
     ) -> list[dict[str, NDArray[np.float32]]]:
-        """The outputs for the whole batch, or for each picture where the model takes but one."""
+        """The outputs for the whole batch, or for each picture where the model takes one only."""
         if self._whole_batches or len(batch) == 1:
             return [self._backend.run(batch)]
         return [self._backend.run(batch[i : i + 1]) for i in range(len(batch))]
 
     def to_input(self, images: NDArray[np.uint8]) -> NDArray[np.float32] | NDArray[np.uint8]:
-        """What the model is fed for these pictures: `images` as for `detect`."""
+        """The model's input for these pictures: `images` as for `detect`."""
         return self._format.pack(images)
 
     def _input_wh(self, path: Path) -> tuple[int, int]:
         shape = self._backend.input.shape
         height, width = shape[1:3] if self._channels_last else shape[2:4]
-        wanted = _wanted_wh(self._settings)
-        fixed = (width or wanted[0], height or wanted[1])
-        if self._settings.input_size is not None and fixed != wanted:
+        requested = requested_wh(self._settings)
+        fixed = (width or requested[0], height or requested[1])
+        if self._settings.input_size is not None and fixed != requested:
             raise ModelError(
                 f"{path}: the model's input is {fixed[0]}x{fixed[1]} and cannot be changed; "
-                f"detector.input_size asks for {wanted[0]}x{wanted[1]}"
+                f"detector.input_size requests {requested[0]}x{requested[1]}"
             )
         return fixed
 
@@ -217,7 +238,7 @@ class Detector:
     ) -> LayoutName:
         named = self._settings.layout
         if named is LayoutName.AUTO:
-            named = told(self._backend.metadata.get("layout"), LayoutName.AUTO)
+            named = from_metadata(self._backend.metadata.get("layout"), LayoutName.AUTO)
         try:
             layout = recognise(shapes, input_wh) if named is LayoutName.AUTO else named
             blank = {name: np.zeros(shape, np.float32) for name, shape in shapes.items()}
@@ -231,17 +252,18 @@ class Detector:
         return layout
 
     def _batches_are_whole(self) -> bool:
-        """Whether a batch of two gives two answers: some exports bake their batch size in."""
+        """Whether a batch of two gives two results: some exports fix their batch size."""
         if self._backend.input.shape[0] not in (None, 2):
             return False
         try:
             outputs = self._backend.run(self._blank(self.info.input_wh, 2))
-        except Exception:  # noqa: BLE001 - any failure means: feed it one by one
+        except Exception:  # noqa: BLE001 - any failure means: feed pictures one by one
             return False
         return all(len(array) == 2 for array in outputs.values())
 
 
-def _wanted_wh(settings: DetectorSettings) -> tuple[int, int]:
+def requested_wh(settings: DetectorSettings) -> tuple[int, int]:
+    """Width and height in pixels of the model's input, where the model leaves them open."""
     size = settings.input_size or DEFAULT_INPUT_SIZE
     return size if isinstance(size, tuple) else (size, size)
 
@@ -253,13 +275,13 @@ def model_path(model: str) -> Path:
     return Path(model).expanduser()
 
 
-def _habit_of(layout: LayoutName, shapes: Mapping[str, tuple[int, ...]]) -> _Habit:
-    """How such a model is fed. 91 classes are COCO's own ids, where a person is 1: RF-DETR."""
-    habit = _HABITS[layout]
+def _defaults_of(layout: LayoutName, shapes: Mapping[str, tuple[int, ...]]) -> _Defaults:
+    """How models like this are fed. 91 classes are COCO's own ids, where a person is 1: RF-DETR."""
+    defaults = _DEFAULTS[layout]
     if layout is LayoutName.DETR and any(shape[-1] == _COCO_IDS for shape in shapes.values()):
-        return replace(habit, pixels=Pixels.IMAGENET, person_class=1)
-    return habit
+        return replace(defaults, pixels=Pixels.IMAGENET, person_class=1)
+    return defaults
 
 
 DetectFunction = Callable[[NDArray[np.uint8]], tuple[list[Detections], DetectTiming]]
-"""The shape of `Detector.detect`, for those who are handed one."""
+"""The signature of `Detector.detect`."""

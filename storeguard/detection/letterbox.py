@@ -1,4 +1,4 @@
-"""Fitting a frame of any size into a model's input, and mapping boxes back."""
+"""Fitting frames of any size into a model's input, and mapping boxes back."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Fit:
     def to_source(self, detections: Detections) -> Detections:
         """Boxes from pixels of the model's input to pixels of the frame, clipped to the frame.
 
-        What lies in the padding alone has nothing left to show, and is dropped.
+        Boxes that lie in the padding alone are dropped.
         """
         width, height = self.source_wh
         scale = np.array(
@@ -43,8 +43,8 @@ class Fit:
         offset = np.array(self.offset_xy * 2, dtype=np.float32)
         limit = np.array([width, height] * 2, dtype=np.float32)
         boxes = np.clip((detections.xyxy - offset) * scale, 0, limit)
-        there = (boxes[:, 2:] > boxes[:, :2]).all(axis=1)
-        return Detections(xyxy=boxes, score=detections.score, class_id=detections.class_id)[there]
+        inside = (boxes[:, 2:] > boxes[:, :2]).all(axis=1)
+        return Detections(xyxy=boxes, score=detections.score, class_id=detections.class_id)[inside]
 
 
 def fit(
@@ -54,7 +54,7 @@ def fit(
     resize: Resize = Resize.LETTERBOX,
     centred: bool = True,
 ) -> Fit:
-    """Where a frame goes in the model's input.
+    """Where a frame is placed in the model's input.
 
     Args:
         source_wh: frame width and height in pixels, both positive.

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from typing import TypeVar
+
 import numpy as np
 from numpy.typing import NDArray
 
-Float32 = NDArray[np.float32]
+F = TypeVar("F", np.float32, np.float64)
 
 
-def iou_matrix(a_xyxy: Float32, b_xyxy: Float32) -> Float32:
+def iou_matrix(a_xyxy: NDArray[F], b_xyxy: NDArray[F]) -> NDArray[F]:
     """Intersection over union of every pair: (n, 4) and (m, 4) give (n, m), 0..1."""
     top_left = np.maximum(a_xyxy[:, None, :2], b_xyxy[None, :, :2])
     bottom_right = np.minimum(a_xyxy[:, None, 2:], b_xyxy[None, :, 2:])
@@ -16,18 +18,20 @@ def iou_matrix(a_xyxy: Float32, b_xyxy: Float32) -> Float32:
     area_a = np.clip(a_xyxy[:, 2:] - a_xyxy[:, :2], 0, None).prod(axis=1)
     area_b = np.clip(b_xyxy[:, 2:] - b_xyxy[:, :2], 0, None).prod(axis=1)
     union = area_a[:, None] + area_b[None, :] - inter
-    overlap: Float32 = np.divide(inter, union, out=np.zeros_like(inter), where=union > 0)
+    overlap: NDArray[F] = np.divide(inter, union, out=np.zeros_like(inter), where=union > 0)
     return overlap
 
 
-def nms(xyxy: Float32, score: Float32, max_iou: float, *, limit: int = 300) -> NDArray[np.int64]:
+def nms(
+    xyxy: NDArray[np.float32], score: NDArray[np.float32], max_iou: float, *, limit: int = 300
+) -> NDArray[np.int64]:
     """Greedy non-maximum suppression within one class.
 
     Args:
         xyxy: (n, 4) boxes.
         score: (n,) confidences.
         max_iou: a box overlapping a better one by more than this is dropped.
-        limit: the best so many are looked at; bounds the cost of a hopeless frame.
+        limit: only so many of the best are compared, which bounds the time of a crowded frame.
 
     Returns:
         Indices of the kept boxes, best first.

@@ -42,11 +42,11 @@ class FrameBatch:
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """What was found in one frame of a `FrameBatch`.
+    """The people found in one frame of a `FrameBatch`.
 
     Attributes:
         detections: people, in pixels of the model's input; None if the frame was refused because
-            too many were waiting.
+            the queue was full.
         queue_ms: time it waited for its batch.
         timing: of its batch; None if refused.
         batch_size: frames in its batch; 0 if refused.
@@ -59,10 +59,15 @@ class Found:
 
 
 class DetectorService:
-    """One detector behind a batcher. Lives in one event loop; the model runs in a thread."""
+    """One detector behind a batcher. Lives in one event loop; the model runs in a thread.
 
-    def __init__(self, settings: DetectorSettings) -> None:
-        self._detector = Detector(settings)
+    Args:
+        detector: called in that thread alone.
+        settings: the queue's bounds.
+    """
+
+    def __init__(self, detector: Detector, settings: DetectorSettings) -> None:
+        self._detector = detector
         self._executor = ThreadPoolExecutor(1, thread_name_prefix="infer")
         self._batcher: Batcher[Image, tuple[Detections, DetectTiming]] = Batcher(
             _per_image(self._detector.detect),
@@ -74,7 +79,7 @@ class DetectorService:
 
     @property
     def info(self) -> DetectorInfo:
-        """What the detector is and what pictures it wants."""
+        """The detector's model, backend and input."""
         return self._detector.info
 
     async def detect(self, batch: FrameBatch) -> tuple[Found, ...]:
@@ -82,7 +87,7 @@ class DetectorService:
 
         Raises:
             ValueError: the images are not of the model's input size. Batched with others they
-                would take the others' answers away too.
+                would make the others' batch fail too.
         """
         expected = (*self.info.input_wh[::-1], 3)
         if batch.images.shape[1:] != expected or batch.images.dtype != np.uint8:
@@ -101,10 +106,10 @@ class DetectorService:
         )
 
     async def check(self, deadline_s: float = 10.0) -> None:
-        """Infer on a blank picture, right after the batch under way: a full queue is no illness.
+        """Infer on a blank picture, right after the running batch: a full queue is no fault.
 
         Raises:
-            TimeoutError: no answer within the deadline.
+            TimeoutError: no result within the deadline.
         """
         width, height = self.info.input_wh
         blank = np.full((1, height, width, 3), PAD_VALUE, np.uint8)
@@ -117,9 +122,9 @@ class DetectorService:
         """The batcher's counts."""
         return self._batcher.stats()
 
-    async def close(self) -> None:
-        """Refuse what waits and stop."""
-        await self._batcher.close()
+    async def close(self, deadline_s: float = 5.0) -> None:
+        """Refuse the waiting frames and stop, at the latest after the deadline."""
+        await self._batcher.close(deadline_s)
         self._executor.shutdown(wait=False, cancel_futures=True)
 
     async def _find(self, lane: str, image: Image) -> Found:
@@ -136,7 +141,7 @@ class DetectorService:
 def _per_image(
     detect: DetectFunction,
 ) -> Callable[[list[Image]], list[tuple[Detections, DetectTiming]]]:
-    """A detector's function on a list of single images, as the batcher wants it."""
+    """A detector's function on a list of single images, as the batcher calls it."""
 
     def run(images: list[Image]) -> list[tuple[Detections, DetectTiming]]:
         found, timing = detect(images[0][None] if len(images) == 1 else np.stack(images))

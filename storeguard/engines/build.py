@@ -13,20 +13,19 @@ from pathlib import Path
 from typing import Any
 
 from storeguard.config.models import Precision
-from storeguard.engines.cache import (
+from storeguard.engines.cache import EngineOptions, keep_engine, write_whole
+from storeguard.engines.calibration import CalibrationBatches
+from storeguard.engines.precision import CALIBRATION_METHOD, in_precision
+from storeguard.errors import BackendUnavailableError, ModelError
+from storeguard.inference.backend import ModelInput, sha256_of
+from storeguard.inference.cuda import CudaDevice
+from storeguard.inference.engine_file import (
     Calibration,
     EngineCard,
     EngineKey,
     EngineTarget,
     InputProfile,
-    keep_engine,
-    write_whole,
 )
-from storeguard.engines.calibration import CalibrationBatches
-from storeguard.engines.precision import CALIBRATION_METHOD, in_precision
-from storeguard.errors import BackendUnavailableError, ModelError
-from storeguard.inference.backend import EngineOptions, ModelInput, sha256_of
-from storeguard.inference.cuda import CudaDevice
 from storeguard.inference.onnxruntime import OnnxRuntimeBackend
 from storeguard.inference.tensorrt import local_target, target_of, tensorrt_library
 
@@ -47,7 +46,7 @@ class BuiltEngine:
 def engine_key(
     model: Path, options: EngineOptions, precision: Precision, target: EngineTarget
 ) -> EngineKey:
-    """What an engine of this model must say of itself to be used.
+    """The key that an engine of this model must have to be used.
 
     Raises:
         ModelError: the file is no usable model.
@@ -63,7 +62,7 @@ def build_engine(
     batches: CalibrationBatches | None = None,
     compute_capability: str | None = None,
 ) -> BuiltEngine:
-    """Build a TensorRT engine with dynamic batch and a timing cache, and keep it with its sidecar.
+    """Build a TensorRT engine with dynamic batch and a timing cache, and store it with its sidecar.
 
     Args:
         model: an ONNX file in float32.
@@ -74,7 +73,7 @@ def build_engine(
             TensorRT for RTX alone can. None builds for the GPU at hand.
 
     Raises:
-        ModelError: TensorRT cannot read or build the model; it says which node and why.
+        ModelError: TensorRT cannot read or build the model; names the node and the reason.
         BackendUnavailableError: no library or no GPU.
         StorageError: the folder cannot be written.
     """
@@ -104,7 +103,7 @@ def convert_model(
     *,
     batches: CalibrationBatches | None = None,
 ) -> BuiltEngine:
-    """Make and keep the ONNX file that ONNX Runtime and OpenVINO run in this precision.
+    """Make and store the ONNX file that ONNX Runtime and OpenVINO run in this precision.
 
     Raises:
         ModelError: the model cannot be converted.
@@ -127,7 +126,7 @@ def convert_model(
 
 
 def input_profile(model: Path, model_input: ModelInput, options: EngineOptions) -> InputProfile:
-    """The shapes to build for: the batch varies, whatever else is open gets the options' size.
+    """The shapes to build for: the batch varies, an open height or width takes the options' size.
 
     Raises:
         ModelError: a dimension other than batch, height and width is open.
@@ -136,9 +135,9 @@ def input_profile(model: Path, model_input: ModelInput, options: EngineOptions) 
     *_, before_last, last = range(len(model_input.shape))
     channels_last = model_input.shape[last] == 3
     sides = (before_last - 1, before_last) if channels_last else (before_last, last)
-    wanted = {sides[0]: height, sides[1]: width}
+    open_sides = {sides[0]: height, sides[1]: width}
     rest = [
-        wanted.get(axis) if size is None else size
+        open_sides.get(axis) if size is None else size
         for axis, size in enumerate(model_input.shape)
         if axis > 0
     ]
@@ -215,7 +214,7 @@ def _compile(
     profile.set_shape(input_name, shapes.smallest, shapes.usual, shapes.greatest)
     config.add_optimization_profile(profile)
     timings = folder / f"timing-{_slug(key.target)}.cache"
-    keeps_timings = library == "tensorrt"  # in TensorRT for RTX they do nothing, and it says so
+    keeps_timings = library == "tensorrt"  # TensorRT for RTX ignores them, with a warning
     if keeps_timings:
         _use_timings(config, timings)
     engine = builder.build_serialized_network(network, config)
@@ -227,7 +226,7 @@ def _compile(
 
 
 def _logger(trt: Any) -> tuple[Any, list[str]]:
-    """A TensorRT logger that passes warnings on, and the errors it has seen."""
+    """A TensorRT logger that forwards warnings, and the errors it has received."""
     errors: list[str] = []
 
     class Logger(trt.ILogger):  # type: ignore[misc]
@@ -244,7 +243,7 @@ def _logger(trt: Any) -> tuple[Any, list[str]]:
 
 
 def _use_timings(config: Any, path: Path) -> None:
-    """Give the builder what earlier builds measured, so that it need not measure it again."""
+    """Give the builder the timings that earlier builds measured."""
     kept = path.read_bytes() if path.is_file() else b""
     cache = config.create_timing_cache(kept)
     if cache is None or not config.set_timing_cache(cache, False):
@@ -285,5 +284,5 @@ def _keep(
 
 
 def _slug(target: EngineTarget) -> str:
-    told = f"{target.library}-{target.version}-{target.device}-{target.compute_capability}"
-    return re.sub(r"[^A-Za-z0-9.]+", "-", told)
+    name = f"{target.library}-{target.version}-{target.device}-{target.compute_capability}"
+    return re.sub(r"[^A-Za-z0-9.]+", "-", name)

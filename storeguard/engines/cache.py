@@ -1,127 +1,38 @@
-"""Where engines are kept, what each is good for, and when one is stale.
-
-An engine is a model compiled for one GPU (TensorRT), or converted to one precision for a backend
-that compiles while it loads (an ONNX file). Beside each lies its sidecar, `<engine>.json`.
-"""
+"""The folder in which engines are kept: finding a fresh one, keeping a new one."""
 
 from __future__ import annotations
 
-import hashlib
-from datetime import datetime
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import ValidationError
 
-from storeguard.config.models import Precision
+from storeguard.config.models import EngineSettings, Precision
 from storeguard.errors import ModelError, StorageError
 from storeguard.files import write_atomically
-from storeguard.inference.backend import sha256_of
-
-ENGINE_ENDINGS = frozenset({".engine", ".plan"})
+from storeguard.inference.engine_file import EngineCard, EngineKey, card_path, read_card
 
 
-class _Record(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class EngineTarget(_Record):
-    """The library and device that an engine runs with, and with no other.
+@dataclass(frozen=True, slots=True)
+class EngineOptions:
+    """Which engine of a model is requested.
 
     Attributes:
-        library: tensorrt, tensorrt_rtx, or onnx for a converted model.
-        version: the library's.
-        device: the GPU's name; "any" where the compute capability or nothing decides.
-        compute_capability: the GPU's, such as "8.9"; "any" without a GPU.
+        settings: where engines are kept, and whether `auto` may build one.
+        precision: None takes fp16 with TensorRT, and the model as it is elsewhere.
+        max_batch: the greatest batch that it takes.
+        size_wh: width and height in pixels of its input, where the model leaves them open.
     """
 
-    library: str
-    version: str
-    device: str
-    compute_capability: str
+    settings: EngineSettings = field(default_factory=EngineSettings)
+    precision: Precision | None = None
+    max_batch: int = 8
+    size_wh: tuple[int, int] = (320, 320)
 
-
-class InputProfile(_Record):
-    """The shapes an engine takes: least, most usual and greatest. The first number is the batch."""
-
-    smallest: tuple[int, ...]
-    usual: tuple[int, ...]
-    greatest: tuple[int, ...]
-
-
-class EngineKey(_Record):
-    """Everything that decides whether an engine may be used; any difference makes it stale."""
-
-    model_sha256: str
-    target: EngineTarget
-    precision: Precision
-    profile: InputProfile
-
-    def path(self, folder: Path) -> Path:
-        """Its file in a folder of engines."""
-        digest = hashlib.sha256(self.model_dump_json().encode()).hexdigest()[:16]
-        ending = ".onnx" if self.target.library == "onnx" else ".engine"
-        return folder / f"{self.model_sha256[:12]}-{self.precision}-{digest}{ending}"
-
-
-class Calibration(_Record):
-    """What an INT8 engine was calibrated on."""
-
-    method: str
-    num_pictures: int = Field(ge=1)
-
-
-class EngineCard(_Record):
-    """An engine's sidecar.
-
-    Attributes:
-        key: what it is good for.
-        engine_sha256: hash of the engine file, hex.
-        model: the model file's name.
-        metadata: the ONNX model's own, which engines do not carry.
-        build_s: seconds that the build took.
-        calibration: None unless it is INT8.
-    """
-
-    key: EngineKey
-    engine_sha256: str
-    model: str
-    metadata: dict[str, str]
-    built_at: datetime
-    build_s: float
-    calibration: Calibration | None = None
-
-
-def card_path(engine: Path) -> Path:
-    """An engine's sidecar."""
-    return engine.with_name(engine.name + ".json")
-
-
-def read_card(engine: Path) -> EngineCard:
-    """The sidecar of an engine, checked against the engine file.
-
-    Raises:
-        ModelError: there is none, it cannot be read, or it belongs to another file.
-    """
-    path = card_path(engine)
-    try:
-        card = EngineCard.model_validate_json(path.read_bytes())
-    except OSError as error:
-        raise ModelError(
-            f"{engine}: an engine needs its sidecar {path.name} beside it: {error.strerror}; "
-            "build it with `storeguard engine build`"
-        ) from None
-    except ValidationError as error:
-        raise ModelError(f"{path}: not an engine's sidecar: {error}") from None
-    try:
-        found = sha256_of(engine)
-    except OSError as error:
-        raise ModelError(f"{engine}: cannot be read: {error.strerror}") from None
-    if found != card.engine_sha256:
-        raise ModelError(
-            f"{engine}: its sidecar names sha256 {card.engine_sha256}, the file has {found}: "
-            "build it again"
-        )
-    return card
+    @property
+    def folder(self) -> Path:
+        """Where engines are kept."""
+        return Path(self.settings.dir).expanduser()
 
 
 def fresh_engine(folder: Path, key: EngineKey) -> Path | None:
@@ -136,9 +47,9 @@ def fresh_engine(folder: Path, key: EngineKey) -> Path | None:
 
 
 def keep_engine(folder: Path, engine: bytes, card: EngineCard) -> Path:
-    """Write an engine and its sidecar, and drop those that it makes stale.
+    """Write an engine and its sidecar, and remove those that it replaces.
 
-    The sidecar goes last: an engine without one is never used.
+    The sidecar is written last: an engine without one is never used.
 
     Raises:
         StorageError: the folder cannot be written.

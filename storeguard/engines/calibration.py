@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
+from storeguard.detection.detector import Detector
 from storeguard.errors import DatasetError
 from storeguard.inference.backend import Array
-
-if TYPE_CHECKING:
-    from storeguard.detection.detector import Detector
+from storeguard.video.pictures import find_pictures, read_picture
 
 
 class CalibrationBatches:
@@ -57,8 +55,6 @@ def read_pictures(folder: Path, detector: Detector, *, limit: int) -> NDArray[np
         DatasetError: the folder is missing or holds no picture.
         SourceError: a picture cannot be read; it names the file.
     """
-    from storeguard.offline.pictures import find_pictures, fitted_picture  # noqa: PLC0415
-
     files = find_pictures(folder)
     spread = np.linspace(0, len(files) - 1, min(limit, len(files))).astype(int)
-    return np.stack([fitted_picture(detector, files[at])[0] for at in spread])
+    return np.stack([detector.info.fitted(read_picture(files[at]))[0] for at in spread])

@@ -1,4 +1,4 @@
-"""Which backend runs a model here, and from which file."""
+"""Opening a model: which backend runs it on this machine, and from which file."""
 
 from __future__ import annotations
 
@@ -12,18 +12,43 @@ from storeguard.engines.build import (
     convert_model,
     engine_key,
 )
-from storeguard.engines.cache import ENGINE_ENDINGS, EngineTarget, fresh_engine
+from storeguard.engines.cache import EngineOptions, fresh_engine
 from storeguard.errors import BackendUnavailableError, ModelError
-from storeguard.inference.backend import Backend, EngineOptions
+from storeguard.inference.backend import Backend
+from storeguard.inference.engine_file import ENGINE_ENDINGS, EngineTarget
 from storeguard.inference.onnxruntime import OnnxRuntimeBackend
 from storeguard.inference.openvino import OpenVinoBackend, openvino_library
 from storeguard.inference.tensorrt import TensorRtBackend, local_target
 
 _log = logging.getLogger(__name__)
+_DEFAULT_OPTIONS = EngineOptions()
 
 
-def choose(model: Path, name: BackendName, *, threads: int, options: EngineOptions) -> Backend:
-    """See `storeguard.inference.backend.open_backend`."""
+def open_backend(
+    model: Path,
+    name: BackendName,
+    *,
+    threads: int = 0,
+    options: EngineOptions = _DEFAULT_OPTIONS,
+) -> Backend:
+    """Load a model into the requested backend.
+
+    `auto` takes TensorRT if a fresh engine is kept (or may be built), else CUDA, else the CPU.
+    `tensorrt` builds a missing or stale engine. FP16 variants are made when first requested.
+
+    Args:
+        model: an ONNX file, or a TensorRT engine (.engine, .plan) with its sidecar.
+        name: the backend.
+        threads: threads inside one inference on the CPU; 0 lets the backend choose.
+        options: which engine is requested.
+
+    Raises:
+        ModelError: the file is missing or no model, or an engine for another machine; or INT8 is
+            requested and no engine was calibrated.
+        BackendUnavailableError: the requested backend cannot run here.
+    """
+    if not model.is_file():
+        raise ModelError(f"{model}: there is no such model file")
     if model.suffix in ENGINE_ENDINGS:
         if name not in (BackendName.AUTO, BackendName.TENSORRT):
             raise ModelError(f"{model}: a TensorRT engine runs on backend 'tensorrt', not '{name}'")
@@ -60,7 +85,7 @@ def _fastest(model: Path, options: EngineOptions, threads: int) -> Backend:
 
 
 def _engine(model: Path, options: EngineOptions, target: EngineTarget, *, build: bool) -> Path:
-    """The fresh engine for this model; a missing or stale one is built if it may be."""
+    """The fresh engine for this model; if missing or stale, it is built where `build` allows."""
     precision = options.precision or Precision.FP16
     key = engine_key(model, options, precision, target)
     kept = fresh_engine(options.folder, key)
@@ -75,7 +100,7 @@ def _engine(model: Path, options: EngineOptions, target: EngineTarget, *, build:
 
 
 def _converted(model: Path, options: EngineOptions) -> Path:
-    """The ONNX file in the wanted precision."""
+    """The ONNX file in the requested precision."""
     precision = options.precision or Precision.FP32
     if precision is Precision.FP32:
         return model

@@ -15,19 +15,13 @@ from pydantic import BaseModel, ConfigDict
 
 from storeguard.config.models import BackendName, DetectorSettings, Precision
 from storeguard.detection.detections import Detections
-from storeguard.detection.detector import Detector
 from storeguard.detection.nms import iou_matrix
 from storeguard.engines.build import input_profile
-from storeguard.engines.cache import write_whole
+from storeguard.engines.cache import EngineOptions, write_whole
 from storeguard.engines.calibration import read_pictures
-from storeguard.inference.backend import (
-    Array,
-    Backend,
-    EngineOptions,
-    available_cores,
-    open_backend,
-    sha256_of,
-)
+from storeguard.engines.choice import open_backend
+from storeguard.engines.loading import load_detector
+from storeguard.inference.backend import Array, Backend, available_cores, sha256_of
 from storeguard.inference.cuda import cuda_device
 
 BATCHES = (1, 4, 8)
@@ -61,8 +55,8 @@ class Agreement(_Record):
         num_inputs: how many.
         max_abs, mean_abs: difference of the outputs, all together.
         equal_detections: the share of people found at `MIN_SCORE` or more by both, at an IoU of
-            `EQUAL_IOU` or more, of all found by either; None without pictures, or if nobody is
-            found by either.
+            `EQUAL_IOU` or more, of all found by either; None without pictures, or if neither
+            finds people.
     """
 
     inputs: str
@@ -114,7 +108,7 @@ def measure(
         limit: the most pictures to take.
         runs: timed calls for each batch size.
         threads: threads inside one inference; 0 takes one per core of this process.
-        build_s, engine_bytes: what the build took and gave, where there was one.
+        build_s, engine_bytes: the build's seconds and the engine's size, if one was built.
 
     Raises:
         ModelError, BackendUnavailableError, DatasetError, SourceError: see the parts.
@@ -134,7 +128,7 @@ def measure(
         precision=backend.precision,
         device=_device(backend),
         cores=available_cores(),
-        threads=None if backend.name in ("tensorrt", "onnxruntime-cuda") else threads,
+        threads=None if backend.uses_gpu else threads,
         versions=versions(),
         input_shape=shape,
         build_s=build_s,
@@ -216,7 +210,7 @@ def _speed(backend: Backend, batch: Array, runs: int) -> Speed:
 def _agreement(
     backend: Backend, model: Path, inputs: Array, equal: float | None, *, real: bool
 ) -> Agreement | None:
-    """None for an engine file, whose FP32 model is not at hand."""
+    """None for an engine file, whose FP32 model is not available."""
     if model.suffix != ".onnx":
         return None
     reference = open_backend(model, BackendName.ONNXRUNTIME_CPU)
@@ -238,12 +232,12 @@ def _on_pictures(
     settings: DetectorSettings, pictures: Path, limit: int
 ) -> tuple[Array, float | None]:
     """The model's inputs for these pictures, and the share of people found as FP32 finds them."""
-    ours = Detector(settings)
+    ours = load_detector(settings)
     images = read_pictures(pictures, ours, limit=limit)
     if Path(settings.model).suffix != ".onnx":
         return ours.to_input(images), None
     plain = {"backend": BackendName.ONNXRUNTIME_CPU, "precision": Precision.FP32}
-    theirs = Detector(settings.model_copy(update=plain))
+    theirs = load_detector(settings.model_copy(update=plain))
     return ours.to_input(images), equal_share(
         _one_by_one(ours.detect, images), _one_by_one(theirs.detect, images)
     )
@@ -338,18 +332,16 @@ def _noise(backend: Backend, shape: Sequence[int]) -> Array:
 
 
 def _repeated(inputs: Array, size: int) -> Array:
-    """A batch of this size out of the inputs, over again where they are too few."""
+    """A batch of this size from the inputs, repeated where they are too few."""
     return inputs.take(np.arange(size) % len(inputs), axis=0)
 
 
 def _device(backend: Backend) -> str:
-    if backend.name in ("tensorrt", "onnxruntime-cuda"):
-        return cuda_device().name
-    return processor_name()
+    return cuda_device().name if backend.uses_gpu else processor_name()
 
 
 def processor_name() -> str:
-    """The processor's model, or what the system calls it."""
+    """The processor's model, or else its name in the operating system."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:

@@ -1,8 +1,8 @@
 """Changing the precision of an ONNX model.
 
 INT8 is written into the graph as pairs of QuantizeLinear and DequantizeLinear with symmetric
-scales, which TensorRT, OpenVINO and ONNX Runtime all run. TensorRT 11 has neither the builder flags
-nor the calibrators of its forerunners, so the precision is decided here for all of them alike.
+scales, which TensorRT, OpenVINO and ONNX Runtime all run. TensorRT 11 has no builder flags
+and no calibrators as earlier versions had, so the precision is decided here for all three.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ def in_precision(
 
     Args:
         model: an ONNX file in float32.
-        precision: what it is to compute in; fp32 gives the file as it is.
-        batches: model inputs to calibrate INT8 on; needed for it, and for it alone.
+        precision: what it computes in; fp32 returns the file unchanged.
+        batches: model inputs to calibrate INT8 on; required for INT8, unused otherwise.
 
     Raises:
         ModelError: the model cannot be converted.
@@ -103,8 +103,8 @@ def _to_int8(model: Path, batches: CalibrationBatches) -> Any:
 
 
 def _edges(graph: Any) -> list[str]:
-    """Names of the first and last layers, which stay in float: the picture's own 256 steps and
-    the boxes' places suffer most from being rounded, and they cost little.
+    """Names of the first and last layers, which stay in float: rounding harms the picture's own
+    256 steps and the boxes' coordinates most, and these layers cost little.
     """
     made_by = {name: at for at, node in enumerate(graph.node) for name in node.output}
     behind_one = [False] * len(graph.node)
@@ -129,7 +129,7 @@ def _edges(graph: Any) -> list[str]:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """The quantiser prints its progress, and advises on a pre-processing of its own."""
+    """Silence the quantiser, which prints its progress and advice."""
     root = logging.getLogger()
     level = root.level
     root.setLevel(logging.ERROR)

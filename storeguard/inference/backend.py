@@ -1,18 +1,18 @@
-"""What runs a model: one small interface, implemented once per inference library."""
+"""The interface of a runtime: implemented once per inference library, one file each."""
 
 from __future__ import annotations
 
 import hashlib
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from storeguard.config.models import BackendName, EngineSettings, Precision
+from storeguard.config.models import Precision
 from storeguard.errors import ModelError
 
 T = TypeVar("T")
@@ -36,26 +36,36 @@ class ModelInput:
     shape: tuple[int | None, ...]
 
     def require(self, batch: NDArray[Any]) -> None:
-        """Refuse a batch of another type or shape.
+        """Check a batch's type and shape.
 
         Raises:
-            ModelError: with what was expected and what came.
+            ModelError: they differ; names what was expected and what was found.
         """
         fits = batch.ndim == len(self.shape) and all(
-            wanted in (None, found) for wanted, found in zip(self.shape, batch.shape, strict=True)
+            expected in (None, found)
+            for expected, found in zip(self.shape, batch.shape, strict=True)
         )
         if not fits or batch.dtype != self.dtype or not len(batch):
-            wanted = ", ".join("any" if size is None else str(size) for size in self.shape)
+            expected = ", ".join("any" if size is None else str(size) for size in self.shape)
             raise ModelError(
-                f"input {self.name!r}: expected ({wanted}) {self.dtype} with at least one in the "
+                f"input {self.name!r}: expected ({expected}) {self.dtype} with at least one in the "
                 f"batch, got {batch.shape} {batch.dtype}"
             )
 
 
 class Backend(Protocol):
-    """Runs one model."""
+    """Runs one model. Not thread-safe: one caller at a time.
+
+    Attributes:
+        name: the backend's, as in the configuration.
+        uses_gpu: whether it computes on an NVIDIA GPU rather than on the CPU.
+        precision: what the model computes in: fp32, fp16 or int8.
+        input: the model's only input.
+        metadata: the ONNX model's own, by key.
+    """
 
     name: str
+    uses_gpu: bool
     precision: str
     input: ModelInput
     metadata: Mapping[str, str]
@@ -69,60 +79,8 @@ class Backend(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class EngineOptions:
-    """Which engine of a model is wanted.
-
-    Attributes:
-        settings: where engines are kept, and whether `auto` may build one.
-        precision: None takes fp16 with TensorRT, and the model as it is elsewhere.
-        max_batch: the greatest batch it must take.
-        size_wh: width and height in pixels of its input, where the model leaves them open.
-    """
-
-    settings: EngineSettings = field(default_factory=EngineSettings)
-    precision: Precision | None = None
-    max_batch: int = 8
-    size_wh: tuple[int, int] = (320, 320)
-
-    @property
-    def folder(self) -> Path:
-        """Where engines are kept."""
-        return Path(self.settings.dir).expanduser()
-
-
-def open_backend(
-    model: Path,
-    name: BackendName,
-    *,
-    threads: int = 0,
-    options: EngineOptions = EngineOptions(),
-) -> Backend:
-    """Load a model into the chosen backend.
-
-    `auto` takes TensorRT where a fresh engine is kept (or may be built), else CUDA, else the CPU.
-    `tensorrt` builds a missing or stale engine. FP16 variants are made when first asked for.
-
-    Args:
-        model: an ONNX file, or a TensorRT engine (.engine, .plan) with its sidecar.
-        name: the backend.
-        threads: threads inside one inference on the CPU; 0 lets the backend choose.
-        options: which engine is wanted.
-
-    Raises:
-        ModelError: the file is missing or no model, or an engine for another machine; or INT8 is
-            wanted and no engine was calibrated.
-        BackendUnavailableError: the chosen backend cannot run here.
-    """
-    from storeguard.engines.choice import choose  # noqa: PLC0415 - the backends import this module
-
-    if not model.is_file():
-        raise ModelError(f"{model}: there is no such model file")
-    return choose(model, name, threads=threads, options=options)
-
-
 def model_precision(metadata: Mapping[str, str], model_input: ModelInput) -> str:
-    """What an ONNX model computes in: what its converter noted, or what its input's type says."""
+    """What an ONNX model computes in: as its converter noted, or else its input's type."""
     stated = metadata.get(PRECISION_KEY, "")
     if stated in list(Precision):
         return stated
@@ -132,9 +90,9 @@ def model_precision(metadata: Mapping[str, str], model_input: ModelInput) -> str
 def in_batches(
     run: Callable[[Sequence[T]], NDArray[np.float32]], items: Sequence[T], *, at_once: int
 ) -> NDArray[np.float32]:
-    """The answers of `run`, one row an item, asked for `at_once` items at a time.
+    """The results of `run`, one row an item, called with `at_once` items at a time.
 
-    A model may take one at a time only, and an engine no more than it was built for.
+    Some models take one item a call, and an engine no more than it was built for.
     """
     starts = range(0, len(items), at_once)
     return np.concatenate([run(items[i : i + at_once]) for i in starts])

@@ -1,4 +1,4 @@
-"""A model in a thread of its own, behind a batcher that many cameras share."""
+"""A model that runs in its own thread, behind a batcher that many cameras share."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ class QueueLimits:
 
     Attributes:
         max_batch: items in one batch.
-        max_wait_ms: how long a free model waits for a fuller one.
-        max_queue: items held; past it the oldest of the fullest camera is refused.
+        max_wait_ms: how long an idle model waits for a fuller batch.
+        max_queue: items waiting; past it the oldest of the fullest camera is refused.
     """
 
     max_batch: int
@@ -31,7 +31,7 @@ class QueueLimits:
 
 
 class BatchedModel(Generic[T, R]):
-    """Answers items in batches across cameras. Lives in one event loop.
+    """Runs items in batches across cameras. Lives in one event loop.
 
     Args:
         run: one batch through the model; called in the thread.
@@ -52,15 +52,15 @@ class BatchedModel(Generic[T, R]):
             max_queue=limits.max_queue,
         )
 
-    async def ask(self, camera_id: str, items: Sequence[T]) -> tuple[R | None, ...]:
-        """One answer an item, in order; None for one refused because too many were waiting."""
-        return tuple(await asyncio.gather(*(self._ask(camera_id, item) for item in items)))
+    async def predict(self, camera_id: str, items: Sequence[T]) -> tuple[R | None, ...]:
+        """One result an item, in order; None for an item refused because the queue was full."""
+        return tuple(await asyncio.gather(*(self._predict(camera_id, item) for item in items)))
 
     async def check(self, item: T, *, deadline_s: float = 20.0) -> None:
-        """Run one item, past the queue.
+        """Run one item, ahead of the queue.
 
         Raises:
-            TimeoutError: no answer within the deadline.
+            TimeoutError: no result within the deadline.
         """
         loop = asyncio.get_running_loop()
         await asyncio.wait_for(loop.run_in_executor(self._executor, self._run, [item]), deadline_s)
@@ -69,12 +69,12 @@ class BatchedModel(Generic[T, R]):
         """The batcher's counts."""
         return self._batcher.stats()
 
-    async def close(self) -> None:
-        """Refuse what waits and stop."""
-        await self._batcher.close()
+    async def close(self, deadline_s: float = 5.0) -> None:
+        """Refuse the waiting items and stop, at the latest after the deadline."""
+        await self._batcher.close(deadline_s)
         self._executor.shutdown(wait=False, cancel_futures=True)
 
-    async def _ask(self, camera_id: str, item: T) -> R | None:
+    async def _predict(self, camera_id: str, item: T) -> R | None:
         try:
             return (await self._batcher.submit(camera_id, item)).value
         except OverloadedError:

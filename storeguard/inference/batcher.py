@@ -1,8 +1,8 @@
 """Batching across cameras: fair, bounded, and on a monotonic clock.
 
-Why not `ray.serve.batch`: it waits on the wall clock, has no bound, and serves whoever shouts
-first. Here each camera has a lane of its own and lanes are emptied in turn, so a camera that sends
-ten frames a second never takes the place of one that sends one.
+Why not `ray.serve.batch`: it waits on the wall clock, has no bound, and serves callers in order
+of arrival. Here each camera has its own lane and lanes are served in turn, so a camera that sends
+ten frames a second does not delay one that sends one.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ R = TypeVar("R")
 
 @dataclass(frozen=True, slots=True)
 class Batched(Generic[R]):
-    """One answer and what its batch was like.
+    """One result and its batch.
 
     Attributes:
-        value: the answer.
+        value: the result.
         queued_ms: time from `submit` to the batch's start.
         batch_size: how many items shared the batch.
     """
@@ -40,16 +40,16 @@ class Batched(Generic[R]):
 class BatcherStats:
     """Counts since the start.
 
-    Every submitted item is, in the end, answered, refused, failed or abandoned.
+    Every submitted item ends as answered, refused, failed or abandoned.
 
     Attributes:
-        submitted: items taken in.
-        answered: items that got their answer.
-        refused: items that had to give way, or came too late.
+        submitted: items received.
+        answered: items whose result was returned.
+        refused: items dropped because the queue was full, or received after `close`.
         failed: items whose batch failed.
         batches: batches run.
-        waiting: items in the queue now; those being worked on are not among them.
-        abandoned: items whose caller gave up before their batch began.
+        waiting: items in the queue now, without those of running batches.
+        abandoned: items whose caller cancelled before their batch began.
     """
 
     submitted: int
@@ -76,7 +76,7 @@ class Batcher(Generic[T, R]):
     lane with the most waiting is refused with `OverloadedError`.
 
     Args:
-        run: called in `executor` with a list of items; gives one answer an item, in order.
+        run: called in `executor` with a list of items; returns one result an item, in order.
         executor: where `run` runs.
         max_batch, max_wait_s, max_queue, concurrency: see above.
         monotonic: a clock in seconds.
@@ -110,11 +110,10 @@ class Batcher(Generic[T, R]):
         self._closed = False
 
     async def submit(self, lane: str, item: T) -> Batched[R]:
-        """Queue one item and wait for its answer.
+        """Queue one item and wait for its result.
 
         Raises:
-            OverloadedError: the queue was full and this item had to give way, or the batcher is
-                closed.
+            OverloadedError: the queue was full and this item was refused, or the batcher is closed.
         """
         if self._closed:
             self._submitted += 1
@@ -148,7 +147,7 @@ class Batcher(Generic[T, R]):
         )
 
     async def close(self, deadline_s: float = 5.0) -> None:
-        """Stop gathering. Whoever waits is refused, and so is who is still without an answer after
+        """Stop gathering. Waiting items are refused; so are items whose batch is still running at
         the deadline.
         """
         self._closed = True
@@ -175,7 +174,7 @@ class Batcher(Generic[T, R]):
         waiting.answer.set_exception(OverloadedError(f"camera {lane!r}: refused, {why}"))
 
     def _abandon(self, lane: str, waiting: _Waiting[T, R]) -> None:
-        """Forget an item whose caller gave up, if it still waits."""
+        """Drop an item whose caller cancelled, if it still waits."""
         if waiting in self._lanes.get(lane, ()):
             self._lanes[lane].remove(waiting)
             self._forget_if_empty(lane)
@@ -201,19 +200,19 @@ class Batcher(Generic[T, R]):
             self._changed.clear()
             if self._num_waiting >= self._max_batch:
                 return
-            patience = None
+            timeout_s = None
             if self._num_waiting:
                 oldest = min(lane[0].since_s for lane in self._lanes.values())
-                patience = oldest + self._max_wait_s - self._monotonic()
-                if patience <= 0:
+                timeout_s = oldest + self._max_wait_s - self._monotonic()
+                if timeout_s <= 0:
                     return
             try:
-                await asyncio.wait_for(self._changed.wait(), patience)
+                await asyncio.wait_for(self._changed.wait(), timeout_s)
             except TimeoutError:
                 return
 
     def _take(self) -> list[_Waiting[T, R]]:
-        """Up to a batch of items, one lane after the other; a lane served goes to the back."""
+        """Up to a batch of items, one lane after the other; a lane served becomes the last."""
         batch: list[_Waiting[T, R]] = []
         while self._lanes and len(batch) < self._max_batch:
             name, lane = next(iter(self._lanes.items()))
@@ -221,7 +220,7 @@ class Batcher(Generic[T, R]):
             self._lanes.move_to_end(name)
             self._forget_if_empty(name)
             self._num_waiting -= 1
-            if waiting.answer.done():  # its caller gave up just now
+            if waiting.answer.done():  # its caller has cancelled
                 self._abandoned += 1
             else:
                 batch.append(waiting)
@@ -241,16 +240,16 @@ class Batcher(Generic[T, R]):
                 self._executor, self._run, [waiting.item for waiting in batch]
             )
             if len(values) != len(batch):
-                raise ValueError(f"expected {len(batch)} answers, got {len(values)}")  # noqa: TRY301
+                raise ValueError(f"expected {len(batch)} results, got {len(values)}")  # noqa: TRY301
             for waiting, value in zip(batch, values, strict=True):
                 if not waiting.answer.done():
                     queued_ms = (started - waiting.since_s) * 1e3
                     waiting.answer.set_result(Batched(value, queued_ms, len(batch)))
             self._answered += len(batch)
         except asyncio.CancelledError:
-            self._fail(batch, OverloadedError("no answer: the detector was stopped"))
+            self._fail(batch, OverloadedError("no result: the detector was stopped"))
             raise
-        except Exception as error:  # noqa: BLE001 - whatever it is belongs to those who wait
+        except Exception as error:  # noqa: BLE001 - every error is for the callers
             self._fail(batch, error)
         finally:
             self._batches += bool(batch)

@@ -1,4 +1,4 @@
-"""The little of CUDA's runtime that engines need: the device, a stream, buffers."""
+"""The parts of CUDA's runtime that engines need: the device, a stream, buffers."""
 
 from __future__ import annotations
 
@@ -41,14 +41,14 @@ def cuda_device() -> CudaDevice:
     """The first GPU.
 
     Raises:
-        BackendUnavailableError: no package, no driver or no GPU; it says which.
+        BackendUnavailableError: no package, no driver or no GPU; names which.
     """
     runtime = cudart()
     error, count = runtime.cudaGetDeviceCount()
     if error != runtime.cudaError_t.cudaSuccess or not count:
         raise BackendUnavailableError(
-            f"backend 'tensorrt' needs an NVIDIA GPU and its driver; CUDA says "
-            f"{error.name if error else 'that there is no device'}. "
+            f"backend 'tensorrt' needs an NVIDIA GPU and its driver; CUDA reports "
+            f"{error.name if error else 'no device'}. "
             "Use backend 'onnxruntime-cpu' or 'auto'"
         )
     properties = call("cudaGetDeviceProperties", 0)
@@ -73,7 +73,7 @@ def call(function: str, *args: Any) -> Any:
 
 
 class CudaBuffer:
-    """One tensor's memory: page-locked on the host, beside its copy on the GPU."""
+    """One tensor's memory: page-locked on the host, and its copy on the GPU."""
 
     def __init__(self, num_bytes: int) -> None:
         self.num_bytes = num_bytes
@@ -101,6 +101,6 @@ class CudaBuffer:
         call("cudaMemcpyAsync", self._host, self.device, num_bytes, kind, stream)
 
     def close(self) -> None:
-        """Give both memories back."""
+        """Free both memories."""
         call("cudaFreeHost", self._host)
         call("cudaFree", self.device)

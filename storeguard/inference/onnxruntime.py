@@ -1,4 +1,4 @@
-"""ONNX Runtime: the backend of every machine, and CUDA's simplest one."""
+"""ONNX Runtime on the CPU, which runs on every machine, and on CUDA."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ class OnnxRuntimeBackend:
         options = ort.SessionOptions()
         options.intra_op_num_threads = threads or available_cores()
         options.inter_op_num_threads = 1
-        # Spinning threads would eat the cores that decode video.
+        # Spinning threads would take the cores that decode video.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        options.log_severity_level = 4  # its errors come as exceptions; ours say the same
+        options.log_severity_level = 4  # its errors come as exceptions, which we report
         provider = "CUDAExecutionProvider" if cuda else "CPUExecutionProvider"
         if provider not in ort.get_available_providers():
             raise BackendUnavailableError(
@@ -51,6 +51,7 @@ class OnnxRuntimeBackend:
                 "backend 'onnxruntime-cuda': the CUDA provider failed to start; check the driver "
                 "and the CUDA and cuDNN libraries, or use backend 'onnxruntime-cpu'"
             )
+        self.uses_gpu = cuda
         self.name = "onnxruntime-cuda" if cuda else "onnxruntime-cpu"
         self.metadata: Mapping[str, str] = dict(self._session.get_modelmeta().custom_metadata_map)
         self.input = self._only_input(model)
@@ -74,7 +75,7 @@ class OnnxRuntimeBackend:
         return ModelInput(only.name, np.dtype(_ORT_DTYPES[only.type]), shape)
 
     def run(self, batch: Array) -> dict[str, NDArray[np.float32]]:
-        """Outputs by name for one batch, as float32 whatever the model computes in."""
+        """Outputs by name for one batch, as float32 in every precision."""
         self.input.require(batch)
         try:
             results = self._session.run(self._outputs, {self.input.name: batch})

@@ -44,10 +44,11 @@ class OpenVinoBackend:
     """
 
     name = "openvino"
+    uses_gpu = False
 
     def __init__(self, model: Path, *, threads: int = 0) -> None:
         core = openvino_library().Core()
-        # The hint keeps processors with bfloat16 units from computing in less than was asked for.
+        # Without the hint, processors with bfloat16 units compute in that precision.
         settings: dict[str, Any] = {
             "PERFORMANCE_HINT": "LATENCY",
             "INFERENCE_PRECISION_HINT": "f32",
@@ -66,7 +67,7 @@ class OpenVinoBackend:
         self._request = self._compiled.create_infer_request()
 
     def run(self, batch: Array) -> dict[str, NDArray[np.float32]]:
-        """Outputs by name for one batch, as float32 whatever the model computes in."""
+        """Outputs by name for one batch, as float32 in every precision."""
         self.input.require(batch)
         try:
             results = self._request.infer({self.input.name: batch}, share_inputs=True)
@@ -98,9 +99,9 @@ class OpenVinoBackend:
 
 
 def _metadata(read: Any) -> dict[str, str]:
-    """The ONNX file's own metadata, which OpenVINO files under ``framework``."""
+    """The ONNX file's own metadata, which OpenVINO keeps under ``framework``."""
     try:
-        told = read.get_rt_info(["framework"])
+        found = read.get_rt_info(["framework"])
     except RuntimeError:  # a model without any
         return {}
-    return {key: str(value) for key, value in told.value.items()}
+    return {key: str(value) for key, value in found.value.items()}

@@ -1,4 +1,4 @@
-"""How a model wants its pictures: order of dimensions and colours, scale, normalisation."""
+"""The format of a model's pictures: order of dimensions and colours, scale, normalisation."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class PixelFormat:
     dtype: np.dtype[np.generic]
 
     def pack(self, images: NDArray[np.uint8]) -> Array:
-        """Pictures (n, height, width, 3) uint8 RGB as the model wants them."""
+        """Pictures (n, height, width, 3) uint8 RGB in the model's format."""
         if self.channels is Channels.BGR:
             images = images[..., ::-1]
         if not self.channels_last:
@@ -70,15 +70,15 @@ def is_channels_last(model_input: ModelInput, path: Path) -> bool:
 _E = TypeVar("_E", Pixels, Channels, LayoutName, Resize)
 
 
-def chosen(setting: _E, metadata: str | None, habit: _E) -> _E:
-    """What is set, else what the model's metadata says, else what such models usually have."""
-    return told(metadata, habit) if setting == "auto" else setting
+def chosen(setting: _E, metadata: str | None, default: _E) -> _E:
+    """The setting, else the value in the model's metadata, else the default."""
+    return from_metadata(metadata, default) if setting == "auto" else setting
 
 
-def told(metadata: str | None, habit: _E) -> _E:
-    """What the model's metadata says, if it is ours: other exporters write ``channels: 3``."""
+def from_metadata(metadata: str | None, default: _E) -> _E:
+    """The value in the model's metadata if it is one of ours: others write ``channels: 3``."""
     try:
-        said = type(habit)(metadata or "")
+        value = type(default)(metadata or "")
     except ValueError:
-        return habit
-    return habit if said == "auto" else said
+        return default
+    return default if value == "auto" else value

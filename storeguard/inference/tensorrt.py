@@ -1,7 +1,7 @@
 """TensorRT 10 and newer, and TensorRT for RTX, whose run-time interface is the same.
 
-The precision is a matter of the ONNX model that an engine is built from: networks are strongly
-typed, which all these versions support and TensorRT 11 demands.
+The precision is that of the ONNX model which an engine is built from: networks are strongly typed,
+which all these versions support and TensorRT 11 requires.
 """
 
 from __future__ import annotations
@@ -15,17 +15,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from storeguard.engines.cache import EngineCard, EngineTarget, read_card
 from storeguard.errors import BackendUnavailableError, ModelError
 from storeguard.inference.backend import Array, ModelInput
 from storeguard.inference.cuda import CudaBuffer, CudaDevice, call, cuda_device
+from storeguard.inference.engine_file import EngineCard, EngineTarget, read_card
 
 # The metapackages' names, and those of the bindings where these are installed alone.
 _LIBRARIES = {
     "tensorrt": ("tensorrt", "tensorrt_bindings"),
     "tensorrt_rtx": ("tensorrt_rtx", "tensorrt_rtx_bindings"),
 }
-_NON_BLOCKING = 1  # cudaStreamNonBlocking: waits for nobody else's work
+_NON_BLOCKING = 1  # cudaStreamNonBlocking: does not wait for other streams
 _OLDEST_MAJOR = {"tensorrt": 10, "tensorrt_rtx": 1}
 
 
@@ -54,7 +54,7 @@ def tensorrt_library() -> tuple[str, ModuleType]:
 
 
 def target_of(library: str, version: str, device: CudaDevice) -> EngineTarget:
-    """What engines built here are good for. RTX engines fit every GPU of their capability."""
+    """Where engines built here run. RTX engines run on every GPU of their capability."""
     return EngineTarget(
         library=library,
         version=version,
@@ -87,6 +87,7 @@ class TensorRtBackend:
     """
 
     name = "tensorrt"
+    uses_gpu = True
 
     def __init__(self, engine: Path) -> None:
         card = read_card(engine)
@@ -111,7 +112,7 @@ class TensorRtBackend:
         self._buffers: dict[str, CudaBuffer] = {}
 
     def run(self, batch: Array) -> dict[str, NDArray[np.float32]]:
-        """Outputs by name for one batch, as float32 whatever the engine computes in."""
+        """Outputs by name for one batch, as float32 in every precision."""
         self.input.require(batch)
         parts = [
             self._run_part(batch[at : at + self._max_batch])
@@ -122,7 +123,7 @@ class TensorRtBackend:
         return {name: np.concatenate([part[name] for part in parts]) for name in self._outputs}
 
     def close(self) -> None:
-        """Give the GPU's memory back."""
+        """Free the GPU's memory."""
         for buffer in self._buffers.values():
             buffer.close()
         self._buffers.clear()
@@ -150,7 +151,7 @@ class TensorRtBackend:
         }
 
     def _buffer(self, name: str, num_bytes: int) -> CudaBuffer:
-        """The tensor's memory, made greater where it must be; its address is told to TensorRT."""
+        """The tensor's memory, enlarged where needed; TensorRT is given its address."""
         held = self._buffers.get(name)
         if held is not None and held.num_bytes >= num_bytes:
             return held
@@ -189,7 +190,7 @@ class TensorRtBackend:
                 f"{engine}: expected an input of 4 dimensions (pictures) or 5 (clips), "
                 f"saw {tuple(most)}"
             )
-        # A batch may vary whatever the profile says: greater ones are fed in parts.
+        # The batch may exceed the profile: it is then fed in parts.
         sizes = (a if a == b else None for a, b in zip(least[1:], most[1:], strict=True))
         return ModelInput(names[0], self._dtype(names[0]), (None, *sizes))
 
@@ -202,12 +203,12 @@ def _require_target(engine: Path, card: EngineCard, here: EngineTarget) -> None:
     built_for = card.key.target
     if built_for != here:
         raise ModelError(
-            f"{engine}: built for {_told(built_for)}; here is {_told(here)}: build it again with "
-            "`storeguard engine build`"
+            f"{engine}: built for {_described(built_for)}; here is {_described(here)}: "
+            "build it again with `storeguard engine build`"
         )
 
 
-def _told(target: EngineTarget) -> str:
+def _described(target: EngineTarget) -> str:
     return (
         f"{target.library} {target.version} on {target.device}, compute capability "
         f"{target.compute_capability}"

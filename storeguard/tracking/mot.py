@@ -5,7 +5,7 @@ The layout is described on motchallenge.net; x and y are the left upper corner, 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -34,24 +34,17 @@ def lines_of(frame: int, tracks: Tracks) -> Iterator[str]:
         )
 
 
-def write_tracks(path: Path | str, frames: Iterable[tuple[int, Tracks]]) -> None:
-    """Write a whole sequence: pairs of a frame number (from 1) and who is where in it."""
-    with Path(path).open("w", encoding="utf-8") as file:
-        for frame, tracks in frames:
-            file.writelines(f"{line}\n" for line in lines_of(frame, tracks))
-
-
 def read_tracks(path: Path | str, *, pedestrians_only: bool = False) -> dict[int, Tracks]:
     """Read tracks or a ground truth, by frame number; without ages: the files hold no seconds.
 
     Args:
         path: the text file.
-        pedestrians_only: keep the rows that MOTChallenge judges: flag (column 7) not 0 and class
+        pedestrians_only: keep the rows that MOTChallenge scores: flag (column 7) not 0 and class
             (column 8) pedestrian. Right for MOT16, MOT17 and MOT20 ground truth alone.
 
     Raises:
         DatasetError: the file is missing, or a row has fewer than 7 numbers, or no class
-            where pedestrians are asked for.
+            where pedestrians are requested.
     """
     table = _read_table(Path(path))
     if pedestrians_only:
@@ -69,7 +62,7 @@ def read_tracks(path: Path | str, *, pedestrians_only: bool = False) -> dict[int
 
 
 def read_detections(path: Path | str) -> dict[int, Detections]:
-    """Read detections, by frame number; scores are handed on as they are in the file.
+    """Read detections, by frame number; scores are returned as in the file.
 
     Raises:
         DatasetError: the file is missing, or a row has fewer than 7 numbers.

@@ -1,4 +1,4 @@
-"""How people move between two looks at them: an exact model in seconds, for any gap.
+"""How people move between two frames: an exact model in seconds, for any gap.
 
 Each of a box's four coordinates (centre x, centre y, ln width, ln height) follows an integrated
 Ornstein-Uhlenbeck process (Uhlenbeck and Ornstein, Physical Review 36, 1930; its discretisation

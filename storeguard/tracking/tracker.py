@@ -10,9 +10,9 @@ A frame is handled in four steps:
 4. confident detections that remain start tracks, unless they repeat a box that was just matched.
 
 A match costs the negative log-likelihood of the detection under the track's prediction, and must
-beat the chance that the detection is somebody else. So the gate needs no tuning for the frame rate:
-with a longer gap the prediction spreads and reaches further, and a detection far from everything
-stays a new person. A gap needs no special update when it ends, for the filter is exact over any dt.
+be likelier than that the detection is another person. So the gate needs no tuning for the frame
+rate: with a longer gap the prediction spreads and reaches further, and a detection far from all
+tracks stays a new person. A gap needs no special update at its end: the filter is exact for any dt.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ Rows = NDArray[np.int64]
 
 @dataclass(slots=True)
 class _Book:
-    """What is known of each track beside its motion: parallel (n,) arrays.
+    """Each track's id, times and state, without its motion: parallel (n,) arrays.
 
     `born_s` and `seen_s` (first and last seen) are on the tracker's own clock (see `Tracker.step`).
     """
@@ -73,11 +73,10 @@ class _Book:
 
 
 class Tracker:
-    """Gives the people of one camera ids that last. One instance a camera; not thread-safe.
+    """Gives the people of one camera lasting ids. One instance a camera; not thread-safe.
 
     Attributes:
-        ignored_boxes: boxes passed over so far because they were not finite or had no area.
-        num_live: tracks held at the moment, lost and not yet confirmed ones included.
+        ignored_boxes: boxes ignored so far because they were not finite or had no area.
     """
 
     def __init__(self, settings: TrackerSettings) -> None:
@@ -90,27 +89,22 @@ class Tracker:
         self._motion = MotionState.empty()
         self._book = _Book.empty()
 
-    @property
-    def num_live(self) -> int:
-        """Tracks held at the moment, lost and not yet confirmed ones included."""
-        return len(self._motion)
-
     def reset(self) -> None:
-        """End all tracks (a scene cut). Ids are never used again; the next frame starts anew."""
+        """End all tracks (a scene cut). Ids are never used again."""
         self._time_s = None
         self._now_s = 0.0
         self._motion = MotionState.empty()
         self._book = _Book.empty()
 
     def step(self, detections: Detections, time_s: float) -> Tracks:
-        """Take in one frame; returns the confirmed people who were detected in it.
+        """Track one frame; returns the confirmed people who were detected in it.
 
         Args:
             detections: people only, boxes in pixels of the source frame. Boxes that are not finite
-                or have no area, and boxes without a finite score, are passed over and counted.
-            time_s: capture time in seconds on any clock. The same time twice is two looks at one
-                moment. A step back by no more than `max_lost_s` counts as no time passed, and time
-                goes on from there. A step back further, or a gap longer than `max_lost_s`, ends
+                or have no area, and boxes without a finite score, are ignored and counted.
+            time_s: capture time in seconds on any clock. The same time may come twice.
+                A step back by no more than `max_lost_s` counts as no time passed, and time
+                continues from there. A step back further, or a gap longer than `max_lost_s`, ends
                 all tracks as `reset` does.
 
         Raises:
@@ -178,7 +172,7 @@ class Tracker:
     def _match(
         self, rows: Rows, picks: Rows, measured: Float64, score: Float64, matched: Rows
     ) -> tuple[Rows, Rows]:
-        """Assign detections `picks` to tracks `rows`, noted in `matched`; returns what is left."""
+        """Assign detections `picks` to tracks `rows`, in `matched`; returns both' unmatched."""
         if len(rows) == 0 or len(picks) == 0:
             return rows, picks
         gain = self._settings.gate - self._cost(rows, measured[picks], score[picks])
@@ -209,7 +203,7 @@ class Tracker:
         )
 
     def _fresh(self, sure: Rows, seen: Rows, people: Detections) -> Rows:
-        """The detections that start tracks: not a second box around somebody just matched."""
+        """The detections that start tracks: not a second box around a person just matched."""
         if len(sure) == 0 or len(seen) == 0:
             return sure
         repeats = iou_matrix(people.xyxy[sure], people.xyxy[seen]).max(axis=1)
@@ -232,11 +226,11 @@ class Tracker:
 
     def _end_lost(self) -> None:
         unseen_s = self._now_s - self._book.seen_s
-        patience_s = np.where(
+        limit_s = np.where(
             self._book.confirmed, self._settings.max_lost_s, self._settings.confirm_s
         )
-        # A track seen once always gets the next frame as its chance, however late that comes.
-        keep = unseen_s <= patience_s
+        # A track seen once is kept until the next frame, however late that comes.
+        keep = unseen_s <= limit_s
         if not keep.all():
             self._motion = self._motion.rows(keep)
             self._book = self._book.rows(keep)
@@ -257,7 +251,7 @@ class Tracker:
         return json.dumps(state, separators=(",", ":"), allow_nan=False).encode()
 
     def restore(self, blob: bytes) -> None:
-        """Take over the state that `checkpoint` wrote; on an error nothing is changed.
+        """Restore the state that `checkpoint` wrote; on an error nothing is changed.
 
         Raises:
             CheckpointError: the bytes are no tracker checkpoint, or of another version.

@@ -1,4 +1,4 @@
-"""Who is where in one frame: the tracker's answer, as parallel arrays."""
+"""Who is where in one frame: the tracker's result, as parallel arrays."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ class Tracks:
         track_id: (n,) int64, positive, unique within one tracker's life; kept across a re-link.
         xyxy: (n, 4) float32, pixels of the source frame.
         score: (n,) float32, confidence of the matched detection, 0..1.
-        age_s: (n,) float64, seconds of capture time since each track was first seen; None if the
-            maker does not say.
+        age_s: (n,) float64, seconds of capture time since each track was first seen; None if
+            unknown.
     """
 
     track_id: NDArray[np.int64]
@@ -40,7 +40,7 @@ class Tracks:
 
     @classmethod
     def empty(cls) -> Tracks:
-        """Nobody in view."""
+        """No people in view."""
         return cls(
             track_id=np.zeros(0, np.int64),
             xyxy=np.zeros((0, 4), np.float32),

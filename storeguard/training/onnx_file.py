@@ -97,9 +97,9 @@ def _difference(model: nn.Module, path: Path, shape: tuple[int, ...], name: str)
     for count in (1, 3):
         inputs = random.standard_normal((count, *shape)).astype(np.float32)
         with torch.inference_mode():
-            wanted = model(torch.from_numpy(inputs)).numpy()
+            expected = model(torch.from_numpy(inputs)).numpy()
         (found,) = session.run(None, {name: inputs})
-        if found.shape != wanted.shape or not np.isfinite(found).all():
+        if found.shape != expected.shape or not np.isfinite(found).all():
             return float("inf")
-        worst = max(worst, float(np.abs(found - wanted).max()))
+        worst = max(worst, float(np.abs(found - expected).max()))
     return worst

@@ -9,14 +9,14 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 
 @contextmanager
-def step_bar(told: str, total: int, *, shown: bool) -> Iterator[Callable[[object], None]]:
+def step_bar(description: str, total: int, *, shown: bool) -> Iterator[Callable[[object], None]]:
     """A bar that moves on by one each time the yielded function is called, with anything."""
     with Progress(
-        TextColumn(told),
+        TextColumn(description),
         BarColumn(),
         MofNCompleteColumn(),
         TimeRemainingColumn(),
         disable=not shown,
     ) as bar:
-        task = bar.add_task(told, total=total)
+        task = bar.add_task(description, total=total)
         yield lambda _done: bar.advance(task)

@@ -22,7 +22,8 @@ from storeguard.config.models import ClassifierSettings, DetectorSettings, Track
 from storeguard.config.store import CameraConfig, Pace
 from storeguard.config.zones import ZoneConfig
 from storeguard.events.event import EventType, ModelRef
-from storeguard.offline.process import ProcessOptions, ProcessOutputs, VideoProcessor
+from storeguard.offline.outputs import ProcessOutputs
+from storeguard.offline.process import ProcessOptions, VideoProcessor
 from storeguard.rules.observation import ClipScore, Observation
 from storeguard.rules.ongoing import OpenEvent
 from storeguard.rules.verdict import Heartbeat, Verdict

@@ -22,7 +22,9 @@ from storeguard.config.models import AttributeSettings, DetectorSettings, Tracke
 from storeguard.config.store import CameraConfig
 from storeguard.config.zones import ZoneConfig
 from storeguard.detection.service import Found, FrameBatch
-from storeguard.offline.process import ProcessOptions, ProcessOutputs, VideoProcessor
+from storeguard.engines.loading import load_attribute_classifier
+from storeguard.offline.outputs import ProcessOutputs
+from storeguard.offline.process import ProcessOptions, VideoProcessor
 from storeguard.rules.observation import Observation
 from storeguard.video.frame import Frame
 from storeguard.video.reader import read_frames
@@ -237,9 +239,8 @@ def test_the_service_labels_many_cameras_crops(tmp_path: Path) -> None:
     model = save_colour_model(tmp_path / "colours.onnx")
 
     async def scenario() -> None:
-        service = AttributeService(
-            AttributeSettings.model_validate({"name": "colour", "model": str(model)})
-        )
+        settings = AttributeSettings.model_validate({"name": "colour", "model": str(model)})
+        service = AttributeService(load_attribute_classifier(settings), settings)
         await service.check(deadline_s=PATIENCE_S)
         red, blue = np.zeros((9, 5, 3), np.uint8), np.zeros((30, 30, 3), np.uint8)
         red[..., 0], blue[..., 2] = 255, 255

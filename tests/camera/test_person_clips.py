@@ -20,8 +20,7 @@ from storeguard.camera.pipeline import observe
 from storeguard.classification.clips.clip import CLIP_FRAMES
 from storeguard.config.models import DetectorSettings, TrackerSettings
 from storeguard.config.store import CameraConfig, Pace
-from storeguard.detection.detector import Detector
-from storeguard.detection.letterbox import place
+from storeguard.engines.loading import load_detector
 from storeguard.events.event import EventType
 from storeguard.rules.observation import Observation
 from storeguard.rules.ongoing import OpenEvent
@@ -350,14 +349,11 @@ class Watched:
         self.trails: dict[str, list[float]] = {}
         settings = camera(rule, source=str(video), pace=Pace.FAST, detect_fps=240)
         clips = PersonClips(settings)
-        detector, tracker = Detector(DetectorSettings()), Tracker(TrackerSettings())
-        canvas = np.empty((1, *detector.info.input_wh[::-1], 3), np.uint8)
+        detector, tracker = load_detector(DetectorSettings()), Tracker(TrackerSettings())
         for frame in read_frames(settings, start=START):
             clips.offer(frame)
-            where = detector.info.fit(frame.wh)
-            place(frame, where, canvas[0])
-            found, _ = detector.detect(canvas)
-            tracks = tracker.step(where.to_source(found[0]), frame.time_s)
+            found, _ = detector.find(frame)
+            tracks = tracker.step(found, frame.time_s)
             observation = observe(
                 tracks, frame, camera_id="cam", epoch="0", seq=frame.index, step_s=0.04
             )

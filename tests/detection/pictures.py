@@ -10,7 +10,6 @@ import numpy as np
 
 from storeguard.detection.detections import Detections
 from storeguard.detection.detector import Detector
-from storeguard.detection.letterbox import place
 from storeguard.video.frame import Frame
 
 
@@ -34,10 +33,5 @@ def video_frame(path: Path | str, index: int) -> Frame:
 
 
 def people_in(detector: Detector, frame: Frame) -> Detections:
-    """As the pipeline does it: fit, place, detect, map back to pixels of the frame."""
-    where = detector.info.fit(frame.wh)
-    width, height = detector.info.input_wh
-    canvas = np.empty((1, height, width, 3), np.uint8)
-    place(frame, where, canvas[0])
-    found, _ = detector.detect(canvas)
-    return where.to_source(found[0])
+    """The people in a frame, in its pixels."""
+    return detector.find(frame)[0]

@@ -1,4 +1,4 @@
-"""Small ONNX detectors of every layout that say what a test tells them to say."""
+"""Small ONNX detectors of every layout that give the outputs which a test sets."""
 
 from __future__ import annotations
 
@@ -127,7 +127,7 @@ def save_constant(
     follow_batch: bool = True,
     metadata: Mapping[str, str] | None = None,
 ) -> Path:
-    """A model that gives the same outputs whatever it is shown.
+    """A model that gives the same outputs for any picture.
 
     With `follow_batch` each output is repeated along the input's batch dimension; without, the
     batch of one is baked in, as some exports do.
@@ -160,7 +160,7 @@ def save_mirror(
     float16_out: bool = False,
     metadata: Mapping[str, str] | None = None,
 ) -> Path:
-    """A model of YOLOv8's layout whose only box tells what it was shown.
+    """A model of YOLOv8's layout whose only box depends on the picture.
 
     The box's centre is the mean of channels 0 and 1, its width the mean of channel 2 plus 1000,
     its height 1000, each in the numbers that reached the model; the score is 0.9.

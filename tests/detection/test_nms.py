@@ -39,7 +39,7 @@ def test_iou_of_none_has_the_right_shape() -> None:
 
 
 def test_a_box_is_dropped_for_a_kept_one_only() -> None:
-    # b overlaps a and goes; c overlaps b alone and stays
+    # b overlaps a and is dropped; c overlaps b alone and stays
     row = as_array((0, 0, 10, 10), (4, 0, 14, 10), (8, 0, 18, 10))
 
     assert nms(row, np.array([0.9, 0.8, 0.7], np.float32), 0.3).tolist() == [0, 2]

@@ -3,36 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-import threading
-import time
-from collections.abc import Callable, Iterator
-from functools import partialmethod
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from storeguard.config.models import DetectorSettings
-from storeguard.detection.detections import Detections
-from storeguard.detection.detector import Detector, DetectTiming
+from storeguard.detection.detector import Detector
 from storeguard.detection.service import DetectorService, Found, FrameBatch
-from storeguard.inference.batcher import Batcher
 from tests.detection.small_models import save_mirror
+from tests.inference.gated_backend import PATIENCE_S, GatedBackend, until
 
 SIDE = 64
-PATIENCE_S = 120.0  # a machine may stand still for a while
 
 
 def images(*greys: int) -> np.ndarray:
     return np.stack([np.full((SIDE, SIDE, 3), grey, np.uint8) for grey in greys])
-
-
-async def until(true: Callable[[], object]) -> None:
-    """Let the service go on until something holds."""
-    until_s = time.monotonic() + PATIENCE_S
-    while not true():
-        assert time.monotonic() < until_s, "it never came to that"
-        await asyncio.sleep(0.001)
 
 
 def grey_of(found: Found) -> int:
@@ -49,36 +36,24 @@ def settings(tmp_path: Path) -> DetectorSettings:
     )
 
 
-@pytest.fixture(autouse=True)
-def patient_close(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What has begun is waited for as long as it takes."""
-    monkeypatch.setattr(Batcher, "close", partialmethod(Batcher.close, PATIENCE_S))
-
-
 @pytest.fixture
-def hold(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
-    """While cleared, every detector hangs in its inference."""
-    gate = threading.Event()
-    gate.set()
-    real = Detector.detect
-
-    def detect(self: Detector, batch: np.ndarray) -> tuple[list[Detections], DetectTiming]:
-        gate.wait()
-        return real(self, batch)
-
-    monkeypatch.setattr(Detector, "detect", detect)
-    yield gate
-    gate.set()
+def backend(settings: DetectorSettings) -> Iterator[GatedBackend]:
+    opened = GatedBackend(settings.model)
+    yield opened
+    opened.gate.set()
 
 
-def test_each_frame_gets_its_own_answer_in_order(settings: DetectorSettings) -> None:
+def test_each_frame_gets_its_own_answer_in_order(
+    settings: DetectorSettings, backend: GatedBackend
+) -> None:
     async def main() -> None:
-        service = DetectorService(settings.model_copy(update={"max_queue": 64}))
+        wide = settings.model_copy(update={"max_queue": 64})
+        service = DetectorService(Detector(wide, backend), wide)
         cameras = tuple("abcabcabc")
         one = service.detect(FrameBatch(cameras, images(*range(10, 19))))
         other = service.detect(FrameBatch(("a", "d"), images(50, 51)))
         first, second = await asyncio.gather(one, other)
-        await service.close()
+        await service.close(PATIENCE_S)
 
         assert [grey_of(found) for found in first] == list(range(10, 19))
         assert [grey_of(found) for found in second] == [50, 51]
@@ -89,20 +64,20 @@ def test_each_frame_gets_its_own_answer_in_order(settings: DetectorSettings) -> 
     asyncio.run(main())
 
 
-def test_refused_frames_say_so_and_the_rest_are_answered(
-    settings: DetectorSettings, hold: threading.Event
+def test_refused_frames_are_marked_and_the_rest_are_answered(
+    settings: DetectorSettings, backend: GatedBackend
 ) -> None:
     async def main() -> None:
-        service = DetectorService(settings)
-        hold.clear()
+        service = DetectorService(Detector(settings, backend), settings)
+        backend.gate.clear()
         busy = asyncio.create_task(service.detect(FrameBatch(("z",), images(9))))
         await until(lambda: service.stats().submitted and not service.stats().waiting)
         late = asyncio.create_task(service.detect(FrameBatch(("a",) * 5, images(1, 2, 3, 4, 5))))
         await until(lambda: service.stats().refused)
-        hold.set()
+        backend.gate.set()
         found = await late
         await busy
-        await service.close()
+        await service.close(PATIENCE_S)
 
         refused = [one for one in found if one.detections is None]
         assert [one.detections is None for one in found] == [True, True, False, False, False]
@@ -113,15 +88,15 @@ def test_refused_frames_say_so_and_the_rest_are_answered(
 
 
 def test_the_health_check_infers_and_takes_no_place_in_the_queue(
-    settings: DetectorSettings, hold: threading.Event
+    settings: DetectorSettings, backend: GatedBackend
 ) -> None:
     async def main() -> None:
-        service = DetectorService(settings)
+        service = DetectorService(Detector(settings, backend), settings)
         await service.check(deadline_s=PATIENCE_S)
         assert service.stats().submitted == 0
 
-        # a full queue is load, not illness: the check waits for the batch under way, no longer
-        hold.clear()
+        # a full queue is no fault: the check waits for the running batch only
+        backend.gate.clear()
         busy = asyncio.create_task(service.detect(FrameBatch(("z",), images(9))))
         await until(lambda: service.stats().submitted and not service.stats().waiting)
         work = asyncio.create_task(service.detect(FrameBatch(("a",) * 9, images(*range(9)))))
@@ -129,25 +104,25 @@ def test_the_health_check_infers_and_takes_no_place_in_the_queue(
         assert service.stats().waiting == 3
         check = asyncio.create_task(service.check(deadline_s=PATIENCE_S))
         await asyncio.sleep(0.01)
-        hold.set()
+        backend.gate.set()
         await check
         await asyncio.gather(busy, work)
-        await service.close()
+        await service.close(PATIENCE_S)
 
     asyncio.run(main())
 
 
 def test_the_health_check_fails_when_the_model_hangs(
-    settings: DetectorSettings, hold: threading.Event
+    settings: DetectorSettings, backend: GatedBackend
 ) -> None:
     async def main() -> None:
-        service = DetectorService(settings)
-        hold.clear()
+        service = DetectorService(Detector(settings, backend), settings)
+        backend.gate.clear()
         with pytest.raises(TimeoutError):
             await service.check(deadline_s=0.05)
-        hold.set()
+        backend.gate.set()
         await service.check(deadline_s=PATIENCE_S)  # it recovers with the model
-        await service.close()
+        await service.close(PATIENCE_S)
 
     asyncio.run(main())
 
@@ -162,14 +137,14 @@ def test_the_health_check_fails_when_the_model_hangs(
     ids=["another size", "channels first", "floats"],
 )
 def test_pictures_of_another_shape_are_refused_before_they_spoil_a_batch(
-    odd: np.ndarray, settings: DetectorSettings
+    odd: np.ndarray, settings: DetectorSettings, backend: GatedBackend
 ) -> None:
     async def main() -> None:
-        service = DetectorService(settings)
+        service = DetectorService(Detector(settings, backend), settings)
         bad = service.detect(FrameBatch(("bad",), odd))
         good = service.detect(FrameBatch(("good",), images(77)))
         outcome, found = await asyncio.gather(bad, good, return_exceptions=True)
-        await service.close()
+        await service.close(PATIENCE_S)
 
         assert isinstance(outcome, ValueError)
         assert "cameras bad: expected images (n, 64, 64, 3) uint8" in str(outcome)
@@ -178,18 +153,18 @@ def test_pictures_of_another_shape_are_refused_before_they_spoil_a_batch(
     asyncio.run(main())
 
 
-def test_close_answers_those_who_wait(settings: DetectorSettings, hold: threading.Event) -> None:
+def test_close_answers_those_who_wait(settings: DetectorSettings, backend: GatedBackend) -> None:
     async def main() -> None:
-        service = DetectorService(settings)
-        hold.clear()
+        service = DetectorService(Detector(settings, backend), settings)
+        backend.gate.clear()
         busy = asyncio.create_task(service.detect(FrameBatch(("z",), images(9))))
         await until(lambda: service.stats().submitted and not service.stats().waiting)
         late = asyncio.create_task(service.detect(FrameBatch(("a", "b"), images(1, 2))))
         await asyncio.sleep(0.001)
-        closing = asyncio.create_task(service.close())
+        closing = asyncio.create_task(service.close(PATIENCE_S))
 
         assert [one.detections for one in await late] == [None, None]
-        hold.set()
+        backend.gate.set()
         await closing
         assert grey_of((await busy)[0]) == 9
 

@@ -9,6 +9,6 @@ TENSORRT_MODULES = ("tensorrt", "tensorrt_bindings", "tensorrt_rtx", "tensorrt_r
 
 @pytest.fixture
 def no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No TensorRT is installed, whatever is."""
+    """No TensorRT is installed, even if it is."""
     for name in TENSORRT_MODULES:
         monkeypatch.setitem(sys.modules, name, None)

@@ -1,4 +1,4 @@
-"""ONNX Runtime and OpenVINO for real, and what is said where something is missing."""
+"""ONNX Runtime and OpenVINO for real, and the errors where something is missing."""
 
 from __future__ import annotations
 
@@ -11,10 +11,12 @@ import pytest
 from onnx import TensorProto
 
 from storeguard.config.models import BackendName, DetectorSettings, EngineSettings, Precision
-from storeguard.detection.detector import Detector, model_path
+from storeguard.detection.detector import model_path
+from storeguard.engines.cache import EngineOptions
 from storeguard.engines.calibration import read_pictures
+from storeguard.engines.choice import open_backend
+from storeguard.engines.loading import load_detector
 from storeguard.errors import BackendUnavailableError, ModelError
-from storeguard.inference.backend import EngineOptions, open_backend
 from tests.inference.factories import mean_model, pictures
 from tests.real_parts import required_module
 
@@ -33,7 +35,7 @@ def options(folder: Path, precision: Precision | None = None) -> EngineOptions:
 @pytest.mark.parametrize("batch", [1, 2, 3, 8])
 def test_openvino_and_onnxruntime_agree_on_real_pictures(tmp_path: Path, batch: int) -> None:
     required_module("openvino")
-    detector = Detector(DetectorSettings(backend=BackendName.ONNXRUNTIME_CPU))
+    detector = load_detector(DetectorSettings(backend=BackendName.ONNXRUNTIME_CPU))
     images = detector.to_input(read_pictures(pictures(tmp_path, count=4), detector, limit=4))
     inputs = images.take(np.arange(batch) % 4, axis=0)
     theirs, ours = (open_backend(model_path("bundled"), name) for name in ON_CPU)
@@ -43,7 +45,7 @@ def test_openvino_and_onnxruntime_agree_on_real_pictures(tmp_path: Path, batch: 
     np.testing.assert_allclose(found, expected, atol=1e-3)
 
 
-def test_openvino_says_the_same_of_the_bundled_model() -> None:
+def test_openvino_reads_the_same_from_the_bundled_model() -> None:
     required_module("openvino")
     theirs, ours = (open_backend(model_path("bundled"), name) for name in ON_CPU)
     assert (ours.name, ours.precision) == ("openvino", "fp32")
@@ -85,21 +87,21 @@ def test_pictures_and_clips(
 
 @pytest.mark.parametrize("name", ON_CPU)
 @pytest.mark.parametrize(
-    ("batch", "told"),
+    ("batch", "message"),
     [
         (np.zeros((1, 3, 32, 33), np.float32), r"\(any, 3, 32, 32\) float32.*\(1, 3, 32, 33\)"),
         (np.zeros((3, 32, 32), np.float32), r"got \(3, 32, 32\)"),  # no batch
         (np.zeros((1, 3, 32, 32), np.uint8), "got .* uint8"),  # another type
-        (np.zeros((0, 3, 32, 32), np.float32), "at least one"),  # nobody in the batch
+        (np.zeros((0, 3, 32, 32), np.float32), "at least one"),  # an empty batch
     ],
 )
 def test_wrong_batches_are_refused(
-    tmp_path: Path, name: BackendName, batch: np.ndarray, told: str
+    tmp_path: Path, name: BackendName, batch: np.ndarray, message: str
 ) -> None:
     if name is BackendName.OPENVINO:
         required_module("openvino")
     model = mean_model(tmp_path / "mean.onnx", ("n", 3, 32, 32))
-    with pytest.raises(ModelError, match=told):
+    with pytest.raises(ModelError, match=message):
         open_backend(model, name).run(batch)
 
 
@@ -129,18 +131,18 @@ def test_models_that_are_none(tmp_path: Path, name: BackendName) -> None:
 def test_the_detector_refuses_clips(tmp_path: Path) -> None:
     clips = mean_model(tmp_path / "clips.onnx", ("n", 4, 3, 32, 32))
     with pytest.raises(ModelError, match=r"expected pictures \(4 dimensions\)"):
-        Detector(DetectorSettings(model=str(clips), backend=BackendName.ONNXRUNTIME_CPU))
+        load_detector(DetectorSettings(model=str(clips), backend=BackendName.ONNXRUNTIME_CPU))
 
 
 @pytest.mark.parametrize(
-    ("name", "told"),
+    ("name", "message"),
     [
         (BackendName.TENSORRT, "needs the package tensorrt .*onnxruntime-cpu"),
         (BackendName.ONNXRUNTIME_CUDA, "needs the package onnxruntime-gpu and an NVIDIA GPU"),
     ],
 )
-def test_a_named_backend_that_cannot_run(name: BackendName, told: str) -> None:
-    with pytest.raises(BackendUnavailableError, match=told):
+def test_a_named_backend_that_cannot_run(name: BackendName, message: str) -> None:
+    with pytest.raises(BackendUnavailableError, match=message):
         open_backend(model_path("bundled"), name)
 
 
@@ -150,10 +152,10 @@ def test_openvino_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
         open_backend(model_path("bundled"), BackendName.OPENVINO)
 
 
-def test_auto_without_a_gpu_takes_the_cpu_and_says_so_once(
+def test_auto_without_a_gpu_takes_the_cpu_and_logs_it_once(
     caplog: pytest.LogCaptureFixture, tmp_path: Path
 ) -> None:
-    with caplog.at_level(logging.INFO, logger="storeguard.inference"):
+    with caplog.at_level(logging.INFO, logger="storeguard.engines"):
         backend = open_backend(
             model_path("bundled"), BackendName.AUTO, options=options(tmp_path / "none")
         )
@@ -164,16 +166,16 @@ def test_auto_without_a_gpu_takes_the_cpu_and_says_so_once(
 
 
 def test_fp16_is_made_once_and_kept(tmp_path: Path) -> None:
-    wanted = options(tmp_path, Precision.FP16)
-    backend = open_backend(model_path("bundled"), BackendName.ONNXRUNTIME_CPU, options=wanted)
+    requested = options(tmp_path, Precision.FP16)
+    backend = open_backend(model_path("bundled"), BackendName.ONNXRUNTIME_CPU, options=requested)
     assert backend.precision == "fp16"
     assert backend.metadata["layout"] == "yolox"
     (engine,) = tmp_path.glob("*.onnx")
     written = engine.stat().st_mtime_ns
-    open_backend(model_path("bundled"), BackendName.ONNXRUNTIME_CPU, options=wanted)
+    open_backend(model_path("bundled"), BackendName.ONNXRUNTIME_CPU, options=requested)
     assert engine.stat().st_mtime_ns == written
     engine.write_bytes(b"half a file")  # damaged: made again
-    again = open_backend(model_path("bundled"), BackendName.ONNXRUNTIME_CPU, options=wanted)
+    again = open_backend(model_path("bundled"), BackendName.ONNXRUNTIME_CPU, options=requested)
     assert again.precision == "fp16"
 
 

@@ -1,4 +1,4 @@
-"""The batcher on a real event loop: fair, bounded, and nobody left waiting."""
+"""The batcher on a real event loop: fair, bounded, and without lost items."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def run_with(
     model: Callable[[list[int]], Sequence[int]] | None = None,
     **more: Any,
 ) -> Batcher[int, int]:
-    """Run a test's body beside a batcher, and close it."""
+    """Run a test's body with a batcher, and close it."""
     chosen = {"max_batch": 4, "max_wait_s": 0.0, "max_queue": 100, **more}
     doubling = Model()
 
@@ -81,19 +81,19 @@ def run_with(
     return asyncio.run(main())
 
 
-def ask(batcher: Batcher[int, int], lane: str, *items: int) -> list[asyncio.Task[Batched[int]]]:
+def submit(batcher: Batcher[int, int], lane: str, *items: int) -> list[asyncio.Task[Batched[int]]]:
     return [asyncio.create_task(batcher.submit(lane, item)) for item in items]
 
 
-async def settle() -> None:
-    """Let all tasks go as far as they can without time passing."""
+async def run_tasks() -> None:
+    """Run all tasks as far as they can get without time passing."""
     for _ in range(10):
         await asyncio.sleep(0)
 
 
 async def hold_up(batcher: Batcher[int, int], model: Model) -> asyncio.Task[Batched[int]]:
     """Occupy the only runner with item 0, so that what comes now waits."""
-    (first,) = ask(batcher, "first", 0)
+    (first,) = submit(batcher, "first", 0)
     await model.begun()
     return first
 
@@ -108,7 +108,7 @@ def outcome(task: asyncio.Task[Batched[int]]) -> str | int:
 
 def test_a_full_batch_leaves_at_once() -> None:
     async def body(batcher: Batcher[int, int], model: Model) -> None:
-        answers = await asyncio.gather(*ask(batcher, "a", 1, 2, 3, 4))
+        answers = await asyncio.gather(*submit(batcher, "a", 1, 2, 3, 4))
 
         assert [answer.value for answer in answers] == [2, 4, 6, 8]
         assert {answer.batch_size for answer in answers} == {4}
@@ -121,15 +121,15 @@ def test_a_batch_that_is_not_full_leaves_at_the_deadline_of_its_oldest() -> None
     clock = FakeClock()
 
     async def body(batcher: Batcher[int, int], model: Model) -> None:
-        (oldest,) = ask(batcher, "a", 1)
-        await settle()
+        (oldest,) = submit(batcher, "a", 1)
+        await run_tasks()
         clock.advance(LATER_S - 100)
-        (younger,) = ask(batcher, "b", 2)
-        await settle()
+        (younger,) = submit(batcher, "b", 2)
+        await run_tasks()
         assert model.batches == []  # 100 s are left
 
         clock.advance(100)
-        (youngest,) = ask(batcher, "c", 3)  # wakes it, as each new item does
+        (youngest,) = submit(batcher, "c", 3)  # wakes it, as each new item does
         answers = await asyncio.gather(oldest, younger, youngest)
 
         assert model.batches == [[1, 2, 3]]
@@ -142,7 +142,7 @@ def test_a_batch_that_is_not_full_leaves_at_the_deadline_of_its_oldest() -> None
 
 def test_the_deadline_needs_nothing_to_arrive() -> None:
     async def body(batcher: Batcher[int, int], model: Model) -> None:
-        (answer,) = await asyncio.gather(*ask(batcher, "a", 1))
+        (answer,) = await asyncio.gather(*submit(batcher, "a", 1))
 
         assert answer.queued_ms >= 30
         assert model.batches == [[1]]
@@ -154,10 +154,10 @@ def test_a_busy_camera_does_not_take_the_place_of_a_quiet_one() -> None:
     async def body(batcher: Batcher[int, int], model: Model) -> None:
         with model.held():
             first = await hold_up(batcher, model)
-            busy = ask(batcher, "busy", *range(100, 150))
-            await settle()
-            quiet = ask(batcher, "quiet", 7)
-            await settle()
+            busy = submit(batcher, "busy", *range(100, 150))
+            await run_tasks()
+            quiet = submit(batcher, "quiet", 7)
+            await run_tasks()
         await asyncio.gather(first, *busy, *quiet)
 
         assert model.batches[1] == [100, 7, 101, 102]
@@ -171,8 +171,12 @@ def test_with_batches_of_one_lanes_take_turns() -> None:
     async def body(batcher: Batcher[int, int], model: Model) -> None:
         with model.held():
             first = await hold_up(batcher, model)
-            waiting = ask(batcher, "a", 10, 11, 12) + ask(batcher, "b", 20) + ask(batcher, "c", 30)
-            await settle()
+            waiting = (
+                submit(batcher, "a", 10, 11, 12)
+                + submit(batcher, "b", 20)
+                + submit(batcher, "c", 30)
+            )
+            await run_tasks()
         await asyncio.gather(first, *waiting)
 
         assert model.batches == [[0], [10], [20], [30], [11], [12]]
@@ -184,9 +188,9 @@ def test_past_the_bound_the_fullest_lane_loses_its_oldest() -> None:
     async def body(batcher: Batcher[int, int], model: Model) -> None:
         with model.held():
             first = await hold_up(batcher, model)
-            quiet = ask(batcher, "quiet", 1)
-            busy = ask(batcher, "busy", 10, 11, 12, 13, 14)
-            await settle()
+            quiet = submit(batcher, "quiet", 1)
+            busy = submit(batcher, "busy", 10, 11, 12, 13, 14)
+            await run_tasks()
             assert batcher.stats().waiting == 4
             with pytest.raises(OverloadedError, match=r"'busy'.*4 frames are waiting"):
                 await busy[0]
@@ -200,13 +204,13 @@ def test_past_the_bound_the_fullest_lane_loses_its_oldest() -> None:
     run_with(body, max_queue=4)
 
 
-def test_an_error_reaches_those_of_its_batch_and_nobody_else() -> None:
+def test_an_error_reaches_the_items_of_its_batch_alone() -> None:
     async def body(batcher: Batcher[int, int], model: Model) -> None:
         with model.held():
             first = await hold_up(batcher, model)
-            unlucky = ask(batcher, "a", 1, -2)
-            lucky = ask(batcher, "b", 3, 4, 5)
-            await settle()
+            unlucky = submit(batcher, "a", 1, -2)
+            lucky = submit(batcher, "b", 3, 4, 5)
+            await run_tasks()
         await asyncio.wait([first, *unlucky, *lucky])
 
         # batches of two, lanes in turn: [1, 3], [-2, 4], [5]
@@ -218,10 +222,10 @@ def test_an_error_reaches_those_of_its_batch_and_nobody_else() -> None:
     run_with(body, max_batch=2)
 
 
-def test_a_model_with_the_wrong_number_of_answers_gives_nobody_a_wrong_one() -> None:
+def test_the_wrong_number_of_results_fails_the_whole_batch() -> None:
     async def body(batcher: Batcher[int, int], model: Model) -> None:
         del model
-        tasks = ask(batcher, "a", 1, 2)
+        tasks = submit(batcher, "a", 1, 2)
         await asyncio.wait(tasks)
 
         assert [outcome(task) for task in tasks] == ["ValueError", "ValueError"]
@@ -234,15 +238,15 @@ def test_who_gives_up_while_waiting_costs_nothing() -> None:
     async def body(batcher: Batcher[int, int], model: Model) -> None:
         with model.held():
             first = await hold_up(batcher, model)
-            tasks = ask(batcher, "a", 1, 2, 3)
-            await settle()
+            tasks = submit(batcher, "a", 1, 2, 3)
+            await run_tasks()
             tasks[1].cancel()
-            await settle()
+            await run_tasks()
             assert batcher.stats().waiting == 2
             assert batcher.stats().abandoned == 1
             # and makes room: two more fit into a queue of four
-            more = ask(batcher, "b", 4, 5)
-            await settle()
+            more = submit(batcher, "b", 4, 5)
+            await run_tasks()
             assert batcher.stats().refused == 0
         await asyncio.wait([first, *tasks, *more])
 
@@ -255,10 +259,10 @@ def test_who_gives_up_while_waiting_costs_nothing() -> None:
 def test_who_gives_up_during_the_work_does_not_disturb_the_others() -> None:
     async def body(batcher: Batcher[int, int], model: Model) -> None:
         with model.held():
-            tasks = ask(batcher, "a", 1, 2)
+            tasks = submit(batcher, "a", 1, 2)
             await model.begun()
             tasks[0].cancel()
-            await settle()
+            await run_tasks()
         await asyncio.wait(tasks)
 
         assert [outcome(task) for task in tasks] == ["cancelled", 4]
@@ -270,10 +274,10 @@ def test_who_gives_up_during_the_work_does_not_disturb_the_others() -> None:
 def test_so_many_batches_run_at_once(concurrency: int) -> None:
     async def body(batcher: Batcher[int, int], model: Model) -> None:
         with model.held():
-            tasks = ask(batcher, "a", 1, 2, 3)
+            tasks = submit(batcher, "a", 1, 2, 3)
             for _ in range(concurrency):
                 await model.begun()
-            await settle()
+            await run_tasks()
             assert batcher.stats().waiting == 3 - concurrency
         await asyncio.gather(*tasks)
 
@@ -282,12 +286,12 @@ def test_so_many_batches_run_at_once(concurrency: int) -> None:
     run_with(body, max_batch=1, concurrency=concurrency)
 
 
-def test_close_leaves_nobody_hanging() -> None:
+def test_close_leaves_no_item_waiting() -> None:
     async def body(batcher: Batcher[int, int], model: Model) -> None:
         with model.held():
             first = await hold_up(batcher, model)
-            waiting = ask(batcher, "a", 1, 2)
-            await settle()
+            waiting = submit(batcher, "a", 1, 2)
+            await run_tasks()
             closing = asyncio.create_task(batcher.close(deadline_s=SOON_S))
             await asyncio.wait(waiting)
             assert not first.done()  # it has begun, and may end
@@ -323,9 +327,9 @@ def test_close_without_any_work() -> None:
 
 steps = st.lists(
     st.one_of(
-        st.tuples(st.just("ask"), st.sampled_from("abc"), st.sampled_from([1, 2, 3, -1])),
+        st.tuples(st.just("submit"), st.sampled_from("abc"), st.sampled_from([1, 2, 3, -1])),
         st.tuples(st.just("cancel"), st.integers(0, 30), st.just(0)),
-        st.tuples(st.just("settle"), st.just(0), st.just(0)),
+        st.tuples(st.just("run_tasks"), st.just(0), st.just(0)),
         st.tuples(st.just("work"), st.just(0), st.just(0)),
     ),
     max_size=40,
@@ -345,16 +349,16 @@ def test_the_counts_add_up(plan: list[Any], max_batch: int, max_queue: int) -> N
         tasks: list[asyncio.Task[Batched[int]]] = []
         for what, where, item in plan:
             match what:
-                case "ask":
-                    tasks += ask(batcher, where, item)
+                case "submit":
+                    tasks += submit(batcher, where, item)
                 case "cancel" if tasks:
                     tasks[where % len(tasks)].cancel()
-                case "settle":
-                    await settle()
+                case "run_tasks":
+                    await run_tasks()
                 case "work":
                     await asyncio.sleep(0.001)
             assert batcher.stats().waiting <= max_queue
-        await settle()
+        await run_tasks()
         if tasks:
             await asyncio.wait(tasks)
         async with asyncio.timeout(SOON_S):  # what a caller has left may still be worked on

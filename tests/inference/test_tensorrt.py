@@ -13,10 +13,12 @@ import pytest
 from storeguard.config.models import BackendName, EngineSettings, Precision
 from storeguard.detection.detector import model_path
 from storeguard.engines.build import build_engine
-from storeguard.engines.cache import card_path, read_card
+from storeguard.engines.cache import EngineOptions
 from storeguard.engines.calibration import CalibrationBatches
+from storeguard.engines.choice import open_backend
 from storeguard.errors import BackendUnavailableError, ModelError
-from storeguard.inference.backend import EngineOptions, open_backend, sha256_of
+from storeguard.inference.backend import sha256_of
+from storeguard.inference.engine_file import card_path, read_card
 from storeguard.inference.tensorrt import TensorRtBackend
 from tests.inference.conftest import TENSORRT_MODULES
 from tests.inference.factories import mean_model
@@ -56,8 +58,8 @@ def test_builds_once_runs_and_gives_memory_back(
 ) -> None:
     trt, cuda = FakeTensorRt(), FakeCuda()
     install(monkeypatch, trt, cuda)
-    wanted = options(tmp_path)
-    backend = open_backend(model, BackendName.TENSORRT, options=wanted)
+    requested = options(tmp_path)
+    backend = open_backend(model, BackendName.TENSORRT, options=requested)
     assert isinstance(backend, TensorRtBackend)
     assert (backend.name, backend.precision) == ("tensorrt", "fp16")
     assert backend.metadata == {"layout": "yolox"}
@@ -80,7 +82,7 @@ def test_builds_once_runs_and_gives_memory_back(
     assert not cuda.held
     assert not cuda.streams
 
-    open_backend(model, BackendName.TENSORRT, options=wanted).close()
+    open_backend(model, BackendName.TENSORRT, options=requested).close()
     assert len(trt.built) == 1
 
 
@@ -92,7 +94,7 @@ def test_builds_once_runs_and_gives_memory_back(
         "model",  # another model under the same name
         "profile",  # another greatest batch
         "damaged",  # the engine file was cut short
-        "sidecar",  # the sidecar is gone
+        "sidecar",  # the sidecar is missing
     ],
 )
 def test_a_stale_engine_is_built_again(
@@ -100,8 +102,8 @@ def test_a_stale_engine_is_built_again(
 ) -> None:
     trt, cuda = FakeTensorRt(), FakeCuda()
     install(monkeypatch, trt, cuda)
-    wanted = options(tmp_path)
-    first = build_engine(model, wanted, Precision.FP16)
+    requested = options(tmp_path)
+    first = build_engine(model, requested, Precision.FP16)
     if change == "version":
         trt.__version__ = "11.5.0"
     elif change == "device":
@@ -109,14 +111,14 @@ def test_a_stale_engine_is_built_again(
     elif change == "model":
         mean_model(model, ("n", 3, 32, 32), metadata={"layout": "ssd"})
     elif change == "profile":
-        wanted = EngineOptions(settings=wanted.settings, max_batch=2, size_wh=(32, 32))
+        requested = EngineOptions(settings=requested.settings, max_batch=2, size_wh=(32, 32))
     elif change == "damaged":
         first.path.write_bytes(b"eng")
     else:
         card_path(first.path).unlink()
-    open_backend(model, BackendName.TENSORRT, options=wanted)
+    open_backend(model, BackendName.TENSORRT, options=requested)
     assert len(trt.built) == 2
-    if change == "version":  # what nobody can use any more is removed
+    if change == "version":  # an engine of an older version is removed
         assert not first.path.exists()
         assert not card_path(first.path).exists()
     if change == "damaged":
@@ -157,7 +159,7 @@ def test_a_prebuilt_engine_and_its_sidecar(
 
 
 @pytest.mark.parametrize(
-    ("machine", "told"),
+    ("machine", "message"),
     [
         ((FakeTensorRt("8.6.1"), FakeCuda()), r"tensorrt 8\.6\.1 is older than 10"),
         ((FakeTensorRt(), FakeCuda(gpus=0)), r"NVIDIA GPU and its driver.*cudaErrorNoDevice"),
@@ -169,16 +171,16 @@ def test_what_is_missing_is_named(
     tmp_path: Path,
     model: Path,
     machine: tuple[FakeTensorRt, FakeCuda],
-    told: str,
+    message: str,
 ) -> None:
     install(monkeypatch, *machine)
-    with pytest.raises(BackendUnavailableError, match=told):
+    with pytest.raises(BackendUnavailableError, match=message):
         open_backend(model, BackendName.TENSORRT, options=options(tmp_path)).run(
             np.zeros((1, 3, 32, 32), np.float32)
         )
 
 
-def test_a_failed_build_leaves_nothing_and_says_why(
+def test_a_failed_build_leaves_nothing_and_names_the_reason(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, model: Path
 ) -> None:
     trt = FakeTensorRt()

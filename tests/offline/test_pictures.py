@@ -81,7 +81,9 @@ def test_boxes_are_in_pixels_of_the_picture_as_it_is_shown(
     )
 
 
-def test_nobody_is_an_empty_list(folder: Path, settings: DetectorSettings, tmp_path: Path) -> None:
+def test_a_picture_without_people_is_an_empty_list(
+    folder: Path, settings: DetectorSettings, tmp_path: Path
+) -> None:
     Image.new("RGB", (64, 64), GREY).save(folder / "a.png")
 
     detect_folder(folder, tmp_path / "o", settings.model_copy(update={"min_score": 0.95}))

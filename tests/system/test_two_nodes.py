@@ -17,7 +17,8 @@ from storeguard.camera.status import CameraState
 from storeguard.config.loading import load_zones
 from storeguard.config.models import DetectorSettings
 from storeguard.config.store import StoreConfig
-from storeguard.offline.process import ProcessOptions, ProcessOutputs, VideoProcessor
+from storeguard.offline.outputs import ProcessOutputs
+from storeguard.offline.process import ProcessOptions, VideoProcessor
 from tests.system.asking import START_S, client, events, port
 from tests.waiting import EVERYWHERE, wait_for
 

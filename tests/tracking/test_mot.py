@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from storeguard.errors import DatasetError
-from storeguard.tracking.mot import lines_of, read_detections, read_tracks, write_tracks
+from storeguard.tracking.mot import lines_of, read_detections, read_tracks
 from storeguard.tracking.tracks import Tracks
 
 TWO = Tracks(
@@ -23,7 +23,9 @@ def test_lines_are_mot_challenge_s():
 
 def test_what_is_written_is_read(tmp_path: Path):
     path = tmp_path / "tracks.txt"
-    write_tracks(path, [(1, TWO), (2, Tracks.empty()), (5, TWO)])
+    frames = {1: TWO, 2: Tracks.empty(), 5: TWO}
+    lines = [line for frame, tracks in frames.items() for line in lines_of(frame, tracks)]
+    path.write_text("\n".join(lines) + "\n")
     read = read_tracks(path)
     assert sorted(read) == [1, 5]
     np.testing.assert_array_equal(read[5].track_id, TWO.track_id)
@@ -31,7 +33,7 @@ def test_what_is_written_is_read(tmp_path: Path):
     np.testing.assert_allclose(read[5].score, TWO.score)
 
 
-def test_pedestrians_only_leaves_out_what_is_not_judged(tmp_path: Path):
+def test_pedestrians_only_leaves_out_what_is_not_scored(tmp_path: Path):
     path = tmp_path / "gt.txt"
     path.write_text("1,1,0,0,10,20,1,1,0.8\n1,2,0,0,10,20,0,1,1\n1,3,0,0,10,20,1,7,1\n")
     assert read_tracks(path, pedestrians_only=True)[1].track_id.tolist() == [1]

@@ -13,8 +13,7 @@ from PIL import Image
 from storeguard.classification.attributes.crop import person_crop
 from storeguard.config.models import DetectorSettings
 from storeguard.config.store import CameraConfig, Pace
-from storeguard.detection.detector import Detector
-from storeguard.detection.letterbox import place
+from storeguard.engines.loading import load_detector
 from storeguard.video.reader import read_frames
 
 
@@ -28,7 +27,7 @@ class SeenFrame:
     people: NDArray[np.float32]
 
     def halves(self) -> list[tuple[str, NDArray[np.float32]]]:
-        """Each person's upper and lower half: an attribute that anybody can see."""
+        """Each person's upper and lower half: an attribute that is easy to see."""
         found = []
         for x1, y1, x2, y2 in self.people.tolist():
             middle = (y1 + y2) / 2
@@ -39,19 +38,15 @@ class SeenFrame:
 
 @pytest.fixture(scope="session")
 def seen_frames(bikes: Path, cabin: Path) -> list[SeenFrame]:
-    """Every sixteenth frame of both videos in which the bundled detector finds somebody."""
-    detector = Detector(DetectorSettings())
-    info = detector.info
-    canvas = np.empty((1, info.input_wh[1], info.input_wh[0], 3), np.uint8)
+    """Every sixteenth frame of both videos in which the bundled detector finds people."""
+    detector = load_detector(DetectorSettings())
     seen = []
     for video, path in (("street", bikes), ("cabin", cabin)):
         camera = CameraConfig(id=video, source=str(path), pace=Pace.FAST, detect_fps=240)
         for i, frame in enumerate(read_frames(camera)):
             if i % 16:
                 continue
-            where = info.fit(frame.wh)
-            place(frame, where, canvas[0])
-            found = where.to_source(detector.detect(canvas)[0][0])
+            found, _ = detector.find(frame)
             large = (found.xyxy[:, 3] - found.xyxy[:, 1] > 60) & (found.score > 0.3)
             if large.any():
                 group = f"{video}{i // 25}"

@@ -1,4 +1,4 @@
-"""An attribute's classifier: crops of people in, a label for each out, on whatever backend."""
+"""An attribute's classifier: crops of people in, a label for each out, on any backend."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from storeguard.classification.attributes.crop import FILL_RGB, Crop, to_picture
 from storeguard.config.models import AttributeSettings, Channels, Pixels, Resize
 from storeguard.config.zones import Id
 from storeguard.errors import ModelError
-from storeguard.inference.backend import Backend, EngineOptions, in_batches, open_backend, sha256_of
-from storeguard.inference.pixels import PixelFormat, chosen, is_channels_last, told
+from storeguard.inference.backend import Backend, in_batches, sha256_of
+from storeguard.inference.pixels import PixelFormat, chosen, from_metadata, is_channels_last
 
 LABELS_KEY = "storeguard_labels"
 """The key in a model's metadata under which training noted its labels, as a JSON list."""
@@ -32,11 +32,11 @@ LabelledCrop = tuple[str, float]
 
 @dataclass(frozen=True, slots=True)
 class AttributeInfo:
-    """What a loaded attribute classifier is.
+    """A loaded attribute classifier: its model, labels and backend.
 
     Attributes:
         attribute: the attribute's name.
-        labels: what it tells apart, in the order of its scores.
+        labels: its classes, in the order of its scores.
         name: the model file's name without its ending.
         sha256: hash of the model file, hex.
         backend, precision: what runs it.
@@ -51,27 +51,19 @@ class AttributeInfo:
 
 
 class AttributeClassifier:
-    """Tells people's labels.
+    """Predicts one attribute's label from crops of people.
 
     Args:
-        settings: which model on which backend.
+        settings: which model. `storeguard.engines.loading` opens the backend that they name.
+        backend: runs the model.
 
     Raises:
-        ModelError: the file is missing, no model, none for pictures, or its labels are not known.
-        BackendUnavailableError: the backend cannot run here.
+        ModelError: the model is none for pictures, or its labels are not known.
     """
 
-    def __init__(self, settings: AttributeSettings) -> None:
-        path = Path(settings.model).expanduser()
-        options = EngineOptions(
-            settings=settings.engines,
-            precision=settings.precision,
-            max_batch=settings.max_batch,
-            size_wh=(DEFAULT_SIDE_PX, DEFAULT_SIDE_PX),
-        )
-        self._backend: Backend = open_backend(
-            path, settings.backend, threads=settings.threads, options=options
-        )
+    def __init__(self, settings: AttributeSettings, backend: Backend) -> None:
+        path = model_path(settings.model)
+        self._backend = backend
         shape = self._backend.input.shape
         meta = self._backend.metadata
         self._format = PixelFormat(
@@ -82,7 +74,7 @@ class AttributeClassifier:
         )
         height, width = shape[1:3] if self._format.channels_last else shape[2:4]
         self._size_wh = (width or DEFAULT_SIDE_PX, height or DEFAULT_SIDE_PX)
-        self._resize = settings.resize or told(meta.get("resize"), Resize.LETTERBOX)
+        self._resize = settings.resize or from_metadata(meta.get("resize"), Resize.LETTERBOX)
         self._gives_probabilities = False
         self._at_once = shape[0] or settings.max_batch
         self.info = AttributeInfo(
@@ -96,13 +88,13 @@ class AttributeClassifier:
         try:
             self._gives_probabilities = are_probabilities(self._probe())
         except ModelError as error:
-            raise ModelError(f"{path}: looked at a blank crop: {error}") from None
+            raise ModelError(f"{path}: fails on a blank crop: {error}") from None
 
     def probabilities(self, crops: Sequence[Crop]) -> NDArray[np.float32]:
         """(n, k) float32 probabilities of the k labels, for n > 0 crops.
 
         Raises:
-            ModelError: the model's answer is not one finite score for each label.
+            ModelError: the model does not give one finite score for each label.
         """
         scores = self._scores(crops)
         if self._gives_probabilities:
@@ -124,7 +116,7 @@ class AttributeClassifier:
         ]
 
     def _probe(self) -> NDArray[np.float32]:
-        """What the model says of a blank crop and of noise."""
+        """The model's scores of a blank crop and of noise."""
         noise = np.random.default_rng(0).integers(0, 256, (_PROBES, 48, 24, 3), np.uint8)
         return self._scores([np.full((8, 4, 3), FILL_RGB, np.uint8), *noise])
 
@@ -147,6 +139,11 @@ class AttributeClassifier:
         if one_logit:
             scores = np.concatenate([np.zeros_like(scores), scores], axis=1)
         return scores.astype(np.float32, copy=False)
+
+
+def model_path(model: str) -> Path:
+    """The file that a `model:` setting names."""
+    return Path(model).expanduser()
 
 
 def are_probabilities(scores: NDArray[np.float32]) -> bool:

@@ -1,6 +1,6 @@
-"""Crops of one person: which part of the picture, and what a model is given of it.
+"""Crops of one person: which part of the picture, and the model's input.
 
-Training and serving both go through here: a model meets in the store what it was trained on.
+Training and serving both use this file, so that a model is served the crops it was trained on.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from PIL import Image
 from storeguard.config.models import Resize
 
 PAD: Final = 0.08
-"""Added on each side of the person's box, in its widths and heights: what hands hold sticks out."""
+"""Added on each side of the person's box, in its widths and heights: things in hands stick out."""
 MAX_SIDE_PX: Final = 256
 """The longer side of a crop; larger ones are scaled down."""
 FILL_RGB: Final = (124, 116, 104)

@@ -1,4 +1,4 @@
-"""An attribute's classifier as a service: batches many cameras' crops, whoever serves it."""
+"""An attribute's classifier as a service: batches many cameras' crops, without a framework."""
 
 from __future__ import annotations
 
@@ -40,11 +40,11 @@ class CropBatch:
 
 @dataclass(frozen=True, slots=True)
 class CropAnswer:
-    """What was said about a `CropBatch`, and by whom.
+    """The predictions for a `CropBatch`.
 
     Attributes:
-        by: the classifier, which may be another one tomorrow.
-        labels: one a crop, in order; None for one refused because too many were waiting.
+        by: the classifier that made them.
+        labels: one a crop, in order; None for a crop refused because the queue was full.
     """
 
     by: AttributeInfo
@@ -52,10 +52,15 @@ class CropAnswer:
 
 
 class AttributeService:
-    """One attribute's classifier behind a batcher. Lives in one event loop."""
+    """One attribute's classifier behind a batcher. Lives in one event loop.
 
-    def __init__(self, settings: AttributeSettings) -> None:
-        self._classifier = AttributeClassifier(settings)
+    Args:
+        classifier: called in a thread of its own.
+        settings: the queue's bounds.
+    """
+
+    def __init__(self, classifier: AttributeClassifier, settings: AttributeSettings) -> None:
+        self._classifier = classifier
         self._model: BatchedModel[Crop, LabelledCrop] = BatchedModel(
             self._classifier.label,
             limits=QueueLimits(settings.max_batch, settings.max_wait_ms, settings.max_queue),
@@ -64,18 +69,18 @@ class AttributeService:
 
     @property
     def info(self) -> AttributeInfo:
-        """What the classifier is."""
+        """The classifier's model, labels and backend."""
         return self._classifier.info
 
     async def label(self, batch: CropBatch) -> CropAnswer:
         """Label crops together with those of other cameras."""
-        return CropAnswer(self.info, await self._model.ask(batch.camera_id, batch.crops))
+        return CropAnswer(self.info, await self._model.predict(batch.camera_id, batch.crops))
 
     async def check(self, deadline_s: float = 20.0) -> None:
         """Label a blank crop.
 
         Raises:
-            TimeoutError: no answer within the deadline.
+            TimeoutError: no result within the deadline.
         """
         await self._model.check(np.full((8, 4, 3), FILL_RGB, np.uint8), deadline_s=deadline_s)
 
@@ -83,6 +88,6 @@ class AttributeService:
         """The batcher's counts."""
         return self._model.stats()
 
-    async def close(self) -> None:
-        """Refuse what waits and stop."""
-        await self._model.close()
+    async def close(self, deadline_s: float = 5.0) -> None:
+        """Refuse the waiting crops and stop, at the latest after the deadline."""
+        await self._model.close(deadline_s)

@@ -1,4 +1,4 @@
-"""The clip classifier: clips of one person in, probabilities out, on whatever backend."""
+"""The clip classifier: clips of one person in, probabilities out, on any backend."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from storeguard.classification.clips.clip import CLIP_FRAMES, SIDE_PX, Clip, to_input
 from storeguard.config.models import ClassifierSettings
 from storeguard.errors import ModelError
-from storeguard.inference.backend import Backend, EngineOptions, in_batches, open_backend, sha256_of
+from storeguard.inference.backend import Backend, in_batches, sha256_of
 
 BUNDLED_MODEL = "shoplifting_lite0_tap.onnx"
 THRESHOLD_KEY = "storeguard_threshold"
@@ -25,13 +25,13 @@ _SHAPE = (CLIP_FRAMES, 3, SIDE_PX, SIDE_PX)
 
 @dataclass(frozen=True, slots=True)
 class ClassifierInfo:
-    """What a loaded clip classifier is.
+    """A loaded clip classifier: its model and its backend.
 
     Attributes:
         name: the model file's name without its ending.
         sha256: hash of the model file, hex.
         backend, precision: what runs it.
-        threshold: the probability from which its training recommends to suspect.
+        threshold: the probability from which its training recommends an event.
     """
 
     name: str
@@ -42,30 +42,22 @@ class ClassifierInfo:
 
 
 class ClipClassifier:
-    """Judges clips.
+    """Predicts for clips how probable it is that goods are concealed in them.
 
     Args:
-        settings: which model on which backend.
+        settings: which model. `storeguard.engines.loading` opens the backend that they name.
+        backend: runs the model.
 
     Raises:
-        ModelError: the file is missing, no model, or none for clips.
-        BackendUnavailableError: the backend cannot run here.
+        ModelError: the model is none for clips.
     """
 
-    def __init__(self, settings: ClassifierSettings) -> None:
+    def __init__(self, settings: ClassifierSettings, backend: Backend) -> None:
         path = model_path(settings.model)
-        options = EngineOptions(
-            settings=settings.engines,
-            precision=settings.precision,
-            max_batch=settings.max_batch,
-            size_wh=(SIDE_PX, SIDE_PX),
-        )
-        self._backend: Backend = open_backend(
-            path, settings.backend, threads=settings.threads, options=options
-        )
+        self._backend = backend
         shape = self._backend.input.shape
         fits = len(shape) == 5 and all(
-            found in {None, wanted} for found, wanted in zip(shape[1:], _SHAPE, strict=True)
+            found in {None, expected} for found, expected in zip(shape[1:], _SHAPE, strict=True)
         )
         if not fits or self._backend.input.dtype not in (np.float32, np.float16):
             raise ModelError(
@@ -83,13 +75,13 @@ class ClipClassifier:
         try:
             self.score([np.zeros((CLIP_FRAMES, SIDE_PX, SIDE_PX, 3), np.uint8)])
         except ModelError as error:
-            raise ModelError(f"{path}: judged a blank clip: {error}") from None
+            raise ModelError(f"{path}: fails on a blank clip: {error}") from None
 
     def score(self, clips: Sequence[Clip]) -> NDArray[np.float32]:
         """(n,) float32 probabilities 0..1 of n > 0 clips (see `classification.clip.Clip`).
 
         Raises:
-            ModelError: the model's answer is not one finite logit a clip.
+            ModelError: the model does not give one finite logit a clip.
         """
         return in_batches(self._run, clips, at_once=self._at_once)
 
@@ -109,9 +101,9 @@ class ClipClassifier:
 
 
 def top_mean(scores: Sequence[float]) -> float | None:
-    """The score of a whole stay or video: the mean of its `TOP_CLIPS` highest clips; None of none.
+    """The score of a whole stay or video: the mean of its `TOP_CLIPS` highest clips; None if empty.
 
-    Concealing something takes a moment; the mean over all clips would drown it.
+    Concealing something takes a moment; the mean over all clips would hide it.
     """
     best = sorted(scores, reverse=True)[:TOP_CLIPS]
     return float(np.mean(best)) if best else None

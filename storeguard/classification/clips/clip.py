@@ -1,6 +1,6 @@
-"""Clips of one person: which moments, which part of the picture, and what the model is given.
+"""Clips of one person: which moments, which part of the picture, and the model's input.
 
-Training and serving both go through here: a model meets in the store what it was trained on.
+Training and serving both use this file, so that a model is served the clips it was trained on.
 """
 
 from __future__ import annotations
@@ -21,11 +21,14 @@ SIDE_PX: Final = 224
 PAD: Final = 1.15
 """Side of the square window, in heights (or widths, if more) of the person's box."""
 FILL_RGB: Final = (124, 116, 104)
-"""What lies outside the frame: ImageNet's mean colour, which normalises to about zero."""
+"""Colour outside the frame: ImageNet's mean, which normalises to about zero."""
 
 _MEAN: Final = np.array([0.485, 0.456, 0.406], dtype=np.float32) * 255
 _STD: Final = np.array([0.229, 0.224, 0.225], dtype=np.float32) * 255
 _LATE_S: Final = 1.5 / CLIP_FPS  # a moment's picture may be this far from it
+
+MAX_UNSEEN_S: Final = 1.25
+"""Between two sightings of a clip's person: a detector that runs once a second is enough."""
 
 Clip = NDArray[np.uint8]
 """(CLIP_FRAMES, SIDE_PX, SIDE_PX, 3) uint8 RGB: one person, oldest first."""
@@ -51,49 +54,61 @@ def clip_times(end_s: float) -> NDArray[np.float64]:
     return end_s - np.arange(CLIP_FRAMES - 1, -1, -1) / CLIP_FPS
 
 
-def nearest_frames(frame_s: NDArray[np.float64], wanted_s: NDArray[np.float64]) -> list[int] | None:
-    """For each wanted moment the index of the frame nearest to it.
+def nearest_frames(
+    frame_s: NDArray[np.float64], moments_s: NDArray[np.float64]
+) -> list[int] | None:
+    """For each requested moment the index of the frame nearest to it.
 
     Args:
         frame_s: (n,) stream seconds of the frames there are, rising.
-        wanted_s: (t,) from `clip_times`.
+        moments_s: (t,) from `clip_times`.
 
     Returns:
-        Indices, one a moment; a frame may serve twice where some were dropped. None if some moment
+        Indices, one a moment; a frame may be used twice where some were dropped. None if a moment
         has no frame near it: such a clip would show another motion than the person's.
     """
     if not len(frame_s):
         return None
-    right = np.clip(np.searchsorted(frame_s, wanted_s), 1, max(1, len(frame_s) - 1))
+    right = np.clip(np.searchsorted(frame_s, moments_s), 1, max(1, len(frame_s) - 1))
     left = right - 1
     right = np.minimum(right, len(frame_s) - 1)
     nearer = np.where(
-        np.abs(frame_s[right] - wanted_s) < np.abs(frame_s[left] - wanted_s), right, left
+        np.abs(frame_s[right] - moments_s) < np.abs(frame_s[left] - moments_s), right, left
     )
-    if np.abs(frame_s[nearer] - wanted_s).max() > _LATE_S:
+    if np.abs(frame_s[nearer] - moments_s).max() > _LATE_S:
         return None
     return [int(i) for i in nearer]
 
 
 def boxes_at(
-    seen_s: NDArray[np.float64], xyxy: NDArray[np.float32], wanted_s: NDArray[np.float64]
+    seen_s: NDArray[np.float64], xyxy: NDArray[np.float32], moments_s: NDArray[np.float64]
 ) -> NDArray[np.float32]:
-    """(t, 4) the person's boxes at the wanted moments, straight lines between those seen.
+    """(t, 4) the person's boxes at the requested moments, interpolated between sightings.
 
     Args:
         seen_s: (n,) stream seconds at which the person was seen, rising, n > 0.
         xyxy: (n, 4) their boxes then.
-        wanted_s: (t,) stream seconds.
+        moments_s: (t,) stream seconds.
     """
-    columns = [np.interp(wanted_s, seen_s, xyxy[:, i]) for i in range(4)]
+    columns = [np.interp(moments_s, seen_s, xyxy[:, i]) for i in range(4)]
     return np.stack(columns, axis=1).astype(np.float32)
+
+
+def stays(seen_s: NDArray[np.float64]) -> list[tuple[float, float]]:
+    """First and last sighting of each part of a person's track without a gap: clips fit in there.
+
+    Args:
+        seen_s: (n,) stream seconds at which the person was seen, rising.
+    """
+    parts = np.split(seen_s, np.flatnonzero(np.diff(seen_s) > MAX_UNSEEN_S) + 1)
+    return [(float(part[0]), float(part[-1])) for part in parts if len(part)]
 
 
 def windows_of(boxes: NDArray[np.float32], jitter: Jitter | None = None) -> NDArray[np.float64]:
     """(t, 3) square windows (centre x, centre y, side) that follow the boxes of one clip.
 
     The side is one for the whole clip, and the centre is smoothed over three moments: the
-    detector's trembling would look like motion.
+    detector's jitter would otherwise appear as motion.
 
     Args:
         boxes: (t, 4) xyxy in pixels of the frame.
@@ -166,7 +181,7 @@ def person_clip(
 
 
 def to_input(clips: Sequence[Clip]) -> NDArray[np.float32]:
-    """(n, CLIP_FRAMES, 3, SIDE_PX, SIDE_PX) float32: what a clip classifier is given.
+    """(n, CLIP_FRAMES, 3, SIDE_PX, SIDE_PX) float32: a clip classifier's input.
 
     Normalised as ImageNet's classifiers are: mean (0.485, 0.456, 0.406), standard deviation (0.229,
     0.224, 0.225) of RGB in 0..1.

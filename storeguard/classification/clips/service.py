@@ -27,21 +27,21 @@ class ClipBatch:
     clips: NDArray[np.uint8]
 
     def __post_init__(self) -> None:
-        wanted = (CLIP_FRAMES, SIDE_PX, SIDE_PX, 3)
-        if self.clips.shape[1:] != wanted or self.clips.dtype != np.uint8:
+        expected = (CLIP_FRAMES, SIDE_PX, SIDE_PX, 3)
+        if self.clips.shape[1:] != expected or self.clips.dtype != np.uint8:
             raise ValueError(
-                f"camera {self.camera_id!r}: expected clips (n, {', '.join(map(str, wanted))}) "
+                f"camera {self.camera_id!r}: expected clips (n, {', '.join(map(str, expected))}) "
                 f"uint8, got {self.clips.shape} {self.clips.dtype}"
             )
 
 
 @dataclass(frozen=True, slots=True)
 class ClipAnswer:
-    """What was said about a `ClipBatch`, and by whom.
+    """The predictions for a `ClipBatch`.
 
     Attributes:
-        by: the classifier, which may be another one tomorrow.
-        probability: 0..1, one a clip, in order; None for one refused because too many were waiting.
+        by: the classifier that made them.
+        probability: 0..1, one a clip, in order; None for a clip refused because the queue was full.
     """
 
     by: ClassifierInfo
@@ -49,10 +49,15 @@ class ClipAnswer:
 
 
 class ClassifierService:
-    """One clip classifier behind a batcher. Lives in one event loop; the model runs in a thread."""
+    """One clip classifier behind a batcher. Lives in one event loop; the model runs in a thread.
 
-    def __init__(self, settings: ClassifierSettings) -> None:
-        self._classifier = ClipClassifier(settings)
+    Args:
+        classifier: called in that thread alone.
+        settings: the queue's bounds.
+    """
+
+    def __init__(self, classifier: ClipClassifier, settings: ClassifierSettings) -> None:
+        self._classifier = classifier
         self._model: BatchedModel[Clip, float] = BatchedModel(
             lambda clips: [float(score) for score in self._classifier.score(clips)],
             limits=QueueLimits(settings.max_batch, settings.max_wait_ms, settings.max_queue),
@@ -61,18 +66,18 @@ class ClassifierService:
 
     @property
     def info(self) -> ClassifierInfo:
-        """What the classifier is."""
+        """The classifier's model and backend."""
         return self._classifier.info
 
     async def classify(self, batch: ClipBatch) -> ClipAnswer:
-        """Judge clips together with those of other cameras."""
-        return ClipAnswer(self.info, await self._model.ask(batch.camera_id, list(batch.clips)))
+        """Classify clips together with those of other cameras."""
+        return ClipAnswer(self.info, await self._model.predict(batch.camera_id, list(batch.clips)))
 
     async def check(self, deadline_s: float = 20.0) -> None:
-        """Judge a blank clip.
+        """Classify a blank clip.
 
         Raises:
-            TimeoutError: no answer within the deadline.
+            TimeoutError: no result within the deadline.
         """
         blank = np.zeros((CLIP_FRAMES, SIDE_PX, SIDE_PX, 3), np.uint8)
         await self._model.check(blank, deadline_s=deadline_s)
@@ -81,6 +86,6 @@ class ClassifierService:
         """The batcher's counts."""
         return self._model.stats()
 
-    async def close(self) -> None:
-        """Refuse what waits and stop."""
-        await self._model.close()
+    async def close(self, deadline_s: float = 5.0) -> None:
+        """Refuse the waiting clips and stop, at the latest after the deadline."""
+        await self._model.close(deadline_s)

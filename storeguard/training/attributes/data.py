@@ -70,7 +70,7 @@ class PassedOver(BaseModel):
     Attributes:
         too_small: boxes lower than MIN_HEIGHT_PX.
         dont_care: KITTI's DontCare regions.
-        other_labels: boxes or pictures with a label that was not asked for.
+        other_labels: boxes or pictures with a label that was not requested.
         duplicates: pictures whose pixels are another's with the same label.
     """
 
@@ -87,7 +87,7 @@ class AttributeData:
     """A folder's crops.
 
     Attributes:
-        labels: two or more, in the order of the model's scores: as asked for, else sorted.
+        labels: two or more, in the order of the model's scores: as requested, else sorted.
         crops: sorted by name.
         passed_over: what was left out.
     """
@@ -112,13 +112,13 @@ class LabelChoice(BaseModel):
     renamed: tuple[tuple[str, str], ...] = ()
 
     @property
-    def asked(self) -> tuple[str, ...]:
-        """The labels in the order in which they were asked for, each once; empty for all."""
+    def requested(self) -> tuple[str, ...]:
+        """The labels in the order of the request, each once; empty for all."""
         return tuple(dict.fromkeys([*self.labels, *(called for _, called in self.renamed)]))
 
     def of(self, found: str) -> str | None:
-        """What a label of the folder is called; None if it is not asked for."""
-        if not self.asked:
+        """What a label of the folder is called; None if it is not requested."""
+        if not self.requested:
             return found
         return dict(self.renamed).get(found, found if found in self.labels else None)
 
@@ -132,7 +132,7 @@ def read_crops(folder: Path, choice: LabelChoice, *, progress: bool = False) -> 
         progress: whether a bar shows it.
 
     Raises:
-        DatasetError: nothing to tell apart is there, or a picture, a box or a label is wrong; the
+        DatasetError: fewer than two labels are there, or a picture, a box or a label is wrong; the
             message names file, line, value and what was expected.
     """
     if not folder.is_dir():
@@ -152,7 +152,7 @@ def read_crops(folder: Path, choice: LabelChoice, *, progress: bool = False) -> 
             found += reader.crops(path)
             bar(path)
     crops = _without_duplicates(found, passed_over)
-    labels = choice.asked or tuple(sorted({one.label for one in crops}))
+    labels = choice.requested or tuple(sorted({one.label for one in crops}))
     _check_labels(folder, labels, crops, seen)
     return AttributeData(labels, crops, PassedOver(**passed_over))
 
@@ -179,7 +179,7 @@ def _kitti_folders(folder: Path) -> tuple[Path | None, Path | None]:
     pictures = next((folder / name for name in _PICTURES if (folder / name).is_dir()), None)
     boxes = next((folder / name for name in _BOXES if (folder / name).is_dir()), None)
     if boxes and not pictures:
-        raise DatasetError(f"{folder}: expected {' or '.join(_PICTURES)} beside {boxes.name}")
+        raise DatasetError(f"{folder}: expected {' or '.join(_PICTURES)} next to {boxes.name}")
     return pictures, boxes
 
 
@@ -251,12 +251,12 @@ class _KittiReader:
         lines = self.boxes / f"{path.stem}.txt"
         if not lines.is_file():
             raise DatasetError(
-                f"{path}: expected boxes in {lines} (an empty file if nobody is in the picture)"
+                f"{path}: expected boxes in {lines} (an empty file for a picture without people)"
             )
-        if not (wanted := list(self._wanted(lines))):
+        if not (rows := list(self._chosen_rows(lines))):
             return
         picture = read_picture(path)
-        for number, label, xyxy in wanted:
+        for number, label, xyxy in rows:
             try:
                 pixels = person_crop(picture, xyxy)
             except ValueError as error:
@@ -270,7 +270,7 @@ class _KittiReader:
                 group=without_number(path.stem),
             )
 
-    def _wanted(self, lines: Path) -> Iterator[tuple[int, str, NDArray[np.float32]]]:
+    def _chosen_rows(self, lines: Path) -> Iterator[tuple[int, str, NDArray[np.float32]]]:
         """Each used box's line number, label and corners."""
         try:
             text = lines.read_text(encoding="utf-8")
@@ -301,13 +301,13 @@ def _kitti_line(line: str, where: str) -> tuple[str, NDArray[np.float32]]:
             f"alpha left top right bottom ...), found {len(fields)}: {line!r}"
         )
     corners = []
-    for key, told in zip(("left", "top", "right", "bottom"), fields[4:8], strict=True):
+    for key, text in zip(("left", "top", "right", "bottom"), fields[4:8], strict=True):
         try:
-            corners.append(float(told))
+            corners.append(float(text))
         except ValueError:
             corners.append(math.nan)
         if not math.isfinite(corners[-1]):
-            raise DatasetError(f"{where}: {key}: expected pixels, found {told!r}")
+            raise DatasetError(f"{where}: {key}: expected pixels, found {text!r}")
     left, top, right, bottom = corners
     if fields[0] != DONT_CARE and not (right > left and bottom > top):
         raise DatasetError(
@@ -357,6 +357,6 @@ def _check_labels(
             )
     if len(labels) < 2:
         raise DatasetError(
-            f"{folder}: expected two labels or more to tell apart, found "
+            f"{folder}: expected two labels or more, found "
             f"{', '.join(labels) or 'none'}; the folder has {there}"
         )

@@ -20,8 +20,8 @@ class LabelMetrics(BaseModel):
     Attributes:
         label: its name.
         num_pictures: that show it.
-        precision: part of the pictures said to show it that do; None if none was said to.
-        recall: part of the pictures that show it that are said to; None if there are none.
+        precision: part of the pictures predicted to show it that do; None if there are none.
+        recall: part of the pictures that show it that are predicted to; None if there are none.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -42,7 +42,7 @@ class AttributeMetrics(BaseModel):
         majority: the accuracy of always saying the label that most of these pictures have.
         labels: precision and recall, in the order of the model's scores.
         auc: area under the ROC curve of the second label; None unless there are two.
-        confusion: rows are true labels, columns said ones, in the order of `labels`.
+        confusion: rows are true labels, columns predicted ones, in the order of `labels`.
         calibration_error: expected calibration error of the most probable label over ten bins.
     """
 
@@ -66,7 +66,7 @@ def measure(
     *,
     num_groups: int,
 ) -> AttributeMetrics:
-    """Metrics of judged pictures.
+    """Metrics of scored pictures.
 
     Args:
         probabilities: (n, k) float32, n > 0.
@@ -74,9 +74,9 @@ def measure(
         labels: the k names.
         num_groups: that the pictures are of.
     """
-    said = probabilities.argmax(axis=1)
+    predicted = probabilities.argmax(axis=1)
     confusion = np.zeros((len(labels), len(labels)), np.int64)
-    np.add.at(confusion, (label_id, said), 1)
+    np.add.at(confusion, (label_id, predicted), 1)
     right = int(confusion.trace())
     auc = None
     if len(labels) == 2:
@@ -98,7 +98,7 @@ def measure(
         ),
         auc=auc,
         confusion=tuple(tuple(int(count) for count in row) for row in confusion),
-        calibration_error=_calibration_error(probabilities.max(axis=1), said == label_id),
+        calibration_error=_calibration_error(probabilities.max(axis=1), predicted == label_id),
     )
 
 
@@ -116,12 +116,12 @@ def plot_confusion(metrics: AttributeMetrics, path: Path) -> None:
     figure, axis = plt.subplots(figsize=(side + 0.6, side))
     axis.imshow(parts, cmap="Blues", vmin=0, vmax=1)
     for (row, column), count in np.ndenumerate(counts):
-        told = f"{count}\n{parts[row, column]:.0%}"
+        text = f"{count}\n{parts[row, column]:.0%}"
         colour = "white" if parts[row, column] > 0.5 else "black"
-        axis.text(column, row, told, ha="center", va="center", color=colour, fontsize=9)
+        axis.text(column, row, text, ha="center", va="center", color=colour, fontsize=9)
     axis.set_xticks(range(len(names)), names, rotation=30, ha="right")
     axis.set_yticks(range(len(names)), names)
-    axis.set(xlabel="said", ylabel="true")
+    axis.set(xlabel="predicted", ylabel="true")
     interval = metrics.accuracy_interval
     axis.set_title(
         f"accuracy {metrics.accuracy:.1%} ({interval.low:.1%} to {interval.high:.1%})\n"

@@ -10,10 +10,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from storeguard.classification.attributes.classifier import LABELS_KEY, AttributeClassifier
+from storeguard.classification.attributes.classifier import LABELS_KEY
 from storeguard.classification.attributes.crop import Crop
 from storeguard.classification.clips.clip import SIDE_PX
 from storeguard.config.models import AttributeSettings, BackendName
+from storeguard.engines.loading import load_attribute_classifier
 from storeguard.errors import ModelError
 from storeguard.training.attributes.fit import CHANNELS, PIXELS, RESIZE, AttributeModel, to_inputs
 from storeguard.training.onnx_file import write_checked
@@ -31,7 +32,7 @@ def export_attribute(
     """Write an attribute classifier, whole or not at all.
 
     Its input `crops` is float32 (n, 3, SIDE_PX, SIDE_PX), n free, normalised as ImageNet's; its
-    output `logits` is float32 (n, k). Its metadata tells serving the labels and the pixel format.
+    output `logits` is float32 (n, k). Its metadata holds the labels and the pixel format.
 
     Args:
         model: trained, on the CPU.
@@ -45,7 +46,7 @@ def export_attribute(
     Raises:
         ModelError: that difference is more than a thousandth.
     """
-    told = {
+    notes = {
         LABELS_KEY: json.dumps(list(labels)),
         "pixels": PIXELS.value,
         "channels": CHANNELS.value,
@@ -56,7 +57,7 @@ def export_attribute(
         path,
         shape=(3, SIDE_PX, SIDE_PX),
         names=("crops", "logits"),
-        metadata=told | dict(metadata or {}),
+        metadata=notes | dict(metadata or {}),
     )
 
 
@@ -74,14 +75,14 @@ def serving_difference(
     Raises:
         ModelError: serving reads other labels, or that difference is more than a thousandth.
     """
-    classifier = AttributeClassifier(
+    classifier = load_attribute_classifier(
         AttributeSettings(name="trained", model=str(path), backend=BackendName.ONNXRUNTIME_CPU)
     )
     if classifier.info.labels != tuple(labels):
         raise ModelError(f"{path}: expected the labels {labels}, serving reads {classifier.info}")
-    wanted = torch_probabilities(model, crops)
+    expected = torch_probabilities(model, crops)
     found = np.concatenate([classifier.probabilities([crop]) for crop in crops])
-    difference = float(np.abs(found - wanted).max())
+    difference = float(np.abs(found - expected).max())
     if not difference <= _TOLERANCE:
         raise ModelError(
             f"{path}: serving's probabilities differ by {difference:.2g} from torch's, expected "

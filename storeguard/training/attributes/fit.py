@@ -1,4 +1,4 @@
-"""Fits attribute classifiers: a linear layer on frozen features, then, if wanted, the last blocks.
+"""Fits attribute classifiers: a linear layer on frozen features, then, if set, the last blocks.
 
 The features of each training picture, of its mirror image and of a few jittered copies are computed
 once; the pictures themselves are needed again only when the last blocks learn.
@@ -105,7 +105,7 @@ class AttributeModel(nn.Module):
     """Pictures (n, 3, SIDE_PX, SIDE_PX) float32, as `to_inputs` gives, to logits (n, k).
 
     The logits are logarithms of probabilities, never positive: plain ones that happen to add up to
-    one would look like probabilities to serving, which takes both.
+    serving, which takes both, would take one for probabilities.
     """
 
     def __init__(self, backbone: Backbone, head: AttributeHead) -> None:
@@ -231,7 +231,7 @@ def fit_whole(
     *,
     progress: Callable[[object], None] = lambda _: None,
 ) -> list[float]:
-    """Go on with the backbone's last third unfrozen, from jittered pictures.
+    """Continue with the backbone's last third unfrozen, from jittered pictures.
 
     The weights with the lowest validation loss are taken, those from before among them. Runs in
     mixed precision on a GPU. Returns the validation loss of each epoch.
@@ -313,6 +313,6 @@ def _finite(loss: torch.Tensor) -> float:
     value = float(loss)
     if not math.isfinite(value):
         raise TrainingDivergedError(
-            f"the loss became {value}: lower the learning rate, or look for broken weights"
+            f"the loss became {value}: lower the learning rate, or search for broken weights"
         )
     return value

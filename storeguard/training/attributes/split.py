@@ -1,4 +1,4 @@
-"""Which crops a classifier is trained on and which judge it: split by group, never at random.
+"""Which crops a classifier is trained on and which validate it: split by group, never at random.
 
 Pictures of one person, or of one camera a moment apart, are nearly the same picture. Dealt out at
 random they flatter a model that has learnt them by heart.
@@ -23,7 +23,7 @@ _FEW_FILES: Final = 5
 _BLOCKS_WARNING: Final = (
     "NOT split by group: no choice of groups was found with every label on both sides, so the last "
     "fifth of each group's names validates; neighbours in time leak, and on new people and cameras "
-    "the model does worse than these figures say"
+    "the model does worse than these figures show"
 )
 
 
@@ -41,7 +41,7 @@ class CropSplit:
     Attributes:
         by: groups, or blocks where some label has one group alone.
         train, validation: the crops.
-        warnings: what makes the scores flatter than they look; empty if nothing is known to.
+        warnings: what makes the scores too high; empty if nothing is known to.
     """
 
     by: SplitBy
@@ -56,7 +56,7 @@ def split_crops(
     """Keep groups for validation: those named, else about a fifth, every label on both sides.
 
     Where no choice of groups puts every label on both sides, the last fifth of each label's names
-    in each group is kept instead, which `warnings` says.
+    in each group is kept instead, which `warnings` names.
 
     Args:
         crops: of two labels or more.
@@ -97,7 +97,7 @@ def check_leakage(split: CropSplit) -> None:
         if twin := pictures.get(one.sha256):
             raise DatasetError(
                 f"{one.name}: the same picture as {twin.name}, which is trained on: one of them "
-                "has to go"
+                "has to be removed"
             )
         if split.by is SplitBy.GROUPS and one.group in groups:
             raise DatasetError(f"{one.name}: group {one.group!r} is on both sides of the split")

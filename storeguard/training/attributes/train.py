@@ -1,7 +1,7 @@
 """Trains an attribute classifier: crops, split, features, linear layer, scores, plot, export.
 
 Read it from top to bottom. Everything random derives from one seed; the settings that made a model
-are written beside it.
+are written next to it.
 """
 
 from __future__ import annotations
@@ -62,12 +62,12 @@ class AttributeTrainSettings(BaseModel):
     Attributes:
         data: folder with crops or KITTI boxes (see `storeguard.training.attributes.data`).
         out: folder for the model, settings, scores and plot; made if it is not there.
-        choice: which labels are told apart.
+        choice: which labels are distinguished.
         validation_groups: groups kept for validation; none chooses about a fifth of them.
         weights: EfficientNet-Lite0's ImageNet weights as a torch state dict; None takes those of
             the training part.
         fit: how the classifier is fitted.
-        dataset: told in the model's metadata; empty takes the data folder's name.
+        dataset: noted in the model's metadata; empty takes the data folder's name.
         num_threads: for torch; None leaves it to torch.
     """
 
@@ -104,7 +104,7 @@ class AttributeTrainResult(BaseModel):
         model: the exported .onnx; `sha256` of that file, hexadecimal.
         labels: in the order of its scores.
         split_by: what kept training and validation apart.
-        warnings: what makes the metrics flatter than they look; empty if nothing is known to.
+        warnings: what makes the metrics too high; empty if nothing is known to.
         train, validation: what is on each side.
         passed_over: what of the folder was not used.
         losses: on the validation pictures, of each epoch, the unfrozen ones last.
@@ -136,7 +136,7 @@ def train_attribute(
     """Train an attribute classifier and write it to `settings.out`.
 
     Writes `attribute_classifier.onnx`, `settings.json`, `metrics.json` and `confusion.png`
-    together, once all has gone well.
+    together, once all is done.
 
     Raises:
         DatasetError: the folder cannot be trained on.
@@ -172,7 +172,7 @@ def train_attribute(
     model.cpu()
 
     # Scores
-    probabilities = judge(model.head, validation)
+    probabilities = predict(model.head, validation)
     metrics = measure(
         probabilities,
         validation.label_id.numpy(),
@@ -203,7 +203,7 @@ def start_model(settings: AttributeTrainSettings, num_labels: int) -> AttributeM
 
 
 @torch.inference_mode()
-def judge(head: AttributeHead, bank: FeatureBank) -> NDArray[np.float32]:
+def predict(head: AttributeHead, bank: FeatureBank) -> NDArray[np.float32]:
     """(n, k) float32 probabilities."""
     return np.asarray(head(bank.features).softmax(dim=1).numpy(), dtype=np.float32)
 
@@ -224,7 +224,7 @@ def _write(
     with tempfile.TemporaryDirectory(dir=settings.out, prefix=".partial-") as name:
         folder = Path(name)
         path = folder / MODEL_FILE
-        told = _metadata(settings, split, metrics)
+        notes = _metadata(settings, split, metrics)
         result = AttributeTrainResult(
             model=settings.out / MODEL_FILE,
             labels=data.labels,
@@ -235,7 +235,7 @@ def _write(
             passed_over=data.passed_over,
             losses=losses,
             metrics=metrics,
-            export_difference=export_attribute(model, path, labels=data.labels, metadata=told),
+            export_difference=export_attribute(model, path, labels=data.labels, metadata=notes),
             serving_difference=serving_difference(model, path, checked, data.labels),
             sha256=hashlib.sha256(path.read_bytes()).hexdigest(),
         )
@@ -262,7 +262,7 @@ def _summary(crops: Sequence[LabelledCrop], labels: Sequence[str]) -> SideSummar
 def _judged(
     crops: Sequence[LabelledCrop], probabilities: NDArray[np.float32], labels: Sequence[str]
 ) -> list[dict[str, object]]:
-    """What was said of each picture: the surest mistakes are often wrong labels."""
+    """The prediction for each picture: the surest mistakes are often wrong labels."""
     return [
         {
             "name": one.name,

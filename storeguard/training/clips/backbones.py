@@ -33,12 +33,12 @@ class Backbone(nn.Module):
 
     @property
     def views(self) -> tuple[int, ...]:
-        """How many of the features, in their order, each look at the picture gives; mostly one."""
+        """How many of the features, in their order, each view of the picture gives; mostly one."""
         return (self.num_features,)
 
     @property
     def geometry(self) -> tuple[int, ...]:
-        """What besides its weights decides on its features: pixels of its looks."""
+        """What decides on its features besides the weights: the sides of its views, pixels."""
         return ()
 
     def maps(self, pictures: torch.Tensor) -> torch.Tensor:
@@ -54,7 +54,7 @@ class Backbone(nn.Module):
 
 
 class _SameConv(nn.Conv2d):
-    """A convolution padded as TensorFlow's "same": the odd pixel goes right and below."""
+    """A convolution padded as TensorFlow's "same": the odd pixel is added right and below."""
 
     def forward(self, pictures: torch.Tensor) -> torch.Tensor:
         kernel, stride = self.kernel_size[0], self.stride[0]
@@ -152,7 +152,7 @@ _CLOSEUP_INPUT_PX: Final = 224
 
 
 class CloseupLite0(EfficientNetLite0):
-    """EfficientNet-Lite0 that looks twice: at the whole window, and from near at its middle.
+    """EfficientNet-Lite0 with two views: the whole window, and its middle, enlarged.
 
     The middle of a person's window is their waist, where pockets and bags are. What is seen there
     is averaged over the close-up, after the network's last layer: 3.4 million parameters in all.
@@ -254,7 +254,7 @@ class _MobileBlock(nn.Module):
 
 
 def _round_to_8(value: float) -> int:
-    """The nearest multiple of 8, at least 8, and never over a tenth less than asked."""
+    """The nearest multiple of 8, at least 8, and at most a tenth less than requested."""
     rounded = max(8, int(value + 4) // 8 * 8)
     return rounded + 8 if rounded < 0.9 * value else rounded
 
@@ -329,16 +329,16 @@ def load_backbone(backbone: nn.Module, weights: Path) -> None:
         state = torch.load(weights, map_location="cpu", weights_only=True)
     except Exception as error:  # noqa: BLE001 - torch's and pickle's errors share no base
         raise ModelError(f"{weights}: expected a file of weights by torch: {error}") from None
-    wanted = backbone.state_dict()
+    expected = backbone.state_dict()
     found = OrderedDict(
         (name, value)
         for name, value in (state.items() if isinstance(state, dict) else ())
-        if name in wanted
+        if name in expected
     )
-    missing = [name for name in wanted if name not in found]
+    missing = [name for name in expected if name not in found]
     # A file from before batch norms counted their batches lacks these counters.
     missing = [name for name in missing if not name.endswith("num_batches_tracked")]
-    wrong = [name for name, value in found.items() if value.shape != wanted[name].shape]
+    wrong = [name for name, value in found.items() if value.shape != expected[name].shape]
     if missing or wrong:
         raise ModelError(
             f"{weights}: not the weights of {type(backbone).__name__}: "

@@ -1,8 +1,8 @@
 """Labelled videos for the clip classifier: the list, splits by group, people followed, and a cache.
 
 The list is a `videos.csv` (or `labels.csv`) with the columns `file`, `label` (`normal` or another
-word, which is then the positive class) and `group` or `actor`: whoever or whatever must not be on
-both sides of a split. Pictures are decoded once and kept as arrays that are mapped into memory.
+word, which is then the positive class) and `group` or `actor`: the people or places that must not
+be on both sides of a split. Pictures are decoded once and kept as memory-mapped arrays.
 """
 
 from __future__ import annotations
@@ -26,21 +26,20 @@ from storeguard.classification.clips.clip import (
     clip_times,
     nearest_frames,
     person_clip,
+    stays,
 )
 from storeguard.config.models import DetectorSettings, TrackerSettings
-from storeguard.config.store import CameraConfig, Pace
 from storeguard.config.zones import CLIP_S
-from storeguard.detection.detector import Detector
-from storeguard.detection.letterbox import place
+from storeguard.engines.loading import load_detector
 from storeguard.errors import SourceError, StoreguardError
-from storeguard.tracking.tracker import Tracker
-from storeguard.video.reader import read_frames
+from storeguard.offline.following import file_camera, follow
 
 NORMAL: Final = "normal"
 LISTS: Final = ("videos.csv", "labels.csv")
 VALIDATION_CLIPS: Final = 8
 _MAX_SIDE_PX: Final = 960
-_FORMAT: Final = 1
+_FORMAT: Final = 2
+_ROUNDING_S: Final = 1e-6
 
 
 class ClipDatasetError(StoreguardError, ValueError):
@@ -55,7 +54,7 @@ class ClipVideo:
         name: as the list has it.
         path: the file.
         positive: whether goods are concealed in it.
-        group: who is on both sides of no split; several names joined by "+" are several.
+        group: the people in it, joined by "+", who are never on both sides of a split.
     """
 
     name: str
@@ -115,7 +114,7 @@ class Fold:
 
 
 def leave_one_group_out(videos: Sequence[ClipVideo]) -> list[Fold]:
-    """One fold a group: tested on its videos, trained on those without anybody in it."""
+    """One fold a group: tested on its videos, trained on those that share none of its names."""
     folds = []
     for group in sorted({video.group for video in videos}):
         test = tuple(video for video in videos if video.group == group)
@@ -128,9 +127,8 @@ def leave_one_group_out(videos: Sequence[ClipVideo]) -> list[Fold]:
 
 
 def random_folds(videos: Sequence[ClipVideo], *, num_folds: int, seed: int) -> list[Fold]:
-    """Folds that know nothing of groups. Only to show what that does: they flatter.
-
-    Each class is dealt out evenly.
+    """Folds that ignore groups, with each class spread evenly. Their scores are too high: use them
+    only to show by how much.
     """
     rng = np.random.default_rng(seed)
     fold_of: dict[str, int] = {}
@@ -149,10 +147,10 @@ def random_folds(videos: Sequence[ClipVideo], *, num_folds: int, seed: int) -> l
 
 
 def check_leakage(fold: Fold) -> None:
-    """See that nobody is on both sides.
+    """Check that no name is on both sides.
 
     Raises:
-        ClipDatasetError: somebody is; names who and two of the videos.
+        ClipDatasetError: one is; names it and two of the videos.
     """
     for test in fold.test:
         for train in fold.train:
@@ -174,7 +172,7 @@ class FollowedVideo:
         video: what it is.
         pictures: (n, height, width, 3) uint8 RGB, mapped into memory.
         frame_s: (n,) stream seconds of the pictures.
-        seen_s: (m,) stream seconds at which the person was seen; empty if nobody was.
+        seen_s: (m,) stream seconds at which the person was seen; empty without a person.
         xyxy: (m, 4) their boxes then, in pixels of the pictures.
     """
 
@@ -186,38 +184,59 @@ class FollowedVideo:
 
     @property
     def has_person(self) -> bool:
-        """Whether somebody was there for the length of a clip."""
-        return len(self.seen_s) > 1 and bool(self.seen_s[-1] - self.seen_s[0] >= CLIP_S)
+        """Whether a person was in view for the length of a clip."""
+        return bool(_long_stays(self.seen_s))
 
     def uniform_ends(self, count: int = VALIDATION_CLIPS) -> list[float]:
-        """Clip ends spread evenly over the person's stay."""
-        first, last = self._range()
-        return [float(end) for end in np.linspace(first, last, count)]
+        """Clip ends spread evenly over the person's stays."""
+        return self._ends(np.linspace(0.0, self._room_s(), count))
 
     def random_ends(self, count: int, rng: np.random.Generator) -> list[float]:
-        """Clip ends anywhere in the person's stay."""
-        return [float(end) for end in rng.uniform(*self._range(), size=count)]
+        """Clip ends anywhere in the person's stays."""
+        return self._ends(rng.uniform(0.0, self._room_s(), size=count))
 
     def clip(self, end_s: float, jitter: Jitter | None = None) -> Clip:
-        """The clip of the person that ends at a moment of the stay.
+        """The clip of the person that ends at a moment of a stay.
 
         Raises:
-            ClipDatasetError: pictures are missing around it.
+            ClipDatasetError: pictures are missing around it, or the person was out of view.
         """
-        wanted_s = clip_times(end_s)
-        chosen = nearest_frames(self.frame_s, wanted_s)
+        moments_s = clip_times(end_s)
+        if not any(
+            first <= moments_s[0] + _ROUNDING_S and end_s <= last + _ROUNDING_S
+            for first, last in stays(self.seen_s)
+        ):
+            raise ClipDatasetError(
+                f"{self.video.name}: the person was out of view before {end_s:.2f} s"
+            )
+        chosen = nearest_frames(self.frame_s, moments_s)
         if chosen is None:
             raise ClipDatasetError(f"{self.video.name}: has a gap before {end_s:.2f} s")
         boxes = boxes_at(self.seen_s, self.xyxy, self.frame_s[chosen])
         return person_clip([self.pictures[i] for i in chosen], boxes, jitter)
 
-    def _range(self) -> tuple[float, float]:
-        first = max(self.seen_s[0], self.frame_s[0]) + clip_times(0.0)[0] * -1
-        return float(first), float(max(first, self.seen_s[-1]))
+    def _room_s(self) -> float:
+        """Seconds in which clips may end, of all stays together."""
+        return sum(last - first for first, last in self._end_ranges())
+
+    def _ends(self, offsets_s: NDArray[np.float64]) -> list[float]:
+        """Clip ends at seconds of the room, counted from its start."""
+        return [self._end(float(offset_s)) for offset_s in offsets_s]
+
+    def _end(self, offset_s: float) -> float:
+        *before, (start, _) = self._end_ranges()
+        for first, last in before:
+            if offset_s <= last - first:
+                return first + offset_s
+            offset_s -= last - first
+        return start + offset_s
+
+    def _end_ranges(self) -> list[tuple[float, float]]:
+        return [(first - clip_times(0.0)[0], last) for first, last in _long_stays(self.seen_s)]
 
 
 class VideoCache:
-    """Decodes videos and follows the people in them, once; what was done is kept in a folder.
+    """Decodes videos and tracks the people in them, once; the results are kept in a folder.
 
     Args:
         folder: where to; made if it is not there.
@@ -232,7 +251,7 @@ class VideoCache:
         tracker: TrackerSettings | None = None,
     ) -> None:
         self._folder = folder
-        self._detector = Detector(detector or DetectorSettings())
+        self._detector = load_detector(detector or DetectorSettings())
         self._tracker = tracker or TrackerSettings()
         folder.mkdir(parents=True, exist_ok=True)
 
@@ -263,26 +282,20 @@ class VideoCache:
         )
 
     def _key(self, video: ClipVideo) -> str:
-        """Changes with the video's content and with who finds and follows people in it."""
+        """Changes with the video's content, the detector and the tracker's settings."""
         with video.path.open("rb") as file:
             content = hashlib.file_digest(file, "sha256").hexdigest()
         rest = [_FORMAT, self._detector.info.sha256, self._detector.info.input_wh]
-        told = json.dumps([content, *rest, self._tracker.model_dump(mode="json")])
-        return hashlib.sha256(told.encode()).hexdigest()[:12]
+        settings = json.dumps([content, *rest, self._tracker.model_dump(mode="json")])
+        return hashlib.sha256(settings.encode()).hexdigest()[:12]
 
     def _fill(self, path: Path, video: ClipVideo) -> None:
         pictures: list[NDArray[np.uint8]] = []
         frame_s: list[float] = []
         trails: dict[int, list[tuple[float, NDArray[np.float32]]]] = {}
-        tracker, info = Tracker(self._tracker), self._detector.info
-        canvas = np.empty((1, info.input_wh[1], info.input_wh[0], 3), np.uint8)
-        camera = CameraConfig(id="video", source=str(video.path), pace=Pace.FAST, detect_fps=240)
         try:
-            for frame in read_frames(camera):
-                where = info.fit(frame.wh)
-                place(frame, where, canvas[0])
-                found, _ = self._detector.detect(canvas)
-                tracks = tracker.step(where.to_source(found[0]), frame.time_s)
+            for followed in follow(file_camera(video.path), self._detector, self._tracker):
+                frame, tracks = followed.frame, followed.tracks
                 shrink = min(1.0, _MAX_SIDE_PX / max(frame.wh))
                 wh = (round(frame.wh[0] * shrink), round(frame.wh[1] * shrink))
                 pictures.append(frame.rgb(wh))
@@ -291,8 +304,6 @@ class VideoCache:
                     trails.setdefault(int(person), []).append((frame.time_s, box * shrink))
         except SourceError as error:
             raise ClipDatasetError(f"{video.path}: cannot be read: {error}") from None
-        if not pictures:
-            raise ClipDatasetError(f"{video.path}: no frame of it could be decoded")
         seen_s, xyxy = _main_person(trails)
         path.mkdir(parents=True, exist_ok=True)
         np.save(path / "pictures.npy", np.stack(pictures))
@@ -307,7 +318,7 @@ def _main_person(
 ) -> tuple[NDArray[np.float64], NDArray[np.float32]]:
     best, best_size = None, 0.0
     for trail in trails.values():
-        if trail[-1][0] - trail[0][0] < CLIP_S:
+        if not _long_stays(np.array([at for at, _ in trail])):
             continue
         boxes = np.stack([box for _, box in trail])
         size = float(np.median(np.prod(boxes[:, 2:] - boxes[:, :2], axis=1)) * len(trail))
@@ -316,3 +327,7 @@ def _main_person(
     if best is None:
         return np.zeros(0), np.zeros((0, 4), np.float32)
     return np.array([at for at, _ in best]), np.stack([box for _, box in best])
+
+
+def _long_stays(seen_s: NDArray[np.float64]) -> list[tuple[float, float]]:
+    return [(first, last) for first, last in stays(seen_s) if last - first >= CLIP_S]

@@ -18,7 +18,7 @@ class VideoScore:
     """One tested video.
 
     Attributes:
-        score: probability, the mean of its top clips; None where nobody was in view.
+        score: probability, the mean of its top clips; None without a person in view.
         seconds: how long it is.
     """
 
@@ -68,7 +68,7 @@ class ClipMetrics(BaseModel):
 
 
 def measure(videos: Sequence[VideoScore], *, threshold: float = 0.5) -> ClipMetrics:
-    """Metrics of scored videos; one in which nobody was in view counts with score 0."""
+    """Metrics of scored videos; one without a person counts with score 0."""
     scores = np.array([0.0 if one.score is None else one.score for one in videos])
     positive = np.array([one.positive for one in videos], dtype=bool)
     alarmed = scores >= threshold

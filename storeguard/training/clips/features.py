@@ -1,8 +1,8 @@
-"""A bank of features: what a frozen backbone says about clips, computed once for all heads.
+"""A bank of features: a frozen backbone's features of clips, computed once for all heads.
 
-The backbone stays as it is while heads are trained, so its answers do not depend on the fold, the
-head or the seed. Augmentation is part of the bank: each training clip is drawn anew, moved, zoomed,
-mirrored and recoloured, the same for all its pictures.
+The backbone stays as it is while heads are trained, so its features do not depend on the fold, the
+head or the seed. Augmentation is part of the bank: each training clip is drawn again, moved,
+zoomed, mirrored and recoloured, the same for all its pictures.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ class VideoFeatures:
         followed: the video.
         train: (k, CLIP_FRAMES, num_features) float32 of augmented clips at random moments.
         test: (VALIDATION_CLIPS, CLIP_FRAMES, num_features) float32 of plain clips, evenly spread.
-            Both are empty where nobody was in view.
+            Both are empty without a person.
     """
 
     followed: FollowedVideo
@@ -112,11 +112,11 @@ def compute_bank(
         seed: of all choices.
         progress: called with each video's name.
     """
-    told = [
+    settings = [
         *(_weights_hash(backbone), *backbone.geometry),
         *(train_clips, augmentation.model_dump(mode="json"), seed),
     ]
-    place = folder / hashlib.sha256(json.dumps(told).encode()).hexdigest()[:12]
+    place = folder / hashlib.sha256(json.dumps(settings).encode()).hexdigest()[:12]
     place.mkdir(parents=True, exist_ok=True)
     run = backbone_runner(backbone)
     bank = []

@@ -1,4 +1,4 @@
-"""Fits clip classifiers: a head on a bank of features, then, if wanted, the backbone too."""
+"""Fits clip classifiers: a head on a bank of features, then, if requested, the backbone too."""
 
 from __future__ import annotations
 
@@ -81,8 +81,8 @@ def fit_head(
     """Fit a head to a bank of features; returns each epoch's mean loss.
 
     Args:
-        head: untrained; is trained in place. One that looks several times is fitted look by look.
-        train: videos; those in which nobody was in view are passed over.
+        head: untrained; is trained in place. One with several views is fitted view by view.
+        train: videos; those without a person are left out.
         settings: how.
         validation: for early stopping; disjoint from `train`.
         on_epoch: called with each epoch's number and loss.
@@ -132,9 +132,9 @@ def _fit_each(
     validation: Sequence[VideoFeatures],
     on_epoch: Callable[[int, float], None],
 ) -> list[float]:
-    """Fit the head of each look to its part of the features; losses of all, one after the other."""
+    """Fit the head of each view to its part of the features; losses of all, one after the other."""
     losses: list[float] = []
-    for part, seen in zip(head.heads, head.looks, strict=True):
+    for part, seen in zip(head.heads, head.slices, strict=True):
         losses += fit_head(
             cast("Head", part),
             [_look(one, seen) for one in train],
@@ -157,7 +157,7 @@ def fit_whole(
     augmentation: ClipAugmentation,
     on_epoch: Callable[[int, float], None] = lambda _epoch, _loss: None,
 ) -> list[float]:
-    """Go on with the backbone's last third unfrozen, from pictures; all of a model without one.
+    """Continue with the backbone's last third unfrozen, from pictures; all of a model without one.
 
     A model without a backbone learns from nothing: for `epochs`, at `learning_rate`. Runs in mixed
     precision on a GPU. Returns each epoch's mean loss.
@@ -213,17 +213,17 @@ def score_videos(head: Head | PerView, videos: Sequence[VideoFeatures]) -> list[
 
 @torch.inference_mode()
 def score_from_pictures(model: nn.Module, videos: Sequence[FollowedVideo]) -> list[VideoScore]:
-    """The same by a whole model, on whatever device it is."""
+    """The same by a whole model, on the model's device."""
     model.eval()
     device = next(model.parameters()).device
     scored = []
     for one in videos:
         ends = one.uniform_ends() if one.has_person else []
-        said = [
+        logits = [
             model(torch.from_numpy(to_input([one.clip(end_s)])).to(device)).float().cpu()
             for end_s in ends
         ]
-        scored.append(_scored(one, torch.cat(said) if said else None))
+        scored.append(_scored(one, torch.cat(logits) if logits else None))
     return scored
 
 
@@ -301,7 +301,7 @@ def _step(
     value = float(loss.detach())
     if not math.isfinite(value):
         raise TrainingDivergedError(
-            f"the loss became {value}: lower the learning rate, or look for broken videos"
+            f"the loss became {value}: lower the learning rate, or search for broken videos"
         )
     optimiser.zero_grad()
     loss.backward()  # type: ignore[no-untyped-call]

@@ -79,9 +79,9 @@ class Head(nn.Module):
         self.linear = nn.Linear(num_features, 1)
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
-        return self.judge(self.standardise(features))
+        return self.classify(self.standardise(features))
 
-    def judge(self, features: torch.Tensor) -> torch.Tensor:
+    def classify(self, features: torch.Tensor) -> torch.Tensor:
         """Standardised features to logits."""
         raise NotImplementedError
 
@@ -105,7 +105,7 @@ class TemporalAttentionPooling(Head):
         self.attention = _zeroed(nn.Linear(num_features, 1))
         self.dropout = nn.Dropout(_DROPOUT)
 
-    def judge(self, features: torch.Tensor) -> torch.Tensor:
+    def classify(self, features: torch.Tensor) -> torch.Tensor:
         weights = self.attention(features).softmax(dim=1)
         logits: torch.Tensor = self.linear(self.dropout((weights * features).sum(dim=1)))
         return logits.squeeze(1)
@@ -126,14 +126,14 @@ class TinyTransformer(Head):
         )
         self.output = nn.Sequential(nn.LayerNorm(width), _zeroed(nn.Linear(width, 1)))
 
-    def judge(self, features: torch.Tensor) -> torch.Tensor:
+    def classify(self, features: torch.Tensor) -> torch.Tensor:
         inner = self.layer(self.squeeze(self.dropout(features)) + self.position)
         more: torch.Tensor = self.output(inner.mean(dim=1))
         return self.baseline(features) + more.squeeze(1)
 
 
 class RecurrentHead(Head):
-    """Two LSTM layers of 256; the last moment's state judges (LSTM)."""
+    """Two LSTM layers of 256; the last moment's state is classified (LSTM)."""
 
     def __init__(self, num_features: int) -> None:
         super().__init__(num_features)
@@ -141,34 +141,34 @@ class RecurrentHead(Head):
         self.lstm = nn.LSTM(num_features, 256, num_layers=2, batch_first=True, dropout=0.3)
         self.output = _zeroed(nn.Linear(256, 1))
 
-    def judge(self, features: torch.Tensor) -> torch.Tensor:
+    def classify(self, features: torch.Tensor) -> torch.Tensor:
         inner, _ = self.lstm(self.dropout(features))
         more: torch.Tensor = self.output(inner[:, -1])
         return self.baseline(features) + more.squeeze(1)
 
 
 class PerView(nn.Module):
-    """A head for each look at the pictures; the clip's logit is the mean of theirs.
+    """A head for each view of the pictures; the clip's logit is the mean of theirs.
 
-    Fitted together, the look with the most features would drown the others.
+    Fitted together, the view with the most features would outweigh the others.
 
     Args:
-        heads: one a look.
-        views: how many features each look gives, in their order.
+        heads: one a view.
+        views: how many features each view gives, in their order.
     """
 
     def __init__(self, heads: Sequence[Head], views: Sequence[int]) -> None:
         super().__init__()
         self.heads = nn.ModuleList(heads)
         ends = list(accumulate(views))
-        self.looks = [slice(end - size, end) for end, size in zip(ends, views, strict=True)]
-        """Which features each look gives."""
+        self.slices = [slice(end - size, end) for end, size in zip(ends, views, strict=True)]
+        """Which features each view gives."""
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
-        said = [
-            head(features[..., seen]) for head, seen in zip(self.heads, self.looks, strict=True)
+        logits = [
+            head(features[..., seen]) for head, seen in zip(self.heads, self.slices, strict=True)
         ]
-        return torch.stack(said).mean(dim=0)
+        return torch.stack(logits).mean(dim=0)
 
 
 class _Block3d(nn.Module):
@@ -195,7 +195,7 @@ class _Block3d(nn.Module):
 class ResNet3d18(nn.Module):
     """The 3D ResNet-18 of action recognition (Tran et al. 2018, R3D-18); learns from pictures.
 
-    Looks at them at half their side, 112 pixels, as published.
+    Takes them at half their side, 112 pixels, as published.
     """
 
     def __init__(self) -> None:
@@ -212,14 +212,14 @@ class ResNet3d18(nn.Module):
                 for before, after, stride in plan
             )
         )
-        self.judge = nn.Sequential(nn.Dropout(_DROPOUT), nn.Linear(512, 1))
+        self.classify = nn.Sequential(nn.Dropout(_DROPOUT), nn.Linear(512, 1))
 
     def forward(self, clips: torch.Tensor) -> torch.Tensor:
         pictures = clips.transpose(1, 2)
         if clips.shape[-1] == SIDE_PX:
             pictures = functional.avg_pool3d(pictures, (1, 2, 2))
         inner = self.stages(self.stem(pictures))
-        logits: torch.Tensor = self.judge(inner.mean(dim=(2, 3, 4)))
+        logits: torch.Tensor = self.classify(inner.mean(dim=(2, 3, 4)))
         return logits.squeeze(1)
 
 
@@ -227,8 +227,8 @@ class ClipModel(nn.Module):
     """Clips (n, CLIP_FRAMES, 3, side, side) float32, normalised, to logits (n,).
 
     Args:
-        backbone: turns each picture into features; frozen unless told otherwise.
-        head: judges the features of all of a clip's pictures.
+        backbone: turns each picture into features; frozen by default.
+        head: classifies the features of all of a clip's pictures.
     """
 
     def __init__(self, backbone: Backbone, head: Head | PerView) -> None:

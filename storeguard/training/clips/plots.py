@@ -40,8 +40,8 @@ def plot_scores(videos: Sequence[VideoScore], metrics: ClipMetrics, path: Path) 
         false = [(scores[~positive] >= cut).mean() for cut in cuts]
         roc.plot(false, found, color=_THEFT, drawstyle="steps-post")
         interval = metrics.auc_interval
-        told = f" ({interval.low:.2f} to {interval.high:.2f})" if interval else ""
-        roc.set_title(f"AUC {metrics.auc:.2f}{told}", fontsize=10)
+        bounds = f" ({interval.low:.2f} to {interval.high:.2f})" if interval else ""
+        roc.set_title(f"AUC {metrics.auc:.2f}{bounds}", fontsize=10)
     roc.plot([0, 1], [0, 1], color="grey", linestyle="--", linewidth=1)
     roc.set(xlabel="false alarms", ylabel="found", aspect="equal")
     edges = np.linspace(0, 1, 6)

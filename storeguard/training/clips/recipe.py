@@ -15,8 +15,8 @@ from pathlib import Path
 from storeguard.training.clips.heads import BackboneName, HeadName
 from storeguard.training.clips.train import ClipTrainResult, ClipTrainSettings, train_classifier
 
-NOBODY = "no_shopper"
-"""The group of videos in which nobody shops: an easy tell for "normal", so not trained on."""
+NO_SHOPPER = "no_shopper"
+"""The group of videos without a shopper: a shortcut to "normal", so not trained on."""
 
 
 def bundled_settings(data: Path, out: Path) -> ClipTrainSettings:
@@ -26,7 +26,7 @@ def bundled_settings(data: Path, out: Path) -> ClipTrainSettings:
         out=out,
         backbone=BackboneName.EFFICIENTNET_LITE0_CLOSEUP,
         head=HeadName.TAP,
-        passed_over_groups=(NOBODY,),
+        passed_over_groups=(NO_SHOPPER,),
         dataset="MNNIT Allahabad shoplifting set, 71 videos with a shopper, 5 actors, one room",
     )
 

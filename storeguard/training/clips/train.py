@@ -1,7 +1,7 @@
 """Trains a clip classifier: list, split, cache, bank of features, head, scores, plots, export.
 
 Read it from top to bottom. Everything random derives from one seed; the settings that made a model
-are written beside it.
+are written next to it.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ class ClipTrainSettings(BaseModel):
         fit: how the classifier is fitted.
         detector: finds the people.
         threshold: recommended in the model's metadata.
-        dataset: told in the model's metadata.
+        dataset: noted in the model's metadata.
         num_threads: for torch; None leaves it to torch.
     """
 
@@ -127,8 +127,8 @@ class ClipTrainResult(BaseModel):
 def train_classifier(settings: ClipTrainSettings, *, progress: bool = True) -> ClipTrainResult:
     """Train a clip classifier and write it to `settings.out`.
 
-    Writes `clip_classifier.onnx`, `settings.json`, `metrics.json` and plots together, once all has
-    gone well.
+    Writes `clip_classifier.onnx`, `settings.json`, `metrics.json` and plots together, once all
+    is done.
 
     Raises:
         ClipDatasetError: the list or a video cannot be trained on, or a group is on both sides.

@@ -6,7 +6,7 @@ Two layouts of a folder are read:
   `class cx cy w h`, the last four as fractions of the picture's width and height. A picture without
   people has an empty label file: a missing one is more often a mistake than a statement.
 - COCO: one `*.json` in the folder (or in `annotations/`): `images`, `annotations`, `categories`;
-  the pictures lie beside it or under `images/`. Crowd boxes are ignored in the loss.
+  the pictures lie next to it or under `images/`. Crowd boxes are ignored in the loss.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class LabelledImage:
         path: the picture's file.
         size_wh: its width and height, pixels.
         persons: float32 (n, 4), xyxy in pixels.
-        ignored: float32 (m, 4), xyxy in pixels; where the loss and the score look away.
+        ignored: float32 (m, 4), xyxy in pixels; where the loss and the score ignore boxes.
     """
 
     path: Path
@@ -58,11 +58,11 @@ class DetectorSource(BaseModel):
     Attributes:
         path: a folder in YOLO or COCO layout.
         share: how often it is drawn from, relative to other sources; 0 to only validate with it.
-        retain: also hold on to what the start model says about these pictures, cell by cell. For
-            everyday pictures beside a special data set: a few hundred labels alone would make the
+        retain: also keep the start model's outputs for these pictures, cell by cell. For
+            everyday pictures next to a special data set: a few hundred labels alone would make the
             model forget most of what it was first trained with.
         person_class: class number of a person (YOLO), or category name (COCO, always "person").
-        ignore_class: class number of boxes to look away from; None for none.
+        ignore_class: class number of boxes to ignore; None for none.
         val_names: file names held out for validation; None holds out the last `val_fraction` of the
             sorted names, so that neighbouring frames of a film stay on one side.
     """
@@ -114,7 +114,7 @@ def read_boxes(
         images = _read_coco(folder, files[0])
     else:
         raise DatasetError(
-            f"{folder}: expected labels/ beside images/ (YOLO) or a *.json of annotations (COCO)"
+            f"{folder}: expected labels/ next to images/ (YOLO) or a *.json of annotations (COCO)"
         )
     if not images:
         raise DatasetError(
@@ -128,13 +128,13 @@ def read_boxes(
 def _read_yolo(folder: Path, person_class: int, ignore_class: int | None) -> list[LabelledImage]:
     pictures = folder / "images"
     if not pictures.is_dir():
-        raise DatasetError(f"{folder}: expected images/ beside labels/")
+        raise DatasetError(f"{folder}: expected images/ next to labels/")
     found = []
     for path in sorted(p for p in pictures.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES):
         labels = folder / "labels" / f"{path.stem}.txt"
         if not labels.is_file():
             raise DatasetError(
-                f"{path}: expected labels in {labels} (an empty file if nobody is in the picture)"
+                f"{path}: expected labels in {labels} (an empty file for a picture without people)"
             )
         size_wh = _picture_size(path)
         rows: dict[int, list[list[float]]] = {}
@@ -377,7 +377,7 @@ class BatchMaker:
 
 
 def _clip(boxes: Boxes, window: Boxes) -> tuple[Boxes, Boxes]:
-    """Cut boxes to a window; return those still worth teaching and those to look away from."""
+    """Cut boxes to a window; return those to learn from and those to ignore."""
     size = np.maximum(boxes[:, 2:] - boxes[:, :2], 1e-6)
     inside = np.concatenate(
         [np.maximum(boxes[:, :2], window[:2]), np.minimum(boxes[:, 2:], window[2:])], 1

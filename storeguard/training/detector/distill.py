@@ -1,4 +1,4 @@
-"""Labels for films that nobody labelled: the start model's own findings, seen larger and mirrored.
+"""Labels for unlabelled films: the start model's own findings, enlarged and mirrored.
 
 At twice the size and averaged with its mirror image a detector finds people that it misses at
 working size. What all views agree on becomes a label; what they half agree on is ignored in the
@@ -29,7 +29,7 @@ class DistillSettings(BaseModel):
 
     Attributes:
         frames_per_film: pictures taken of each film, spread evenly.
-        sides_px: input sides the model looks at each picture with, plain and mirrored.
+        sides_px: input sides at which the model runs on each picture, plain and mirrored.
         sure: mean score over all views from which a box is a label.
         unsure: mean score from which a box is ignored rather than taken for background.
         same_iou: overlap from which boxes of two views mean one person.
@@ -116,11 +116,11 @@ def sample_frames(film: Path, count: int) -> Iterator[Image.Image]:
     try:
         with av.open(str(film)) as container:
             total = sum(1 for packet in container.demux(video=0) if packet.size)
-        wanted = frozenset(np.linspace(0, max(total - 1, 0), count).round().astype(int).tolist())
+        chosen = frozenset(np.linspace(0, max(total - 1, 0), count).round().astype(int).tolist())
         num_found = 0
         with av.open(str(film)) as container:
             for index, frame in enumerate(container.decode(video=0)):
-                if index in wanted:
+                if index in chosen:
                     num_found += 1
                     yield Image.fromarray(frame.to_ndarray(format="rgb24"))
     except (av.FFmpegError, OSError) as error:

@@ -39,7 +39,7 @@ class PersonScores:
         ap50_95: mean over overlaps 0.50, 0.55, ... 0.95.
         recall50: part of the persons found at 0.5 by detections scored 0.3 or more.
         precision50: part of those detections that are persons; 0 where there are none.
-        num_images: pictures looked at.
+        num_images: pictures scored.
         num_persons: persons in them.
     """
 
@@ -52,27 +52,27 @@ class PersonScores:
 
 
 def average_precision(
-    found: Sequence[Detections], wanted: Sequence[Boxes], *, min_iou: float
+    found: Sequence[Detections], truth: Sequence[Boxes], *, min_iou: float
 ) -> float:
     """Average precision of detections in several pictures, 0..1.
 
     Args:
         found: each picture's detections.
-        wanted: each picture's persons, float32 (n, 4), xyxy in the same pixels.
+        truth: each picture's persons, float32 (n, 4), xyxy in the same pixels.
         min_iou: least overlap of a hit.
 
     Raises:
         DatasetError: there is no person in any picture, so precision means nothing.
     """
-    num_wanted = sum(len(boxes) for boxes in wanted)
-    if num_wanted == 0:
-        raise DatasetError(f"expected persons in {len(wanted)} pictures to score by, found none")
-    scores, hits = _matches(found, wanted, min_iou)
+    num_truth = sum(len(boxes) for boxes in truth)
+    if num_truth == 0:
+        raise DatasetError(f"expected persons in {len(truth)} pictures to score by, found none")
+    scores, hits = _matches(found, truth, min_iou)
     order = np.argsort(-scores, kind="stable")
     true = np.cumsum(hits[order])
     if not len(true):
         return 0.0
-    recall = true / num_wanted
+    recall = true / num_truth
     precision = true / np.arange(1, len(true) + 1)
     precision = np.maximum.accumulate(precision[::-1])[::-1]
     index = np.searchsorted(recall, RECALL_POINTS, side="left")
@@ -82,27 +82,27 @@ def average_precision(
 
 def score_persons(found: Sequence[Detections], images: Sequence[LabelledImage]) -> PersonScores:
     """Score each picture's detections, in its own pixels, against its labels."""
-    wanted = [image.persons for image in images]
-    by_iou = [average_precision(found, wanted, min_iou=iou) for iou in IOU_THRESHOLDS]
-    scores, hits = _matches(found, wanted, IOU_THRESHOLDS[0])
+    truth = [image.persons for image in images]
+    by_iou = [average_precision(found, truth, min_iou=iou) for iou in IOU_THRESHOLDS]
+    scores, hits = _matches(found, truth, IOU_THRESHOLDS[0])
     sure = scores >= 0.3
-    num_wanted = sum(len(boxes) for boxes in wanted)
+    num_truth = sum(len(boxes) for boxes in truth)
     return PersonScores(
         ap50=by_iou[0],
         ap50_95=float(np.mean(by_iou)),
-        recall50=float(hits[sure].sum() / num_wanted),
+        recall50=float(hits[sure].sum() / num_truth),
         precision50=float(hits[sure].mean()) if sure.any() else 0.0,
         num_images=len(images),
-        num_persons=num_wanted,
+        num_persons=num_truth,
     )
 
 
 def _matches(
-    found: Sequence[Detections], wanted: Sequence[Boxes], min_iou: float
+    found: Sequence[Detections], truth: Sequence[Boxes], min_iou: float
 ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
     """The scores of all detections, and which of them hit a person that was still free."""
     scores, hits = [np.zeros(0, np.float32)], [np.zeros(0, np.bool_)]
-    for detections, persons in zip(found, wanted, strict=True):
+    for detections, persons in zip(found, truth, strict=True):
         order = np.argsort(-detections.score, kind="stable")[:MAX_DETECTIONS]
         overlap = iou_matrix(detections.xyxy[order], persons)
         hit = np.zeros(len(order), np.bool_)

@@ -49,7 +49,7 @@ def detector_loss(raw: Tensor, batch: Batch) -> DetectorLoss:
     boxes = to_xyxy(decode_boxes(raw, corners, strides))
     objectness_target = torch.zeros(raw.shape[:2])
     counted = torch.ones(raw.shape[:2])
-    predicted, wanted, person_logits, overlaps = [], [], [], []
+    predicted, targets, person_logits, overlaps = [], [], [], []
     for i, persons in enumerate(batch.persons):
         cells, owners, iou = assign(
             boxes[i].detach(), raw[i, :, 4:].detach(), persons, corners, strides
@@ -60,12 +60,12 @@ def detector_loss(raw: Tensor, batch: Batch) -> DetectorLoss:
             counted[i, silent] = 0.0
             counted[i, cells] = 1.0
         predicted.append(boxes[i, cells])
-        wanted.append(persons[owners])
+        targets.append(persons[owners])
         person_logits.append(raw[i, cells, 5])
         overlaps.append(iou)
-    num_cells = sum(len(rows) for rows in wanted)
+    num_cells = sum(len(rows) for rows in targets)
     scale = 1.0 / max(num_cells, 1)
-    iou = paired_iou(torch.cat(predicted), torch.cat(wanted))
+    iou = paired_iou(torch.cat(predicted), torch.cat(targets))
     box = (1 - iou.square()).sum() * scale
     objectness = (
         binary_cross_entropy_with_logits(raw[..., 4], objectness_target, counted, reduction="sum")
@@ -146,7 +146,7 @@ def assign(
     cost = -score.log()[None] - IOU_COST * (iou + 1e-8).log()
     cost += OUTSIDE_COST * ~(in_box & near)[:, candidates]
 
-    # Person i takes its k_i cheapest cells; a cell that several want goes to the cheapest.
+    # Person i takes its k_i cheapest cells; a cell that several take is given to the cheapest.
     best = iou.topk(min(MAX_CELLS, len(candidates)), 1).values
     counts = best.sum(1).int().clamp(min=1)
     rank = cost.argsort(1).argsort(1)

@@ -97,7 +97,7 @@ class CspLayer(nn.Module):
 
 
 class SpatialPyramid(nn.Module):
-    """Max pools of 5, 9 and 13 beside the input: the last stage's view of the whole picture."""
+    """Max pools of 5, 9 and 13 next to the input: the last stage's view of the whole picture."""
 
     kernels = (5, 9, 13)
 
@@ -231,12 +231,12 @@ def load_weights(model: PersonDetector, path: Path) -> None:
     except Exception as error:  # onnx raises protobuf's errors, OSError and its own
         raise WeightsError(f"{path}: expected an ONNX file: {error}") from error
     arrays = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
-    wanted = model.state_dict()
-    if set(wanted) <= set(arrays):
-        found = {name: arrays[name] for name in wanted}
+    expected = model.state_dict()
+    if set(expected) <= set(arrays):
+        found = {name: arrays[name] for name in expected}
     else:
         found = _from_published(model, graph, arrays, path)
-    for name, parameter in wanted.items():
+    for name, parameter in expected.items():
         if found[name].shape != tuple(parameter.shape):
             raise WeightsError(
                 f"{path}: {name}: expected shape {tuple(parameter.shape)}, "

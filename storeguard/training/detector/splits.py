@@ -1,8 +1,8 @@
-"""Which validation pictures go with the bundled detector's figures.
+"""The validation pictures of the bundled detector's figures.
 
 The overhead CCTV set shows three rooms, each by one fixed camera (its name is burnt into the
-picture). Frames of a room were collected in runs and each lies beside augmented copies of itself,
-so any random split would put near-copies on both sides. The rooms were told apart by looking at
+picture). Frames of a room were collected in runs and each has augmented copies of itself,
+so any random split would put near-copies on both sides. The rooms were distinguished by eye from
 every frame, after sorting them by likeness of their backgrounds. Stored are the runs of frame
 numbers.
 """

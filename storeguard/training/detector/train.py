@@ -1,7 +1,7 @@
 """Fine-tunes the person detector: settings, data, model, optimiser, loop, export.
 
 Read it from top to bottom. Everything random derives from one seed; the settings that made a model
-are written beside it.
+are written next to it.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class DetectorTrainSettings(BaseModel):
             None starts from random weights.
         num_steps: batches to train with.
         batch_size: pictures in a batch.
-        sizes_px: sides of the square training canvas, multiples of 32, chosen anew for each batch.
+        sizes_px: sides of the square training canvas, multiples of 32, chosen again for each batch.
         learning_rate: the highest; it rises for `warmup_steps`, then falls along a cosine to 2 %.
         warmup_steps: batches over which it rises.
         weight_decay: AdamW's, on weights but not biases.
@@ -73,9 +73,9 @@ class DetectorTrainSettings(BaseModel):
             another run can start; None scores at the end only.
         num_threads: for torch; None leaves it to torch.
         seed: of all choices.
-        trained_from: told in the model's metadata: where the start weights came from.
-        dataset: told in the model's metadata: the data's names.
-        score_threshold: told in the model's metadata: the score to take a box for a person from.
+        trained_from: noted in the model's metadata: where the start weights came from.
+        dataset: noted in the model's metadata: the data's names.
+        score_threshold: noted in the model's metadata: the score to take a box for a person from.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -268,7 +268,7 @@ def rate_factor(step: int, settings: DetectorTrainSettings) -> float:
 
 
 def _teacher(start: PersonDetector, settings: DetectorTrainSettings) -> PersonDetector | None:
-    """The model whose answers are held on to; None where there is none, or nothing asks for it."""
+    """The model whose outputs are kept; None where there is none, or no data set requests it."""
     if settings.retain_weight == 0 or not any(source.retain for source in settings.sources):
         return None
     if settings.retain_from is None:

@@ -63,8 +63,8 @@ def save_colour_model(
         [numpy_helper.from_array(weights, "weights")],
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=10)
-    told = {} if labels is None else {"storeguard_labels": json.dumps(list(labels))}
-    helper.set_model_props(model, {**told, **(metadata or {})})
+    named = {} if labels is None else {"storeguard_labels": json.dumps(list(labels))}
+    helper.set_model_props(model, {**named, **(metadata or {})})
     onnx.checker.check_model(model)
     onnx.save(model, path)
     return path

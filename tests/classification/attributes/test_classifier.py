@@ -14,9 +14,11 @@ from onnx import TensorProto
 
 from storeguard.classification.attributes.classifier import AttributeClassifier, are_probabilities
 from storeguard.config.models import AttributeSettings
+from storeguard.engines.loading import load_attribute_classifier
 from storeguard.errors import ModelError
 from tests.classification.attributes.models import COLOURS, save_colour_model
 from tests.classification.clips.clip_models import save_clip_model
+from tests.inference.gated_backend import GatedBackend
 
 
 def crop(*rgb: int) -> NDArray[np.uint8]:
@@ -30,7 +32,7 @@ RED, GREEN, BLUE = crop(255, 0, 0), crop(0, 255, 0), crop(0, 0, 255)
 
 def opened(model: Path, **settings: Any) -> AttributeClassifier:
     document = {"name": "colour", "model": str(model), **settings}
-    return AttributeClassifier(AttributeSettings.model_validate(document))
+    return load_attribute_classifier(AttributeSettings.model_validate(document))
 
 
 def labels_of(classifier: AttributeClassifier) -> list[str]:
@@ -64,7 +66,7 @@ def test_what_it_is(tmp_path: Path) -> None:
 
 
 def test_logits_that_happen_to_look_like_probabilities_are_none(tmp_path: Path) -> None:
-    """What a model gives is told by many pictures, not by the one at hand."""
+    """Whether a model gives probabilities is decided by many pictures, not by one."""
     model = save_colour_model(tmp_path / "m.onnx", gain=1.0, metadata={"pixels": "unit"})
     classifier = opened(model, resize="stretch")
     assert are_probabilities(np.array([[0.0, 1.0, 0.0]], np.float32))
@@ -72,14 +74,14 @@ def test_logits_that_happen_to_look_like_probabilities_are_none(tmp_path: Path) 
     assert classifier.probabilities([RED])[0] == pytest.approx(logits / logits.sum(), abs=1e-5)
 
 
-@pytest.mark.parametrize(("told", "set_to", "is_filled"), [
+@pytest.mark.parametrize(("metadata_resize", "set_to", "is_filled"), [
     (None, None, True), ("stretch", None, False), ("stretch", "letterbox", True),
 ])  # fmt: skip
-def test_resizing_as_the_model_says(
-    tmp_path: Path, told: str | None, set_to: str | None, is_filled: bool
+def test_resizing_as_in_the_metadata(
+    tmp_path: Path, metadata_resize: str | None, set_to: str | None, is_filled: bool
 ) -> None:
     """A tall red crop in a square picture: filled up at its sides, or stretched over all of it."""
-    metadata = {"pixels": "unit"} | ({} if told is None else {"resize": told})
+    metadata = {"pixels": "unit"} | ({} if metadata_resize is None else {"resize": metadata_resize})
     model = save_colour_model(
         tmp_path / "m.onnx", shape=("n", 3, 32, 32), gain=1.0, metadata=metadata
     )
@@ -105,7 +107,7 @@ def test_colour_order(
     assert labels_of(opened(model, **settings)) == list(seen)
 
 
-def test_pixels_are_normalised_as_told(tmp_path: Path) -> None:
+def test_pixels_are_normalised_as_configured(tmp_path: Path) -> None:
     """Logits are means: what a white crop's are shows what the model was given."""
     model = save_colour_model(tmp_path / "m.onnx", gain=0.01, shape=("n", 3, 8, 8))
     white = crop(255, 255, 255)
@@ -138,14 +140,14 @@ def test_a_model_that_takes_bytes(tmp_path: Path) -> None:
 def test_more_crops_than_a_batch_go_in_several(tmp_path: Path) -> None:
     """An engine takes no batch larger than it was built for."""
     model = save_colour_model(tmp_path / "m.onnx")
-    classifier = opened(model, max_batch=2)
+    backend = GatedBackend(model)
+    settings = AttributeSettings(name="colour", model=str(model), max_batch=2)
+    classifier = AttributeClassifier(settings, backend)
     found = classifier.label([RED, GREEN, BLUE, BLUE, RED])
     assert [label for label, _ in found] == ["red", "green", "blue", "blue", "red"]
-    sizes = []
-    run = classifier._backend.run
-    classifier._backend.run = lambda batch: (sizes.append(len(batch)), run(batch))[1]  # type: ignore[method-assign]
+    backend.sizes.clear()
     classifier.label([RED, GREEN, BLUE])
-    assert sizes == [2, 1]
+    assert backend.sizes == [2, 1]
 
 
 def test_labels_that_are_set_come_before_the_models_own(tmp_path: Path) -> None:
@@ -163,7 +165,7 @@ def _unnamed(path: Path) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("made", "says"),
+    ("made", "message"),
     [
         (lambda path: path, "there is no such model file"),
         (_not_a_model, r"m\.onnx"),
@@ -181,14 +183,16 @@ def _unnamed(path: Path) -> Path:
             path, labels=None, metadata={"storeguard_labels": "a,b"}), "JSON list"),
     ],
 )  # fmt: skip
-def test_what_is_no_attribute_classifier_is_refused(tmp_path: Path, made: Any, says: str) -> None:
+def test_what_is_no_attribute_classifier_is_refused(
+    tmp_path: Path, made: Any, message: str
+) -> None:
     model = made(tmp_path / "m.onnx")
-    with pytest.raises(ModelError, match=says):
+    with pytest.raises(ModelError, match=message):
         opened(model)
 
 
 @pytest.mark.parametrize(
-    ("settings", "says"),
+    ("settings", "message"),
     [
         ({"name": "score"}, "rules do not use"),
         ({"name": "a b"}, "name"),
@@ -199,6 +203,6 @@ def test_what_is_no_attribute_classifier_is_refused(tmp_path: Path, made: Any, s
         ({"surprise": 1}, "surprise"),
     ],
 )
-def test_settings_that_make_no_sense(settings: dict[str, Any], says: str) -> None:
-    with pytest.raises(ValueError, match=says):
+def test_settings_that_make_no_sense(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
         AttributeSettings.model_validate({"name": "colour", "model": "m.onnx", **settings})

@@ -1,4 +1,4 @@
-"""Crops of people, on pictures whose every pixel tells where it was."""
+"""Crops of people, on pictures whose pixels encode their position."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def test_what_lies_outside_the_picture_is_left_out(
 
 
 @pytest.mark.parametrize("corners", [(300, 10, 400, 50), (10, -90, 50, -20), (50, 50, 50, 50)])
-def test_a_box_that_shows_nobody_is_refused(corners: tuple[float, ...]) -> None:
+def test_a_box_outside_the_picture_is_refused(corners: tuple[float, ...]) -> None:
     with pytest.raises(ValueError, match="expected a box inside 200x200"):
         person_crop(chart(200, 200), box(*corners))
 

@@ -1,4 +1,4 @@
-"""Majority votes: who is said to have which label, from when on, and until when."""
+"""Majority votes: which label a person has, from which vote on, and until when."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from storeguard.classification.attributes.classifier import AttributeInfo
-from storeguard.classification.attributes.votes import Look, Votes
+from storeguard.classification.attributes.votes import CropPrediction, Votes
 from storeguard.config.models import AttributeSettings
 from storeguard.events.event import ModelRef
 
@@ -20,10 +20,10 @@ def votes(**settings: Any) -> Votes:
     )
 
 
-def looks(labels: str, person: str = "ann", probability: float = 0.9) -> list[Look]:
+def predictions(labels: str, person: str = "ann", probability: float = 0.9) -> list[CropPrediction]:
     """`n` for none, `b` for a basket."""
     names = {"n": "none", "b": "basket"}
-    return [Look(person, names[letter], probability, BY) for letter in labels]
+    return [CropPrediction(person, names[letter], probability, BY) for letter in labels]
 
 
 @pytest.mark.parametrize(
@@ -33,7 +33,7 @@ def looks(labels: str, person: str = "ann", probability: float = 0.9) -> list[Lo
         ("bb", None, 0, 0),
         ("bbb", "basket", 1.0, 3),
         ("nbb", "basket", 2 / 3, 3),
-        ("nbbn", "basket", 0.5, 4),  # as many: what was said before stays
+        ("nbbn", "basket", 0.5, 4),  # a tie: the label before stays
         ("nbbnn", "none", 0.6, 5),
         ("bnnb", "none", 0.5, 4),
         ("bbbbbbbb" + "n" * 7, "basket", 8 / 15, 15),
@@ -42,16 +42,16 @@ def looks(labels: str, person: str = "ann", probability: float = 0.9) -> list[Lo
 )
 def test_the_majority(taken: str, label: str | None, share: float, num_votes: int) -> None:
     counted = votes()
-    counted.take(looks(taken))
-    said = counted.said().get("ann")
+    counted.count(predictions(taken))
+    voted = counted.labels().get("ann")
     if label is None:
-        assert said is None
+        assert voted is None
         return
-    assert said is not None
-    assert (said.name, said.label, said.num_votes) == ("basket", label, num_votes)
-    assert said.share == pytest.approx(share)
-    assert said.model == ModelRef(name="m", sha256="1" * 64)
-    assert said.document() == {
+    assert voted is not None
+    assert (voted.name, voted.label, voted.num_votes) == ("basket", label, num_votes)
+    assert voted.share == pytest.approx(share)
+    assert voted.model == ModelRef(name="m", sha256="1" * 64)
+    assert voted.document() == {
         "label": label,
         "share": round(share, 4),
         "votes": num_votes,
@@ -59,30 +59,30 @@ def test_the_majority(taken: str, label: str | None, share: float, num_votes: in
     }
 
 
-def test_as_many_from_the_start_say_nothing_yet() -> None:
+def test_a_tie_from_the_start_gives_no_label() -> None:
     counted = votes(min_votes=2)
-    counted.take(looks("nb"))
-    assert counted.said() == {}
-    counted.take(looks("b"))
-    assert counted.said()["ann"].label == "basket"
+    counted.count(predictions("nb"))
+    assert counted.labels() == {}
+    counted.count(predictions("b"))
+    assert counted.labels()["ann"].label == "basket"
 
 
 def test_an_unsure_look_is_no_vote() -> None:
     counted = votes(min_score=0.8)
-    counted.take(looks("bbb", probability=0.79))
-    assert counted.said() == {}
-    counted.take(looks("bbb", probability=0.8))
-    assert counted.said()["ann"].num_votes == 3
+    counted.count(predictions("bbb", probability=0.79))
+    assert counted.labels() == {}
+    counted.count(predictions("bbb", probability=0.8))
+    assert counted.labels()["ann"].num_votes == 3
 
 
 def test_people_do_not_share_votes_and_are_forgotten() -> None:
     counted = votes()
-    counted.take([*looks("bb"), *looks("nnn", "bob"), *looks("b")])
-    assert {name: said.label for name, said in counted.said().items()} == {
+    counted.count([*predictions("bb"), *predictions("nnn", "bob"), *predictions("b")])
+    assert {name: label.label for name, label in counted.labels().items()} == {
         "ann": "basket",
         "bob": "none",
     }
     counted.forget_all_but(["bob"])
-    assert list(counted.said()) == ["bob"]
-    counted.take(looks("bb"))  # somebody new by that id begins anew
-    assert list(counted.said()) == ["bob"]
+    assert list(counted.labels()) == ["bob"]
+    counted.count(predictions("bb"))  # a new person of that id starts without votes
+    assert list(counted.labels()) == ["bob"]

@@ -26,14 +26,14 @@ def save_clip_model(
     twice: bool = False,
     metadata: Mapping[str, str] | None = None,
 ) -> Path:
-    """A model that says `bias` + `gain` * mean of a channel of its normalised input.
+    """A model that gives `bias` + `gain` * mean of a channel of its normalised input.
 
     Args:
         path: where to.
         gain, bias, channel: see above; channels are those of the input, so 0 is red.
         shape: of its input, the batch first.
         input_type: of its input.
-        num_logits: how often the logit is said for each clip; a classifier says it once.
+        num_logits: logits for each clip; a classifier gives one.
         twice: with a second output.
         metadata: of the file.
     """
@@ -74,7 +74,7 @@ def save_clip_model(
 
 
 def save_suspicious(path: Path, *, threshold: float = 0.6) -> Path:
-    """A model that says 0.9526 of whatever it is shown, and recommends a threshold."""
+    """A model that gives 0.9526 for every clip, and recommends a threshold."""
     return save_clip_model(
         path, gain=0.0, bias=3.0, metadata={"storeguard_threshold": str(threshold)}
     )

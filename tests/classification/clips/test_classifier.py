@@ -13,8 +13,10 @@ from onnx import TensorProto
 from storeguard.classification.clips.classifier import ClipClassifier, top_mean
 from storeguard.classification.clips.clip import CLIP_FRAMES, SIDE_PX, to_input
 from storeguard.config.models import ClassifierSettings
+from storeguard.engines.loading import load_clip_classifier
 from storeguard.errors import ModelError
 from tests.classification.clips.clip_models import SHAPE, save_clip_model
+from tests.inference.gated_backend import GatedBackend
 
 
 def clip_of(red: int) -> Any:
@@ -24,7 +26,7 @@ def clip_of(red: int) -> Any:
 
 
 def opened(path: Path) -> ClipClassifier:
-    return ClipClassifier(ClassifierSettings(model=str(path)))
+    return load_clip_classifier(ClassifierSettings(model=str(path)))
 
 
 def expected(red: int, *, gain: float = 1.0) -> float:
@@ -52,11 +54,11 @@ def test_each_clip_gets_its_probability(
 
 def test_more_clips_than_an_engine_takes_go_in_several_batches(tmp_path: Path) -> None:
     path = save_clip_model(tmp_path / "red.onnx", shape=("n", *SHAPE))
-    classifier = ClipClassifier(ClassifierSettings(model=str(path), max_batch=2))
-    run, sizes = classifier._backend.run, []
-    classifier._backend.run = lambda batch: (sizes.append(len(batch)), run(batch))[1]  # type: ignore[method-assign]
+    backend = GatedBackend(path)
+    classifier = ClipClassifier(ClassifierSettings(model=str(path), max_batch=2), backend)
+    backend.sizes.clear()
     scores = classifier.score([clip_of(0), clip_of(124), clip_of(255)])
-    assert sizes == [2, 1]
+    assert backend.sizes == [2, 1]
     assert scores == pytest.approx([expected(0), expected(124), expected(255)], abs=1e-3)
 
 
@@ -90,7 +92,7 @@ def test_great_logits_end_at_the_ends(tmp_path: Path, gain: float, sure: float) 
         ({"shape": ("n", 16, 3, 112, 112)}, "expected a clip classifier"),
         ({"shape": ("n", 3, SIDE_PX, SIDE_PX)}, "expected a clip classifier"),  # of pictures
         ({"input_type": TensorProto.UINT8}, "saw .* uint8"),
-        ({"shape": (4, *SHAPE)}, "judged a blank clip: .*expected"),
+        ({"shape": (4, *SHAPE)}, "fails on a blank clip: .*expected"),
         ({"num_logits": 2}, r"expected one finite logit for each of 1 clips, got logit \(1, 2\)"),
         ({"twice": True}, "expected one finite logit"),
         ({"bias": float("nan")}, "expected one finite logit"),

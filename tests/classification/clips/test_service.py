@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import threading
-import time
-from collections.abc import Callable, Iterator
-from functools import partialmethod
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +14,10 @@ from storeguard.classification.clips.classifier import ClipClassifier
 from storeguard.classification.clips.clip import CLIP_FRAMES, SIDE_PX
 from storeguard.classification.clips.service import ClassifierService, ClipBatch
 from storeguard.config.models import ClassifierSettings
+from storeguard.engines.loading import load_clip_classifier
 from storeguard.errors import ModelError
-from storeguard.inference.batcher import Batcher
 from tests.classification.clips.clip_models import save_clip_model
-
-PATIENCE_S = 120.0  # a machine may stand still for a while
+from tests.inference.gated_backend import PATIENCE_S, GatedBackend, until
 
 
 def batch(camera_id: str, *reds: int) -> ClipBatch:
@@ -38,14 +34,6 @@ def red_of(probability: float | None) -> int | None:
     return round((logit * 0.229 + 0.485) * 255)
 
 
-async def until(true: Callable[[], object]) -> None:
-    """Let the service go on until something holds."""
-    until_s = time.monotonic() + PATIENCE_S
-    while not true():
-        assert time.monotonic() < until_s, "it never came to that"
-        await asyncio.sleep(0.001)
-
-
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save_clip_model(tmp_path_factory.mktemp("models") / "red.onnx")
@@ -56,48 +44,33 @@ def settings(model: Path) -> ClassifierSettings:
     return ClassifierSettings(model=str(model), max_batch=4, max_wait_ms=1, max_queue=3)
 
 
-@pytest.fixture(autouse=True)
-def patient_close(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What has begun is waited for as long as it takes."""
-    monkeypatch.setattr(Batcher, "close", partialmethod(Batcher.close, PATIENCE_S))
-
-
 @pytest.fixture
-def hold(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
-    """While cleared, every classifier hangs; sizes of what they were given lie in `sizes`."""
-    gate = threading.Event()
-    gate.set()
-    real = ClipClassifier.score
-
-    def score(self: ClipClassifier, clips: Any) -> Any:
-        gate.wait()
-        return real(self, clips)
-
-    monkeypatch.setattr(ClipClassifier, "score", score)
-    yield gate
-    gate.set()
+def backend(settings: ClassifierSettings) -> Iterator[GatedBackend]:
+    opened = GatedBackend(settings.model)
+    yield opened
+    opened.gate.set()
 
 
-async def busy(service: ClassifierService, hold: threading.Event) -> asyncio.Task[Any]:
-    """A call that is under way and hangs."""
-    hold.clear()
+async def busy(service: ClassifierService, backend: GatedBackend) -> asyncio.Task[Any]:
+    """A call whose batch is running and held up."""
+    backend.gate.clear()
     task = asyncio.create_task(service.classify(batch("z", 9)))
     await until(lambda: service.stats().submitted and not service.stats().waiting)
     return task
 
 
-def test_clips_of_several_cameras_are_judged_together(
-    settings: ClassifierSettings, hold: threading.Event
+def test_clips_of_several_cameras_are_classified_together(
+    settings: ClassifierSettings, backend: GatedBackend
 ) -> None:
     async def main() -> None:
-        service = ClassifierService(settings)
-        first = await busy(service, hold)
+        service = ClassifierService(ClipClassifier(settings, backend), settings)
+        first = await busy(service, backend)
         one = asyncio.create_task(service.classify(batch("a", 10, 20)))
         other = asyncio.create_task(service.classify(batch("b", 30)))
         await until(lambda: service.stats().waiting == 3)
-        hold.set()
+        backend.gate.set()
         answers = await asyncio.gather(first, one, other)
-        await service.close()
+        await service.close(PATIENCE_S)
 
         reds = [[red_of(one) for one in answer.probability] for answer in answers]
         assert reds == [[9], [10, 20], [30]]
@@ -109,33 +82,33 @@ def test_clips_of_several_cameras_are_judged_together(
     asyncio.run(main())
 
 
-def test_clips_that_had_to_give_way_are_told_from_the_rest(
-    settings: ClassifierSettings, hold: threading.Event
+def test_refused_clips_are_marked_and_the_rest_are_answered(
+    settings: ClassifierSettings, backend: GatedBackend
 ) -> None:
     async def main() -> None:
-        service = ClassifierService(settings)
-        first = await busy(service, hold)
+        service = ClassifierService(ClipClassifier(settings, backend), settings)
+        first = await busy(service, backend)
         late = asyncio.create_task(service.classify(batch("a", 10, 20, 30, 40, 50)))
         await until(lambda: service.stats().refused == 2)
-        hold.set()
+        backend.gate.set()
         answer = await late
         await first
-        await service.close()
-        # the oldest give way: they are about what is longest ago
+        await service.close(PATIENCE_S)
+        # the oldest are refused
         assert [red_of(one) for one in answer.probability] == [None, None, 30, 40, 50]
 
     asyncio.run(main())
 
 
-def test_close_answers_those_who_wait(settings: ClassifierSettings, hold: threading.Event) -> None:
+def test_close_answers_those_who_wait(settings: ClassifierSettings, backend: GatedBackend) -> None:
     async def main() -> None:
-        service = ClassifierService(settings)
-        first = await busy(service, hold)
+        service = ClassifierService(ClipClassifier(settings, backend), settings)
+        first = await busy(service, backend)
         late = asyncio.create_task(service.classify(batch("a", 10, 20)))
         await until(lambda: service.stats().waiting == 2)
-        closing = asyncio.create_task(service.close())
+        closing = asyncio.create_task(service.close(PATIENCE_S))
         assert (await late).probability == (None, None)
-        hold.set()
+        backend.gate.set()
         await closing
         assert [red_of(one) for one in (await first).probability] == [9]
         assert (await service.classify(batch("a", 1))).probability == (None,)
@@ -148,29 +121,30 @@ def test_a_model_that_fails_fails_the_call_and_not_the_service(
 ) -> None:
     async def main() -> None:
         odd = save_clip_model(tmp_path / "odd.onnx", gain=1.56e38)
-        service = ClassifierService(settings.model_copy(update={"model": str(odd)}))
+        changed = settings.model_copy(update={"model": str(odd)})
+        service = ClassifierService(load_clip_classifier(changed), changed)
         for _ in range(2):
             with pytest.raises(ModelError, match="one finite logit"):
                 await service.classify(batch("a", 255))
-        await service.close()
+        await service.close(PATIENCE_S)
         assert service.stats().failed == 2
 
     asyncio.run(main())
 
 
-def test_the_health_check_judges_and_has_a_deadline(
-    settings: ClassifierSettings, hold: threading.Event
+def test_the_health_check_infers_and_has_a_deadline(
+    settings: ClassifierSettings, backend: GatedBackend
 ) -> None:
     async def main() -> None:
-        service = ClassifierService(settings)
+        service = ClassifierService(ClipClassifier(settings, backend), settings)
         await service.check(deadline_s=PATIENCE_S)
         assert service.stats().submitted == 0
-        hold.clear()
+        backend.gate.clear()
         with pytest.raises(TimeoutError):
             await service.check(deadline_s=0.05)
-        hold.set()
+        backend.gate.set()
         await service.check(deadline_s=PATIENCE_S)  # it recovers with the model
-        await service.close()
+        await service.close(PATIENCE_S)
 
     asyncio.run(main())
 

@@ -59,10 +59,10 @@ def test_both_layouts_give_the_same_crops(kitti_halves: Path, folder_halves: Pat
     assert boxes.labels == folders.labels == ("upper", "lower")
     assert len(boxes.crops) >= 30
 
-    def told(data: AttributeData) -> set[tuple[str, str, str]]:
+    def labelled(data: AttributeData) -> set[tuple[str, str, str]]:
         return {(one.sha256, one.label, one.group) for one in data.crops}
 
-    assert told(boxes) == told(folders)
+    assert labelled(boxes) == labelled(folders)
     num_pictures = len(list((kitti_halves / "images").iterdir()))
     assert boxes.passed_over.dont_care == num_pictures
     assert boxes.passed_over.other_labels == num_pictures
@@ -203,7 +203,7 @@ def with_lines(*frames: str) -> Callable[[Path], None]:
         (a_file, "expected a folder with pictures and labels, found none"),
         (lambda _: None, "expected pictures in LABEL/ folders, or images/ with labels/"),
         (loose, r"1\.png: expected pictures in folders named after their labels"),
-        (boxes_alone, "expected images or image_2 beside labels"),
+        (boxes_alone, "expected images or image_2 next to labels"),
         (no_pictures, "images: expected pictures, found none"),
         (no_boxes, r"cam_1\.png: expected boxes in .*cam_1\.txt"),
         (no_picture, r"cam_1\.txt: expected a picture cam_1 in"),
@@ -223,7 +223,7 @@ def with_lines(*frames: str) -> Callable[[Path], None]:
         ),
         (with_lines(BOX, ""), r"expected two labels or more.*found a; the folder has a \(1\)"),
         (with_lines("", ""), "found none; the folder has none"),
-        # Too small to learn from is told apart from not there.
+        # Too small to learn from differs from missing.
         (
             with_lines(BOX, "b 0 0 0 4 4 40 27 0 0 0 0 0 0 0"),
             r"found a; the folder has a \(1\), b \(1\)",
@@ -312,7 +312,7 @@ def test_names_that_do_not_tell_groups() -> None:
     crops = [crop("ab"[i % 2], f"cam1_{i:03d}", f"cam1_{i:03d}_2.png") for i in range(9)]
     (warning,) = split_crops(crops, (), seed=0).warnings
     assert "9 files fall into 9 groups: if names such as 'cam1_000_2' do not end" in warning
-    # Folders are somebody's own statement.
+    # Folders are taken as they are.
     sorted_in = [crop("ab"[i % 2], f"p{i}", f"p{i}/cam1_{i:03d}_2.png") for i in range(9)]
     assert split_crops(sorted_in, (), seed=0).warnings == ()
 

@@ -13,9 +13,10 @@ import torch
 from PIL import Image
 from typer.testing import CliRunner
 
-from storeguard.classification.attributes.classifier import AttributeClassifier, are_probabilities
+from storeguard.classification.attributes.classifier import are_probabilities
 from storeguard.cli.main import app
 from storeguard.config.models import AttributeSettings, BackendName
+from storeguard.engines.loading import load_attribute_classifier
 from storeguard.errors import DatasetError, ModelError, QueryError, TrainingDivergedError
 from storeguard.training.attributes.data import LabelChoice, LabelledCrop, read_crops
 from storeguard.training.attributes.evaluate import measure, plot_confusion
@@ -65,7 +66,7 @@ Made = tuple[AttributeTrainSettings, AttributeTrainResult]
 
 def test_serving_tells_people_it_never_saw(made: Made, folder_halves: Path) -> None:
     _, result = made
-    classifier = AttributeClassifier(
+    classifier = load_attribute_classifier(
         AttributeSettings(name="half", model=str(result.model), backend=BackendName.ONNXRUNTIME_CPU)
     )
     assert classifier.info.labels == ("upper", "lower")
@@ -73,8 +74,8 @@ def test_serving_tells_people_it_never_saw(made: Made, folder_halves: Path) -> N
     pictures = sorted(path for group in VALIDATION for path in folder_halves.glob(f"*/{group}/*"))
     assert len(pictures) == result.metrics.num_pictures >= 10
     crops = [np.asarray(Image.open(path)) for path in pictures]
-    said = classifier.probabilities(crops).argmax(axis=1)
-    labels = [classifier.info.labels[i] for i in said]
+    predicted = classifier.probabilities(crops).argmax(axis=1)
+    labels = [classifier.info.labels[i] for i in predicted]
     right = [path.parts[-3] == label for path, label in zip(pictures, labels, strict=True)]
     assert np.mean(right) >= 0.8
     assert np.mean(right) == pytest.approx(result.metrics.accuracy)
@@ -110,10 +111,14 @@ def test_what_is_written(made: Made) -> None:
 def test_the_exported_file(made: Made) -> None:
     _, result = made
     model = onnx.load(result.model)
-    told = {one.key: one.value for one in model.metadata_props}
-    assert json.loads(told["storeguard_labels"]) == ["upper", "lower"]
-    assert (told["pixels"], told["channels"], told["resize"]) == ("imagenet", "rgb", "letterbox")
-    training = json.loads(told["storeguard_training"])
+    metadata = {one.key: one.value for one in model.metadata_props}
+    assert json.loads(metadata["storeguard_labels"]) == ["upper", "lower"]
+    assert (metadata["pixels"], metadata["channels"], metadata["resize"]) == (
+        "imagenet",
+        "rgb",
+        "letterbox",
+    )
+    training = json.loads(metadata["storeguard_training"])
     assert training["validation_pictures"] == result.metrics.num_pictures
     assert training["split_by"] == "groups"
     (pictures,), (logits,) = model.graph.input, model.graph.output
@@ -145,7 +150,7 @@ def test_the_command(folder_halves: Path, tmp_path: Path) -> None:
     assert "expected FOUND=CALLED, found 'upper'" in str(strange.exception)
 
 
-# ---------------------------------------------------------------------- what goes wrong
+# ---------------------------------------------------------------------- errors
 
 
 @pytest.mark.parametrize(
@@ -194,7 +199,7 @@ def test_an_export_that_serving_reads_otherwise(
     torch.nn.init.normal_(model.head.linear.weight, std=0.05)
     path = tmp_path / "model.onnx"
     pixels = [one.pixels for one in some_crops]
-    # The right file is in `test_what_is_written`; this one tells serving to swap the colours.
+    # The right file is in `test_what_is_written`; this one has serving swap the colours.
     export_attribute(model, path, labels=("upper", "lower"), metadata={"channels": "bgr"})
     with pytest.raises(ModelError, match="expected the labels"):
         serving_difference(model, path, pixels, ("lower", "upper"))
@@ -267,10 +272,10 @@ def test_rare_labels_weigh_as_much() -> None:
     assert class_weights(torch.tensor([0, 0, 0, 1]), 2).tolist() == pytest.approx([2 / 3, 2])
     head = AttributeHead(4, 2)
     fit_head(head, two_clouds(400, 20, 2.0), two_clouds(200, 200, 2.0), AttributeFitSettings())
-    judged = head(two_clouds(300, 300, 2.0).features).argmax(dim=1)
+    predicted = head(two_clouds(300, 300, 2.0).features).argmax(dim=1)
     # The best border lies halfway, where 84 % of each cloud are right.
-    assert (judged[:300] == 0).float().mean() > 0.75
-    assert (judged[300:] == 1).float().mean() > 0.75
+    assert (predicted[:300] == 0).float().mean() > 0.75
+    assert (predicted[300:] == 1).float().mean() > 0.75
 
 
 def test_the_best_epoch_is_taken() -> None:
@@ -287,7 +292,7 @@ def test_the_best_epoch_is_taken() -> None:
     assert fit_head(AttributeHead(4, 2), train, validation, settings) == losses
 
 
-def test_broken_features_are_told() -> None:
+def test_broken_features_are_reported() -> None:
     broken = two_clouds(10, 10, 1.0)
     broken.features[3, 1] = math.nan
     with pytest.raises(TrainingDivergedError, match="the loss became nan"):

@@ -10,6 +10,7 @@ from storeguard.training.clips.data import (
     ClipDatasetError,
     ClipVideo,
     Fold,
+    FollowedVideo,
     VideoCache,
     check_leakage,
     leave_one_group_out,
@@ -43,18 +44,20 @@ def test_the_column_may_be_called_actor(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("rows", "says"),
+    ("rows", "message"),
     [
         ((), "0 and 0"),  # empty
         (("a.mp4,normal,ann",), "1 and 0"),  # one class
         (("a.mp4,theft,ann",), "0 and 1"),
-        (("a.mp4,normal,",), "line 2.*group"),  # somebody's name is missing
+        (("a.mp4,normal,",), "line 2.*group"),  # the group is missing
         (("a.mp4,,ann",), "line 2.*label"),
     ],
 )
-def test_a_list_that_cannot_be_trained_on(tmp_path: Path, rows: tuple[str, ...], says: str) -> None:
+def test_a_list_that_cannot_be_trained_on(
+    tmp_path: Path, rows: tuple[str, ...], message: str
+) -> None:
     listed(tmp_path, *rows)
-    with pytest.raises(ClipDatasetError, match=says):
+    with pytest.raises(ClipDatasetError, match=message):
         read_list(tmp_path)
 
 
@@ -137,6 +140,39 @@ def test_clips_lie_within_the_stay(cabin: Path, tmp_path: Path) -> None:
     assert len({round(end_s, 6) for end_s in ends}) == 28
 
 
+def test_no_clip_spans_a_gap() -> None:
+    """As in serving: a person who is out of view for more than 1.25 s gets no clip across that."""
+    frame_s = np.arange(0, 20, 0.125)
+    # in view for 4 s, out for 1.5 s, in view for 1.5 s (too short for a clip), out, in view for 5 s
+    parts = [(0, 4), (5.5, 7), (10, 15)]
+    seen_s = np.concatenate([frame_s[(frame_s >= a) & (frame_s <= b)] for a, b in parts])
+    one = FollowedVideo(
+        video("gap.mp4", "a"),
+        np.zeros((len(frame_s), 2, 2, 3), np.uint8),
+        frame_s,
+        seen_s,
+        np.tile(np.array([0, 0, 2, 2], np.float32), (len(seen_s), 1)),
+    )
+    assert one.has_person
+    ends = one.uniform_ends(50) + one.random_ends(200, np.random.default_rng(0))
+    assert all(1.875 <= end <= 4 or 11.875 <= end <= 15 for end in ends)
+    assert {end < 5 for end in ends} == {True, False}
+    for end_s in ends:
+        one.clip(end_s)
+    with pytest.raises(
+        ClipDatasetError, match=r"gap\.mp4: the person was out of view before 6\.00"
+    ):
+        one.clip(6.0)
+
+
+def test_a_person_in_view_for_moments_only_gets_no_clips() -> None:
+    seen_s = np.array([0.0, 0.5, 3.0, 3.5, 6.0, 6.5])
+    one = FollowedVideo(
+        video("short.mp4", "a"), np.zeros((1, 2, 2, 3), np.uint8), seen_s, seen_s, np.zeros((6, 4))
+    )
+    assert not one.has_person
+
+
 def test_a_video_without_people(tmp_path: Path) -> None:
     path = tmp_path / "grey.mp4"
     with av.open(str(path), "w") as out:
@@ -146,7 +182,7 @@ def test_a_video_without_people(tmp_path: Path) -> None:
             grey = np.full((120, 160, 3), 90, np.uint8)
             out.mux(stream.encode(av.VideoFrame.from_ndarray(grey, format="rgb24")))
         out.mux(stream.encode(None))
-    (one,) = VideoCache(tmp_path / "cache").open([ClipVideo("grey", path, False, "nobody")])
+    (one,) = VideoCache(tmp_path / "cache").open([ClipVideo("grey", path, False, "none")])
     assert not one.has_person
     assert len(one.pictures) == 30
 

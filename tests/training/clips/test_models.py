@@ -56,7 +56,7 @@ def repeatable() -> Iterator[None]:
     ("name", "num_features"),
     [(BackboneName.EFFICIENTNET_LITE0, 2880), (BackboneName.MOBILENETV3_SMALL, 864)],
 )
-def test_features_say_where_things_are(name: BackboneName, num_features: int) -> None:
+def test_features_show_where_things_are(name: BackboneName, num_features: int) -> None:
     backbone = make_backbone(name).eval()
     pictures = torch.zeros(2, 3, 224, 224)
     pictures[1, :, :80, :80] = 2.0  # something in the top left corner
@@ -124,21 +124,21 @@ def test_mobilenet_has_torchvisions_names_and_sizes(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("state", "says"),
+    ("state", "message"),
     [
         ({"other": torch.zeros(1)}, "lacks _conv_stem.weight"),
         (None, "expected a file of weights"),
     ],
 )
 def test_strange_weights_are_refused(
-    tmp_path: Path, state: dict[str, torch.Tensor] | None, says: str
+    tmp_path: Path, state: dict[str, torch.Tensor] | None, message: str
 ) -> None:
     path = tmp_path / "weights.pth"
     if state is None:
         path.write_bytes(b"nonsense")
     else:
         torch.save(state, path)
-    with pytest.raises(ModelError, match=says):
+    with pytest.raises(ModelError, match=message):
         load_backbone(EfficientNetLite0(), path)
 
 
@@ -146,8 +146,8 @@ def test_a_backbone_runs_the_same_in_onnxruntime() -> None:
     backbone = make_backbone(BackboneName.MOBILENETV3_SMALL).eval()
     pictures = np.random.default_rng(0).standard_normal((3, 3, 224, 224)).astype(np.float32)
     with torch.inference_mode():
-        wanted = backbone(torch.from_numpy(pictures)).numpy()
-    np.testing.assert_allclose(backbone_runner(backbone)(pictures), wanted, atol=1e-4)
+        expected = backbone(torch.from_numpy(pictures)).numpy()
+    np.testing.assert_allclose(backbone_runner(backbone)(pictures), expected, atol=1e-4)
 
 
 # ---------------------------------------------------------------------- fitting
@@ -188,7 +188,7 @@ def test_a_head_learns_what_there_is_to_learn(name: HeadName, late: bool) -> Non
 
 @pytest.mark.parametrize("name", HEADS)
 def test_each_look_has_a_head_of_its_own(name: HeadName) -> None:
-    """A small look that tells the classes apart beside a large one that says nothing."""
+    """A small view that separates the classes, and a large one that does not."""
     random, videos = np.random.default_rng(2), []
     for one in bank(gap=3.0):
         noise = [random.standard_normal((*part.shape[:2], 300)) for part in (one.train, one.test)]
@@ -292,8 +292,8 @@ def test_an_exported_classifier_agrees_with_torch(name: HeadName, tmp_path: Path
     assert session.get_modelmeta().custom_metadata_map["storeguard_threshold"] == "0.4"
     one = np.random.default_rng(5).standard_normal((1, 16, 3, 224, 224)).astype(np.float32)
     with torch.inference_mode():
-        wanted = model(torch.from_numpy(one)).numpy()
-    np.testing.assert_allclose(session.run(None, {"clips": one})[0], wanted, atol=1e-3)
+        expected = model(torch.from_numpy(one)).numpy()
+    np.testing.assert_allclose(session.run(None, {"clips": one})[0], expected, atol=1e-3)
 
 
 def test_an_exported_closeup_agrees_with_torch(tmp_path: Path) -> None:

@@ -12,9 +12,9 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from storeguard.classification.clips.classifier import ClipClassifier
 from storeguard.cli.main import app
 from storeguard.config.models import ClassifierSettings
+from storeguard.engines.loading import load_clip_classifier
 from storeguard.training.clips.data import ClipDatasetError, FollowedVideo, VideoCache, read_list
 from storeguard.training.clips.export import backbone_runner
 from storeguard.training.clips.features import ClipAugmentation, plain_features
@@ -95,7 +95,7 @@ def test_a_whole_run(settings: MakeSettings, data: Path) -> None:
     assert written == settings()
     document = json.loads((out / "metrics.json").read_text())
     # What serving loads gives each video the score that training wrote down.
-    classifier = ClipClassifier(ClassifierSettings(model=str(made.model)))
+    classifier = load_clip_classifier(ClassifierSettings(model=str(made.model)))
     assert classifier.info.sha256 == made.sha256
     cache = VideoCache(written.cache / "videos") if written.cache else None
     assert cache is not None
@@ -116,7 +116,7 @@ def test_a_3d_resnet_learns_from_pictures(
     assert len(made.losses) == 1
     assert made.metrics is not None
     assert made.metrics.num_videos == 2
-    classifier = ClipClassifier(ClassifierSettings(model=str(made.model)))
+    classifier = load_clip_classifier(ClassifierSettings(model=str(made.model)))
     assert classifier.info.sha256 == made.sha256
 
 
@@ -139,9 +139,9 @@ def test_a_run_repeats_itself(settings: MakeSettings, tmp_path: Path) -> None:
 def test_a_failed_run_leaves_nothing(settings: MakeSettings) -> None:
     with pytest.raises(ClipDatasetError, match="no video is of it; there are ann, bob"):
         train_classifier(settings(validation_groups=("carol",)), progress=False)
-    nobody = settings(passed_over_groups=("ann", "bob"), validation_groups=())
+    no_group = settings(passed_over_groups=("ann", "bob"), validation_groups=())
     with pytest.raises(ClipDatasetError, match="both classes"):
-        train_classifier(nobody, progress=False)
+        train_classifier(no_group, progress=False)
     assert not settings().out.exists()
 
 
@@ -178,12 +178,12 @@ def test_the_command(data: Path, tmp_path: Path) -> None:
     assert answer.exit_code == 0, answer.output
     model = tmp_path / "out" / "clip_classifier.onnx"
     assert model.is_file()
-    judged = CliRunner().invoke(
+    classified = CliRunner().invoke(
         app, ["classify", "--model", str(model), str(data / "0.mp4"), str(data / "videos.csv")]
     )
-    # One JSON line for the video; the list is no video: told, and exit code 2.
-    assert judged.exit_code == 2
-    (line,) = [one for one in judged.stdout.splitlines() if one.startswith("{")]
+    # One JSON line for the video; the list is no video: an error message, and exit code 2.
+    assert classified.exit_code == 2
+    (line,) = [one for one in classified.stdout.splitlines() if one.startswith("{")]
     document = json.loads(line)
     assert document["video"].endswith("0.mp4")
     assert document["label"] in {"normal", "shoplifting"}

@@ -76,7 +76,7 @@ def test_unfit_folder(tmp_path: Path, labels: dict[str, str | None], expected: s
 
 def test_folder_without_labels_or_without_existence(tmp_path: Path):
     (tmp_path / "images").mkdir()
-    with pytest.raises(DatasetError, match="expected labels/ beside images/"):
+    with pytest.raises(DatasetError, match="expected labels/ next to images/"):
         read_boxes(tmp_path)
     with pytest.raises(DatasetError, match="found none"):
         read_boxes(tmp_path / "nowhere")
@@ -114,7 +114,7 @@ def test_split_keeps_neighbours_together_and_honours_names(tmp_path: Path):
 
 
 def test_boxes_follow_the_pixels_through_augmentation(tmp_path: Path):
-    """A white person on black: wherever the picture goes, its box must hold the white pixels."""
+    """A white person on black: wherever the picture is placed, its box must hold the white pixels."""
     folder = yolo(tmp_path, {"a": "0 0.30 0.50 0.20 0.40"})
     picture = Image.new("RGB", (100, 50))
     picture.paste("white", (20, 15, 40, 35))

@@ -20,7 +20,7 @@ HALF_OF_A = (0, 0, 10, 5)  # overlap 0.5 with A
 
 
 @pytest.mark.parametrize(
-    ("found", "wanted", "min_iou", "expected"),
+    ("found", "truth", "min_iou", "expected"),
     [
         # Every person found, nothing else: perfect.
         ([([A, B], [0.9, 0.8])], [[A, B]], 0.5, 1.0),
@@ -39,7 +39,7 @@ HALF_OF_A = (0, 0, 10, 5)  # overlap 0.5 with A
         # An overlap of exactly the least one is a hit, a stricter one makes it a miss.
         ([([HALF_OF_A], [0.9])], [[A]], 0.5, 1.0),
         ([([HALF_OF_A], [0.9])], [[A]], 0.55, 0.0),
-        # Ranking goes over all pictures: the box on an empty picture outranks the right one.
+        # Boxes are ranked over all pictures: the box on an empty picture outranks the right one.
         ([([FAR], [0.9]), ([A], [0.8])], [[], [A]], 0.5, 0.5),
         # A box may not match another picture's person.
         ([([A], [0.9]), ([], [])], [[], [A]], 0.5, 0.0),
@@ -47,12 +47,12 @@ HALF_OF_A = (0, 0, 10, 5)  # overlap 0.5 with A
 )
 def test_average_precision(
     found: list[tuple[list[tuple[float, ...]], list[float]]],
-    wanted: list[list[tuple[float, float, float, float]]],
+    truth: list[list[tuple[float, float, float, float]]],
     min_iou: float,
     expected: float,
 ):
     detections = [Detections.of(rows, scores) for rows, scores in found]
-    value = average_precision(detections, [boxes(*rows) for rows in wanted], min_iou=min_iou)
+    value = average_precision(detections, [boxes(*rows) for rows in truth], min_iou=min_iou)
     assert value == pytest.approx(expected)
 
 

@@ -86,11 +86,11 @@ def test_training_writes_a_model_that_onnxruntime_runs_like_torch(people: Path, 
     for shape in ((1, 320, 320, 3), (3, 416, 416, 3)):
         images = rng.integers(0, 256, shape, dtype=np.uint8)
         with torch.no_grad():
-            wanted = model(torch.from_numpy(images).permute(0, 3, 1, 2).float())
-        wanted[..., 4:] = wanted[..., 4:].sigmoid()
+            expected = model(torch.from_numpy(images).permute(0, 3, 1, 2).float())
+        expected[..., 4:] = expected[..., 4:].sigmoid()
         found = onnx_output(result.model, images)
         assert found.shape == (shape[0], shape[1] * shape[2] * 21 // 1024, 6)
-        np.testing.assert_allclose(found, wanted.numpy(), atol=2e-4)
+        np.testing.assert_allclose(found, expected.numpy(), atol=2e-4)
 
 
 def test_steps_lower_the_loss_on_the_same_batch():
@@ -119,7 +119,7 @@ def test_same_seed_same_model(people: Path, tmp_path: Path):
     assert first.losses != other.losses
 
 
-def test_diverging_run_says_so_and_writes_nothing(people: Path, tmp_path: Path):
+def test_a_diverging_run_is_reported_and_writes_nothing(people: Path, tmp_path: Path):
     out = tmp_path / "out"
     wild = settings(people, out, learning_rate=1e12, num_steps=5, max_gradient_norm=1e12)
     with pytest.raises(TrainingDivergedError, match="expected a finite number"):
@@ -161,7 +161,7 @@ def test_export_that_fails_leaves_the_old_file(tmp_path: Path, monkeypatch: pyte
     path = tmp_path / "m.onnx"
     path.write_bytes(b"old")
     monkeypatch.setattr(onnx.checker, "check_model", lambda _: (_ for _ in ()).throw(ValueError))
-    with pytest.raises(ValueError):  # noqa: PT011  # whatever the checker says
+    with pytest.raises(ValueError):  # noqa: PT011  # the checker's own error
         export_detector(PersonDetector(), path)
     assert path.read_bytes() == b"old"
     assert list(tmp_path.iterdir()) == [path]
@@ -211,7 +211,9 @@ def test_bundled_model_is_what_its_metadata_say():
         output = onnx_output(BUNDLED_DETECTOR, np.full((n, side, side, 3), 114, np.uint8))
         assert output.shape == (n, side * side * 21 // 1024, 6)
         assert output.dtype == np.float32
-        assert output[..., 4:].prod(-1).max() < float(metadata["score_threshold"])  # grey: nobody
+        assert output[..., 4:].prod(-1).max() < float(
+            metadata["score_threshold"]
+        )  # grey: no people
 
 
 def test_card_names_the_bundled_file():

@@ -1,4 +1,4 @@
-"""One video file, judged: everybody in it, followed, two seconds at a time."""
+"""One video file, classified: each person in it, tracked, two seconds at a time."""
 
 from __future__ import annotations
 
@@ -7,22 +7,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-import numpy as np
-
 from storeguard.camera.person_clips import ClipRequest, PersonClips
-from storeguard.camera.pipeline import observe
 from storeguard.classification.clips.classifier import ClipClassifier, top_mean
 from storeguard.config.models import TrackerSettings
-from storeguard.config.store import CameraConfig, Pace
 from storeguard.config.zones import ZoneConfig
 from storeguard.detection.detector import Detector
-from storeguard.detection.letterbox import place
-from storeguard.errors import EmptySourceError
 from storeguard.events.event import EventType
-from storeguard.offline.process import FILE_START
+from storeguard.offline.following import FILE_START, file_camera, follow
 from storeguard.rules.ongoing import OpenEvent
 from storeguard.rules.verdict import Verdict
-from storeguard.tracking.tracker import Tracker
+from storeguard.video.frame import Frame
 from storeguard.video.reader import read_frames
 
 _EVERYWHERE: Final = ((0.0, 0.0), (1.0, 0.0), (1.0, 1.0), (0.0, 1.0))
@@ -50,28 +44,28 @@ class PersonScores:
 
 
 @dataclass(frozen=True, slots=True)
-class VideoJudgement:
-    """What the classifier makes of a video.
+class VideoScores:
+    """The classifier's scores of a video.
 
     Attributes:
-        score: of the person that scores highest; None where nobody stayed for a clip.
-        people: everybody who was judged.
+        score: of the person that scores highest; None if no person stayed for a clip.
+        people: all people with at least one clip.
     """
 
     score: float | None
     people: tuple[PersonScores, ...]
 
 
-def judge_video(
+def score_video(
     video: Path,
     detector: Detector,
     classifier: ClipClassifier,
     *,
     every_s: float = 1.0,
-) -> VideoJudgement:
-    """Judge everybody in a video, a clip each `every_s` seconds of it.
+) -> VideoScores:
+    """Score each person in a video, a clip each `every_s` seconds of it.
 
-    The people are found, followed and cut out by the classes that do it for cameras.
+    The people are detected, tracked and cut out by the classes that do it for cameras.
 
     Raises:
         SourceError: the file cannot be read, or holds no video.
@@ -88,7 +82,7 @@ def judge_video(
         )
         for person_id, clips in found.items()
     )
-    return VideoJudgement(max((one.score for one in people), default=None), people)
+    return VideoScores(max((one.score for one in people), default=None), people)
 
 
 def _requests(
@@ -99,32 +93,24 @@ def _requests(
         {"type": "shoplifting_suspected", "cls_every_s": every_s},
     ]
     zone = ZoneConfig.model_validate({"id": _ZONE, "polygon": _EVERYWHERE, "rules": rules})
-    camera = CameraConfig(
-        id="video", source=str(video), pace=Pace.FAST, detect_fps=240, zones=(zone,)
-    )
-    clips, tracker, info = PersonClips(camera), Tracker(TrackerSettings()), detector.info
-    canvas = np.empty((1, info.input_wh[1], info.input_wh[0], 3), np.uint8)
-    seq, last_s = 0, 0.0
-    for frame in read_frames(camera, start=FILE_START):
-        clips.offer(frame)
-        where = info.fit(frame.wh)
-        place(frame, where, canvas[0])
-        people, _ = detector.detect(canvas)
-        tracks = tracker.step(where.to_source(people[0]), frame.time_s)
-        observation = observe(
-            tracks, frame, camera_id="video", epoch="0", seq=seq, step_s=frame.time_s - last_s
-        )
-        seq, last_s = seq + 1, frame.time_s
-        clips.seen(frame, observation)
-        clips.judged(_everybody(observation.person_id))
+    camera = file_camera(video, zones=(zone,))
+    clips = PersonClips(camera)
+    frames = _offered(read_frames(camera, start=FILE_START), clips)
+    for followed in follow(camera, detector, TrackerSettings(), frames=frames):
+        clips.seen(followed.frame, followed.observation)
+        clips.judged(_all_open(followed.observation.person_id))
         for request in clips.due():
-            yield request, frame.time_s
-    if not seq:
-        raise EmptySourceError(f"{video}: no frame of it could be decoded")
+            yield request, followed.frame.time_s
 
 
-def _everybody(person_ids: tuple[str, ...]) -> Verdict:
-    """As if everybody had an open event: here the gate is open."""
+def _offered(frames: Iterator[Frame], clips: PersonClips) -> Iterator[Frame]:
+    for frame in frames:
+        clips.offer(frame)
+        yield frame
+
+
+def _all_open(person_ids: tuple[str, ...]) -> Verdict:
+    """As if each person had an open event: clips of all people are due."""
     return Verdict(
         "video",
         open_events=tuple(
