@@ -94,7 +94,7 @@ def camera_killed(system: System, _: Lengths) -> None:
 
 def recorder_killed(system: System, _: Lengths) -> None:
     """`kill -9` of the actor that uploads."""
-    system.kill_actor("recorder-cameras-0")
+    system.kill_actor("uploader-cameras-0")
 
 
 def rules_killed(system: System, _: Lengths) -> None:

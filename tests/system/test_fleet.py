@@ -15,13 +15,13 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 import actors.fleet
 from actors.fleet import Fleet
-from actors.recorder import spool_root
+from actors.uploader import spool_root
 from serve.runner import init_ray
 from storeguard.camera.status import CameraState, CameraStatus
 from storeguard.config.roster import Roster
 from storeguard.config.store import CameraConfig, StoreConfig
 from storeguard.events.event import Event
-from storeguard.recording.camera_recorder import RecordingPlace
+from storeguard.recording.recorder import RecordingPlace
 from storeguard.recording.spool import EventItem, Spool
 from tests.events.factories import event
 
@@ -141,11 +141,11 @@ def test_a_leaving_group_keeps_its_recorder_and_its_name_until_it_is_done(
         await until(180, lambda: len(told()) == 1)
 
         # Ended for good, as when nobody has renewed their leases: others take their place.
-        second, recorder = process(), fleet._recorders[roster.group_of("street") or ""].actor
+        second, recorder = process(), fleet._uploaders[roster.group_of("street") or ""].actor
         ray.kill(recorder, no_restart=True)
         ray.kill(fleet.group_of("street"), no_restart=True)
         await until(180, lambda: process() not in (None, first, second) and fleet.spools())
-        (other,) = fleet._recorders.values()
+        (other,) = fleet._uploaders.values()
         assert other.actor != recorder
 
         roster.remove("street")

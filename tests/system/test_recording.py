@@ -309,7 +309,7 @@ def test_kill_9_of_camera_and_recorder_while_clips_are_written(
     parts = len(event(api, going["event_id"])["clip"]["parts"])
     killed_at = datetime.now(UTC)
     os.kill(pid_of("cameras-0"), signal.SIGKILL)
-    os.kill(pid_of("recorder-cameras-0"), signal.SIGKILL)
+    os.kill(pid_of("uploader-cameras-0"), signal.SIGKILL)
 
     def recovered() -> bool:
         cabin, now = camera(api, "cabin"), event(api, going["event_id"])
