@@ -15,13 +15,13 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 import actors.fleet
 from actors.fleet import Fleet
-from actors.recorder import spool_root
+from actors.uploader import spool_root
 from serve.runner import init_ray
 from storeguard.camera.status import CameraState, CameraStatus
 from storeguard.config.roster import Roster
 from storeguard.config.store import CameraConfig, StoreConfig
 from storeguard.events.event import Event
-from storeguard.recording.camera_recorder import RecordingPlace
+from storeguard.recording.recorder import RecordingPlace
 from storeguard.recording.spool import EventItem, Spool
 from tests.events.factories import event
 
