@@ -175,6 +175,22 @@ def test_no_test_module_imports_another() -> None:
     assert imported == set()
 
 
+_PACKAGE_ROW = re.compile(r"^\| `([\w/]+)/` \| .+ \| ?([\w, ]*?) ?\|$", re.MULTILINE)
+
+
+def test_the_table_of_packages_shows_the_real_imports() -> None:
+    page = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    rows = {folder.replace("/", "."): names for folder, names in _PACKAGE_ROW.findall(page)}
+    shown = {name: {one for one in names.split(", ") if one} for name, names in rows.items()}
+    found = package_graph(downward(module_graph(modules(*PRODUCT))))
+    listed = {name.removeprefix("storeguard.") for name in shown} - {"config"}
+    assert shown == {
+        name: {target.removeprefix("storeguard.") for target in found[name]} & listed
+        for name in found
+        if name != "storeguard" and (ROOT / name.replace(".", "/")).is_dir()
+    }
+
+
 # ---------------------------------------------------------------------- length
 
 
