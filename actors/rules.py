@@ -22,7 +22,6 @@ from storeguard.rules.verdict import Heartbeat, Verdict
 from storeguard.storage.objects import object_store
 
 _TICK_S = 1.0
-_BUSY_S = 5.0
 _log = logging.getLogger(__name__)
 
 
@@ -34,6 +33,7 @@ class RulesActor:
         store_url: where events are shipped to.
         model: the detector, for the events.
         clock: time; None takes the machine's.
+        busy_s: how long a batch waits for the one before.
     """
 
     def __init__(
@@ -43,6 +43,7 @@ class RulesActor:
         store_url: str,
         model: ModelRef,
         clock: Clock | None = None,
+        busy_s: float = 5.0,
     ) -> None:
         logging.basicConfig(level=logging.INFO, format="%(name)s: %(message)s")
         clock = clock or SystemClock()
@@ -53,6 +54,7 @@ class RulesActor:
         )
         self._host = RulesHost(config.store, self._journal, clock=clock, model=model)
         self._lock = threading.Lock()
+        self._busy_s = busy_s
         self._missing = MissingClips(
             self._journal, is_stored=object_store(config).holds, clock=clock
         )
@@ -93,8 +95,8 @@ class RulesActor:
                 was taken in.
         """
         # Calls that waited here for ever would use up the actor's threads one by one.
-        if not self._lock.acquire(timeout=_BUSY_S):
-            raise TimeoutError(f"the rules have been busy for {_BUSY_S:.0f} s")
+        if not self._lock.acquire(timeout=self._busy_s):
+            raise TimeoutError(f"the rules have been busy for {self._busy_s:.0f} s")
         try:
             verdicts = self._host.observe(observations, heartbeats)
         finally:

@@ -75,7 +75,7 @@ class Outbox:
         """Deliver for ever; cancel to stop."""
         attempt = 0
         while True:
-            if not self._waiting:
+            if not self._waiting and not attempt:
                 await self._wait()
             if await self._deliver():
                 attempt = 0

@@ -245,9 +245,9 @@ def test_batches_are_resent_in_order_to_rules_that_hang() -> None:
         calls: set[asyncio.Future[list[Verdict]]] = set()
 
         def observe(
-            batch: Sequence[Observation], _: Sequence[Heartbeat]
+            batch: Sequence[Observation], heartbeats: Sequence[Heartbeat]
         ) -> Awaitable[list[Verdict]]:
-            call = asyncio.ensure_future(rules.observe(batch))
+            call = asyncio.ensure_future(rules.observe(batch, heartbeats))
             calls.add(call)
             return asyncio.shield(call)
 
@@ -304,3 +304,49 @@ def test_each_observation_is_delivered_once_and_in_order_or_counted(
             assert rules.taken == list(range(put))
 
     run(body, limit=limit)
+
+
+def test_heartbeats_go_with_each_batch_and_alone_when_there_is_none() -> None:
+    async def main() -> None:
+        rules, verdicts = Rules(), list[Verdict]()
+        outbox = Outbox(
+            rules.observe,
+            verdicts.append,
+            heartbeats=lambda: [Heartbeat("cam"), Heartbeat("idle")],
+            heartbeat_s=0.01,
+            linger_s=0.0,
+        )
+        running = asyncio.create_task(outbox.run())
+        async with asyncio.timeout(WITHIN_S):
+            while [] not in rules.calls:  # noqa: ASYNC110 - the outbox's doing, not a flag
+                await asyncio.sleep(0.005)
+        assert rules.heartbeats == ["cam", "idle"]
+        outbox.put(observation(0))
+        assert await outbox.flush(WITHIN_S)
+        assert [0] in rules.calls
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+
+    asyncio.run(main())
+
+
+def test_a_flush_waits_for_an_answer_to_a_call_that_began_after_it() -> None:
+    """A camera that is removed gets the ends of its events, though it has nothing to send."""
+
+    async def main() -> None:
+        rules, verdicts = Rules(), list[Verdict]()
+        rules.away = 2
+        outbox = Outbox(
+            rules.observe,
+            verdicts.append,
+            heartbeats=lambda: [Heartbeat("cam")],
+            heartbeat_s=WITHIN_S,
+            retry_s=(0.0,),
+        )
+        running = asyncio.create_task(outbox.run())
+        assert await outbox.flush(WITHIN_S)
+        assert rules.calls == [[], [], []]
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+
+    asyncio.run(main())
