@@ -164,6 +164,17 @@ def test_imports_never_go_upwards(lower: str, above: set[str]) -> None:
     assert upward == set()
 
 
+def test_what_is_imported_from_the_product_exists() -> None:
+    known = sources()
+    missing = {
+        f"{module.name} imports {one.name}"
+        for module in modules(*PRODUCT, "tests", "benchmarks").values()
+        for one in module.imports()
+        if one.name.partition(".")[0] in PRODUCT and not known.has_dotted(one.name)
+    }
+    assert missing == set()
+
+
 def test_no_test_module_imports_another() -> None:
     imported = {
         f"{module.name} imports {one.name}"
