@@ -257,12 +257,14 @@ class Sources:
 def _has_names(tree: ast.Module | ast.ClassDef, names: list[str]) -> bool:
     if not names:
         return True
-    for node in ast.walk(tree):
-        if isinstance(node, ast.ClassDef) and node.name == names[0]:
-            return _has_names(node, names[1:])
+    if len(names) > 1:
+        for node in ast.walk(tree):
+            if isinstance(node, ast.ClassDef) and node.name == names[0]:
+                return _has_names(node, names[1:])
     return names[0] in _defined(tree)
 
 
+@cache
 def _defined(node: ast.AST) -> frozenset[str]:
     """All names that a class or module defines or imports, attributes of `self` too."""
     names = set()
