@@ -219,7 +219,7 @@ class Fleet:
                 self._statuses[camera.id] = reported.model_copy(update=_SILENT)
 
     def _give_uploader(self, name: str, node_id: str) -> None:
-        """See that a group has an uploader on its node, where its spools are."""
+        """Start a group's uploader on its node, where its spools are, if it has none there."""
         known = self._uploaders.get(name)
         if known is not None and known.node_id == node_id:
             return

@@ -309,7 +309,7 @@ class Spool:
     # ------------------------------------------------------------------ taking
 
     def items(self) -> Iterator[Item]:
-        """What waits, in the order it was put. An unreadable manifest is moved aside, loudly."""
+        """What waits, in the order it was put. An unreadable manifest is moved aside and logged."""
         for path in self._ready():
             try:
                 manifest = _manifests.validate_json(path.read_bytes())
