@@ -31,14 +31,15 @@ LEASE_S = 60.0
 
 
 class CameraActor:
-    """Decodes and follows the cameras it is given; detects through Serve, reports to the rules.
+    """Decodes its cameras and follows the people in them; calls the detector through Serve, and
+    sends observations to the rules.
 
     Args:
         name: the actor's own name, for the log.
-        models: the deployments to ask.
+        models: handles of the model deployments.
         rules: the rules actor.
         tracker: how people are followed.
-        attributes: what is told of them besides.
+        attributes: which of their attributes are predicted.
         recording: where cameras record to.
         clock: time; None takes the machine's.
     """

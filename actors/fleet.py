@@ -1,4 +1,4 @@
-"""The fleet: a store's camera actors and their uploaders, started, watched and let go."""
+"""The fleet: a store's camera actors and their uploaders, started, watched and stopped."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from storeguard.recording.uploader import UploaderStats
 
 ANSWER_S = 10.0
 _LEAVE_S = 60.0  # for the last verdicts, and clips finished on a slow disk
-_STOP_S = 30.0  # what a kill then cuts short is made good at the next start
+_STOP_S = 30.0  # what a kill then cuts short is recovered at the next start
 _SILENT: Final = {
     "state": CameraState.RECONNECTING,
     "last_error": "the process that runs it does not answer",
@@ -50,9 +50,9 @@ class Fleet:
     Args:
         config: the store's configuration.
         roster: which cameras there are, and which actor runs which.
-        models: the deployments that cameras ask.
+        models: handles of the model deployments.
         rules: the rules actor.
-        here: placement beside the supervisor, for cameras that need no resource.
+        here: placement on the supervisor's node, for cameras that need no resource.
         clock: time; None takes the machine's.
     """
 
@@ -80,16 +80,18 @@ class Fleet:
         self._statuses: dict[str, CameraStatus] = {}
 
     def reconcile(self) -> None:
-        """Bring the camera actors to what the roster says; waits for none of them.
+        """Make the camera actors match the roster; waits for none of them.
 
-        One whose predecessor of the same name is still leaving starts when that has left.
+        One whose predecessor of the same name is still stopping starts when that has stopped.
         """
-        wanted = self._roster.groups(self._config.placement.cameras_per_actor)
-        enabled = {camera.id for cameras in wanted.values() for camera in cameras}
+        required = self._roster.groups(self._config.placement.cameras_per_actor)
+        enabled = {camera.id for cameras in required.values() for camera in cameras}
         self._statuses = {name: one for name, one in self._statuses.items() if name in enabled}
-        for name in [name for name in self._groups if name not in wanted]:
-            self._leaving[name] = asyncio.create_task(self._let_go(name, self._groups.pop(name)))
-        for name, cameras in wanted.items():
+        for name in [name for name in self._groups if name not in required]:
+            self._leaving[name] = asyncio.create_task(
+                self._stop_group(name, self._groups.pop(name))
+            )
+        for name, cameras in required.items():
             if name in self._leaving:
                 continue
             if name not in self._groups:
@@ -98,10 +100,10 @@ class Fleet:
             self._groups[name].set_cameras.remote(cameras)
 
     async def check(self) -> list[BaseException]:
-        """Ask every actor how it is; one that came back empty-handed gets its cameras again.
+        """Request every actor's status; one that Ray has restarted gets its cameras again.
 
         Returns:
-            What went wrong; that an actor does not answer is only logged.
+            The errors; an actor that does not answer is only logged.
         """
         checks: list[Coroutine[Any, Any, None]] = [
             *(self._check(name, group) for name, group in self._groups.items()),
@@ -111,17 +113,19 @@ class Fleet:
         return [outcome for outcome in outcomes if outcome is not None]
 
     def lacks_a_group(self) -> bool:
-        """Whether one that is wanted is neither there nor leaving, so that there is work to do."""
-        wanted = self._roster.groups(self._config.placement.cameras_per_actor)
-        return any(name not in self._groups and name not in self._leaving for name in wanted)
+        """Whether a required group neither runs nor is stopping, so that it has to be started."""
+        required = self._roster.groups(self._config.placement.cameras_per_actor)
+        return any(name not in self._groups and name not in self._leaving for name in required)
 
     async def stop(self) -> None:
         """End all cameras, then the uploaders, which store what these have left."""
         self._stopping = True
-        await settled([*self._leaving.values()], within_s=_LEAVE_S)
-        await settled([group.stop.remote() for group in self._groups.values()], within_s=_STOP_S)
+        await wait_for_answers([*self._leaving.values()], within_s=_LEAVE_S)
+        await wait_for_answers(
+            [group.stop.remote() for group in self._groups.values()], within_s=_STOP_S
+        )
         uploaders = [uploader.actor for uploader in self._uploaders.values()]
-        await settled([actor.stop.remote() for actor in uploaders])
+        await wait_for_answers([actor.stop.remote() for actor in uploaders])
         for actor in [*self._groups.values(), *uploaders]:
             ray.kill(actor)
         self._groups.clear()
@@ -138,24 +142,24 @@ class Fleet:
         return None if name is None else self._groups.get(name)
 
     def status_of(self, camera: CameraConfig) -> CameraStatus:
-        """How a camera is doing, as last heard."""
-        heard = self._statuses.get(camera.id)
-        return heard if heard is not None and camera.enabled else camera_status(camera)
+        """How a camera is doing, as last reported."""
+        reported = self._statuses.get(camera.id)
+        return reported if reported is not None and camera.enabled else camera_status(camera)
 
     def spools(self) -> dict[str, UploaderStats]:
-        """What waits in each group's spools, as last heard."""
+        """What waits in each group's spools, as last reported."""
         return dict(self._spools)
 
     # ------------------------------------------------------------------ inside
 
-    async def _let_go(self, name: str, group: ActorHandle[Any]) -> None:
+    async def _stop_group(self, name: str, group: ActorHandle[Any]) -> None:
         """End a group without cutting short what it still records; its name is free afterwards."""
         try:
-            await settled([group.stop.remote()], within_s=_LEAVE_S)
+            await wait_for_answers([group.stop.remote()], within_s=_LEAVE_S)
             ray.kill(group)
             await asyncio.to_thread(_wait_for_death, actor_name(self._config.store, name))
         finally:
-            # Only now may its uploader go, once all is stored; see _check_uploader.
+            # Only now may its uploader end, once all is stored; see _check_uploader.
             self._leaving.pop(name, None)
             if not self._stopping:
                 self.reconcile()
@@ -192,10 +196,10 @@ class Fleet:
             _log.warning("%s does not answer: %s", name, error)
             if self._groups.get(name) is group:
                 self._mark_silent(name)
-                if isinstance(error, ActorDiedError):  # for good, as when its lease ran out
+                if isinstance(error, ActorDiedError):  # Ray will not restart it: its lease ran out
                     self._groups.pop(name)
             return
-        if self._groups.get(name) is not group:  # taken away meanwhile
+        if self._groups.get(name) is not group:  # removed meanwhile
             return
         members = self._members_of(name)
         if {status.id for status in statuses} != {camera.id for camera in members}:
@@ -208,14 +212,14 @@ class Fleet:
         return self._roster.groups(self._config.placement.cameras_per_actor).get(name, [])
 
     def _mark_silent(self, name: str) -> None:
-        """What was last heard of a group's cameras does not hold while it does not answer."""
+        """Mark a group's cameras as not running: their last reports are outdated."""
         for camera in self._members_of(name):
-            heard = self._statuses.get(camera.id)
-            if heard is not None:
-                self._statuses[camera.id] = heard.model_copy(update=_SILENT)
+            reported = self._statuses.get(camera.id)
+            if reported is not None:
+                self._statuses[camera.id] = reported.model_copy(update=_SILENT)
 
     def _give_uploader(self, name: str, node_id: str) -> None:
-        """See that a group has an uploader on its node, where its spools are."""
+        """Start a group's uploader on its node, where its spools are, if it has none there."""
         known = self._uploaders.get(name)
         if known is not None and known.node_id == node_id:
             return
@@ -237,14 +241,14 @@ class Fleet:
         self._uploaders[name] = _Uploader(actor, node_id)
 
     async def _check_uploader(self, name: str, uploader: _Uploader) -> None:
-        # Asked now, a group that is still leaving may have more for it later.
+        # Noted before the call: a group that is still stopping may have more for it.
         needed = name in self._groups or name in self._leaving
         try:
             stats: UploaderStats = await asyncio.wait_for(uploader.actor.stats.remote(), ANSWER_S)
         except Exception as error:  # noqa: BLE001 - dead, restarting, unreachable: same answer
             _log.warning("the uploader of %s does not answer: %s", name, error)
             if isinstance(error, ActorDiedError) and self._uploaders.get(name) is uploader:
-                self._uploaders.pop(name)  # for good; a group that is not leaving gets another
+                self._uploaders.pop(name)  # Ray will not restart it; a group that runs gets another
             return
         if self._uploaders.get(name) is not uploader:  # replaced meanwhile
             return
@@ -257,15 +261,15 @@ class Fleet:
 
 
 def camera_status(camera: CameraConfig) -> CameraStatus:
-    """The status of a camera of which nothing was heard yet."""
+    """The status of a camera that has not reported yet."""
     state = CameraState.CONNECTING if camera.enabled else CameraState.DISABLED
     return CameraStatus(
         id=camera.id, source=redact(camera.source), state=state, enabled=camera.enabled
     )
 
 
-async def settled(answers: Sequence[Any], *, within_s: float = ANSWER_S) -> None:
-    """Wait for answers, but not for ever, and whatever they are."""
+async def wait_for_answers(answers: Sequence[Any], *, within_s: float = ANSWER_S) -> None:
+    """Wait for answers, for at most `within_s` each; errors are logged."""
     if answers:
         waits = (asyncio.wait_for(answer, within_s) for answer in answers)
         for outcome in await asyncio.gather(*waits, return_exceptions=True):
@@ -274,7 +278,7 @@ async def settled(answers: Sequence[Any], *, within_s: float = ANSWER_S) -> None
 
 
 def _wait_for_death(name: str, *, tries: int = 100) -> None:
-    """Wait until nobody has an actor's name; ten seconds at most."""
+    """Wait until no actor has a name; ten seconds at most."""
     for _ in range(tries):
         try:
             ray.get_actor(name, namespace=NAMESPACE)

@@ -1,4 +1,4 @@
-"""A lease: a detached actor whose keeper has gone ends itself."""
+"""A lease: a detached actor that is no longer renewed ends itself."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ _log = logging.getLogger(__name__)
 
 
 class Lease:
-    """Runs out when nobody has renewed it for `lasts_s` seconds of monotonic time.
+    """Runs out when it was not renewed for `lasts_s` seconds of monotonic time.
 
-    Time in which this process stood still, as with the whole machine, does not count: whoever
-    renews it stood still too, perhaps.
+    Time in which this process stood still does not count: the whole machine, and with it the
+    process that renews the lease, may have stood still.
 
     Args:
         holder: whose lease, for the log.
@@ -33,7 +33,7 @@ class Lease:
         self._renewed_at = time.monotonic()
 
     def renew(self) -> None:
-        """Begin the time anew."""
+        """Start the time again."""
         self._renewed_at = time.monotonic()
 
     async def watch(self) -> None:
@@ -45,5 +45,5 @@ class Lease:
             overslept_s = time.monotonic() - began - step_s
             if overslept_s > _STEP_S:
                 self._renewed_at += overslept_s
-        _log.warning("%s: nobody has asked for %.0f s, ending", self._holder, self._lasts_s)
+        _log.warning("%s: not renewed for %.0f s, ending", self._holder, self._lasts_s)
         await self._expired()

@@ -1,4 +1,4 @@
-"""The deployments that a store's cameras ask."""
+"""Handles of the model deployments that a store's cameras call."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class Models:
 
     Attributes:
         detector: finds people.
-        classifier: judges clips; None where no rule needs it.
+        classifier: classifies clips; None where no rule needs it.
         attributes: each attribute's classifier, by the attribute's name.
     """
 

@@ -48,7 +48,7 @@ class RulesActor:
         logging.basicConfig(level=logging.INFO, format="%(name)s: %(message)s")
         clock = clock or SystemClock()
         path = config.data_dir / "journal.sqlite3"
-        # A damaged file is set aside, loudly: a constructor that raises would not be tried again.
+        # A damaged file is moved aside and logged: a constructor that raises would not be retried.
         self._journal = Journal.recover(
             path, max_bytes=config.events.journal_max_bytes, clock=clock
         )
@@ -101,12 +101,12 @@ class RulesActor:
             verdicts = self._host.observe(observations, heartbeats)
         finally:
             self._lock.release()
-        if self._tracks is not None:  # after the journal: what is sent again is not kept twice
+        if self._tracks is not None:  # after the journal, so that a resend is not kept twice
             self._tracks.take(observations)
         return verdicts
 
     def apply(self, changes: Sequence[Change]) -> list[Outcome]:
-        """Apply changes to events beside their rules; returns one outcome a change.
+        """Apply changes to events that no rule makes; returns one outcome a change.
 
         Raises:
             JournalError, StoreError: nothing was written.

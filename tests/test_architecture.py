@@ -164,6 +164,17 @@ def test_imports_never_go_upwards(lower: str, above: set[str]) -> None:
     assert upward == set()
 
 
+def test_what_is_imported_from_the_product_exists() -> None:
+    known = sources()
+    missing = {
+        f"{module.name} imports {one.name}"
+        for module in modules(*PRODUCT, "tests", "benchmarks").values()
+        for one in module.imports()
+        if one.name.partition(".")[0] in PRODUCT and not known.has_dotted(one.name)
+    }
+    assert missing == set()
+
+
 def test_no_test_module_imports_another() -> None:
     imported = {
         f"{module.name} imports {one.name}"
@@ -173,6 +184,22 @@ def test_no_test_module_imports_another() -> None:
         and any(part.startswith("test_") for part in one.name.split(".")[:-1])
     }
     assert imported == set()
+
+
+_PACKAGE_ROW = re.compile(r"^\| `([\w/]+)/` \| .+ \| ?([\w, ]*?) ?\|$", re.MULTILINE)
+
+
+def test_the_table_of_packages_shows_the_real_imports() -> None:
+    page = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    rows = {folder.replace("/", "."): names for folder, names in _PACKAGE_ROW.findall(page)}
+    shown = {name: {one for one in names.split(", ") if one} for name, names in rows.items()}
+    found = package_graph(downward(module_graph(modules(*PRODUCT))))
+    listed = {name.removeprefix("storeguard.") for name in shown} - {"config"}
+    assert shown == {
+        name: {target.removeprefix("storeguard.") for target in found[name]} & listed
+        for name in found
+        if name != "storeguard" and (ROOT / name.replace(".", "/")).is_dir()
+    }
 
 
 # ---------------------------------------------------------------------- length
@@ -230,12 +257,14 @@ class Sources:
 def _has_names(tree: ast.Module | ast.ClassDef, names: list[str]) -> bool:
     if not names:
         return True
-    for node in ast.walk(tree):
-        if isinstance(node, ast.ClassDef) and node.name == names[0]:
-            return _has_names(node, names[1:])
+    if len(names) > 1:
+        for node in ast.walk(tree):
+            if isinstance(node, ast.ClassDef) and node.name == names[0]:
+                return _has_names(node, names[1:])
     return names[0] in _defined(tree)
 
 
+@cache
 def _defined(node: ast.AST) -> frozenset[str]:
     """All names that a class or module defines or imports, attributes of `self` too."""
     names = set()

@@ -1,4 +1,4 @@
-"""What one camera's recorder is sent."""
+"""The messages to one camera's recorder."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Tick:
 
 @dataclass(frozen=True, slots=True)
 class FrameSeen:
-    """A processed frame and who was in it."""
+    """A processed frame and the people in it."""
 
     frame: Frame
     observation: Observation

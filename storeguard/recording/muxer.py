@@ -79,7 +79,7 @@ class ClipWriter:
     """Writes one file. Used by one thread.
 
     Args:
-        path: the file to be; its suffix says nothing, `container` does.
+        path: the file to be; `container`, not its suffix, chooses the format.
         container: mp4 or mkv.
         video: format of the video packets. All video packets must have an equal one.
         audio: format of the audio packets; None for none. Audio that the container cannot hold
@@ -199,7 +199,7 @@ class ClipWriter:
 
     def _close(self) -> str:
         """End the file; returns why, if less is in it than was written."""
-        reason = "not all of it reached the disk"  # which muxers do not always tell
+        reason = "not all of it reached the disk"  # muxers do not always report that
         try:
             if self._transcoder is not None:
                 self._transcoder.flush()

@@ -1,9 +1,9 @@
 """A clip's part file: where it is, how it gets its final name, and what is saved of a torn one.
 
-While it is written a clip is a hidden file beside its final place, `.NAME.part`, that can be
+While it is written a clip is a hidden file next to its final place, `.NAME.part`, that can be
 played as it is: a fragmented mp4, or Matroska in clusters of a second. A finished mp4 is laid out
-anew with its index in front. The final name appears all at once or not at all, and only for a file
-that was read again and is whole: muxers do not tell of every write that failed.
+again with its index in front. The final name appears all at once or not at all, and only for a file
+that was read again and is whole: muxers do not report every write that failed.
 """
 
 from __future__ import annotations
@@ -92,7 +92,7 @@ def place(part: Path, *, num_frames: int | None = None) -> Contents:
     it stays as it is, cut off behind what is whole.
 
     Args:
-        part: the file; it is gone afterwards.
+        part: the file; it is removed.
         num_frames: pictures that were written; None if that is not known.
 
     Raises:

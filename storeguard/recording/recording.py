@@ -156,8 +156,8 @@ class Recording:
             return []
         try:
             if packet.kind is MediaKind.AUDIO:
-                wanted = packet.format == self._audio and packet.captured_at < self.requested_end
-                if self._file is not None and wanted:
+                is_due = packet.format == self._audio and packet.captured_at < self.requested_end
+                if self._file is not None and is_due:
                     self._file.writer.write(packet)
                 return []
             return self._feed_video(packet)

@@ -1,4 +1,4 @@
-"""Making good what a killed recorder left in its spool."""
+"""Finishing what a killed recorder left in its spool."""
 
 from __future__ import annotations
 
@@ -39,9 +39,9 @@ _KILLED: Final = Fault(code=FaultCode.PROCESS_ENDED)
 def recover(spool: Spool, *, goes_on: bool) -> RecorderCheckpoint:
     """Finish what a killed recorder was writing; the caller holds the writer's lock.
 
-    Interrupted files are finished and queued with the events they are for. A file for no event, of
-    which nobody would know, is removed; an event for which there is no file gets a fault. Killed in
-    the middle, the next call does the rest.
+    Interrupted files are finished and queued with the events they are for. A file for no event is
+    removed, because nothing would ever delete it; an event for which there is no file gets a fault.
+    Killed in the middle, the next call does the rest.
 
     Args:
         spool: the camera's spool.

@@ -123,7 +123,7 @@ class Scheduler:
     # ------------------------------------------------------------------ requests
 
     def add(self, request: ClipRequest) -> None:
-        """Take in a request and report that it is being recorded."""
+        """Add a request and report that it is being recorded."""
         self.requests[request.event_id] = request
         self._report(request)
 
@@ -149,7 +149,7 @@ class Scheduler:
         return [request.event_id for request in due]
 
     def schedule(self, now: datetime) -> None:
-        """See that all that is requested is recorded, and nothing more."""
+        """Have all that is requested recorded, and nothing more."""
         for request in list(self.requests.values()):
             self.cover(request)
         for active in self._active.values():
@@ -160,7 +160,7 @@ class Scheduler:
                 active.recording.stop(target)
 
     def cover(self, request: ClipRequest) -> bool:
-        """See that a request is being recorded, as far as possible; whether it is."""
+        """Have a request recorded, as far as possible; returns whether it is."""
         span = self._ring.span()
         if request.is_covered() or span is None:
             return request.is_covered()

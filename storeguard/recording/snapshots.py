@@ -53,7 +53,7 @@ class Snapshots:
         self._subjects: dict[str, _Subject] = {}
 
     def seen(self, frame: Frame, observation: Observation) -> None:
-        """Take in a processed frame and who was in it."""
+        """Add a processed frame and the people in it."""
         self._recent.append((frame, observation))
         if not self._subjects:
             return

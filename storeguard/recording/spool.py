@@ -1,7 +1,7 @@
 """The spool: one camera's finished recordings on local disk, on their way to object storage.
 
 A folder is the queue, so that it outlives every process. What waits is a numbered manifest
-(`<number>-<name>.ready.json`), written whole and in order; the files it names lie beside it.
+(`<number>-<name>.ready.json`), written whole and in order; the files it names lie next to it.
 `recorder.json` is the recorder's checkpoint: how far it has read the event journal, and which
 events the recordings that are not over yet are for.
 
@@ -309,7 +309,7 @@ class Spool:
     # ------------------------------------------------------------------ taking
 
     def items(self) -> Iterator[Item]:
-        """What waits, in the order it was put. An unreadable manifest is moved aside, loudly."""
+        """What waits, in the order it was put. An unreadable manifest is moved aside and logged."""
         for path in self._ready():
             try:
                 manifest = _manifests.validate_json(path.read_bytes())

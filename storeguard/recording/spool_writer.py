@@ -26,7 +26,7 @@ class SpoolWriter:
     """One camera's way into its spool. Not thread-safe.
 
     Manifests that find no room wait in memory, in their order, `_MAX_UNWRITTEN` at most; past it
-    the oldest is dropped, loudly. Recording pauses while less than `min_free_bytes` are free.
+    the oldest is dropped and logged. Recording pauses while less than `min_free_bytes` are free.
 
     Args:
         spool: where manifests go; the caller holds the writer's lock.

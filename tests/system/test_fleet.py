@@ -1,4 +1,4 @@
-"""The fleet on a real Ray: camera actors that leave slowly, come back, or do not answer."""
+"""The fleet on a real Ray: camera actors that stop slowly, come back, or do not answer."""
 
 from __future__ import annotations
 
@@ -15,12 +15,13 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 import actors.fleet
 from actors.fleet import Fleet
+from actors.naming import NAMESPACE, actor_name
 from actors.uploader import spool_root
 from serve.runner import init_ray
 from storeguard.camera.status import CameraState, CameraStatus
 from storeguard.config.roster import Roster
 from storeguard.config.store import CameraConfig, StoreConfig
-from storeguard.events.event import Event
+from storeguard.events.changes import Change, Outcome
 from storeguard.recording.recorder import RecordingPlace
 from storeguard.recording.spool import EventItem, Spool
 from tests.events.factories import event
@@ -60,16 +61,17 @@ class SlowCameras:
 
 
 class Rules:
-    """Remembers what the recorders hand on."""
+    """Keeps which events the uploaders report."""
 
     def __init__(self) -> None:
-        self._seen: list[str] = []
+        self._reported: set[str] = set()
 
-    def journal(self, event: Event) -> None:
-        self._seen.append(event.event_id)
+    def apply(self, changes: Sequence[Change]) -> list[Outcome]:
+        self._reported |= {change.event_id for change in changes}
+        return [Outcome.APPLIED for _ in changes]
 
-    def seen(self) -> list[str]:
-        return self._seen
+    def reported(self) -> set[str]:
+        return self._reported
 
 
 @pytest.fixture
@@ -82,7 +84,7 @@ def local_ray() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("local_ray")
-def test_a_leaving_group_keeps_its_recorder_and_its_name_until_it_is_done(
+def test_a_stopping_group_keeps_its_uploader_and_its_name_until_it_is_done(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(actors.fleet, "CameraActor", SlowCameras)
@@ -106,7 +108,7 @@ def test_a_leaving_group_keeps_its_recorder_and_its_name_until_it_is_done(
         async def until(seconds: float, what: Any) -> None:
             end_s = time.monotonic() + seconds
             while not what():
-                assert time.monotonic() < end_s, "waited in vain"
+                assert time.monotonic() < end_s, f"not reached within {seconds:.0f} s"
                 assert await fleet.check() == []
                 if fleet.lacks_a_group():
                     fleet.reconcile()
@@ -119,8 +121,13 @@ def test_a_leaving_group_keeps_its_recorder_and_its_name_until_it_is_done(
             playing = state() is CameraState.PLAYING
             return fleet.status_of(config.cameras[0]).source if playing else None
 
-        def told() -> set[str]:  # at least once, each
-            return set(ray.get(rules.seen.remote()))
+        def reported() -> set[str]:
+            return set(ray.get(rules.reported.remote()))
+
+        def uploader() -> Any:
+            group, node_id = roster.group_of("street"), ray.get_runtime_context().get_node_id()
+            name = actor_name(STORE, f"uploader-{group}-{node_id[:8]}")
+            return ray.get_actor(name, namespace=NAMESPACE)
 
         fleet.reconcile()
         await until(180, lambda: process() and fleet.spools())
@@ -133,25 +140,24 @@ def test_a_leaving_group_keeps_its_recorder_and_its_name_until_it_is_done(
         await until(180, lambda: state() is CameraState.PLAYING)
 
         roster.remove("street")
-        fleet.reconcile()  # at once: nobody waits for what is still recorded
+        fleet.reconcile()  # returns at once, while the group is still recording
         assert fleet.spools()
         roster.add(config.cameras[0])
         fleet.reconcile()  # under the same name, so only after its predecessor
         await until(180, lambda: process() not in (None, first))
-        await until(180, lambda: len(told()) == 1)
+        await until(180, lambda: len(reported()) == 1)
 
-        # Ended for good, as when nobody has renewed their leases: others take their place.
-        second, recorder = process(), fleet._uploaders[roster.group_of("street") or ""].actor
-        ray.kill(recorder, no_restart=True)
+        # Ended without a restart, as when their leases ran out: others take their place.
+        second, before = process(), uploader()
+        ray.kill(before, no_restart=True)
         ray.kill(fleet.group_of("street"), no_restart=True)
         await until(180, lambda: process() not in (None, first, second) and fleet.spools())
-        (other,) = fleet._uploaders.values()
-        assert other.actor != recorder
+        assert uploader() != before
 
         roster.remove("street")
         fleet.reconcile()
-        await until(180, lambda: not fleet.spools())  # its recorder has nothing left to do
-        assert len(told()) == 2
+        await until(180, lambda: not fleet.spools())  # its uploader has nothing left to do
+        assert len(reported()) == 2
         await fleet.stop()
 
     asyncio.run(body())
