@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import glob
 import hashlib
 import logging
 import re
 import shutil
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -162,6 +165,25 @@ class ObjectStore:
             return False
         return True
 
+    def remove_leftovers(self, *, older_than_s: float) -> int:
+        """Remove what killed uploads left in a local folder and no later upload has replaced.
+
+        Args:
+            older_than_s: seconds by the wall clock since a leftover was last written.
+
+        Returns:
+            How many there were. Other storages show no unfinished object.
+        """
+        if not self._is_local:
+            return 0
+        before_s, removed = time.time() - older_than_s, 0
+        for path in Path(self._root).rglob(f"{TEMPORARY_PREFIX}*"):
+            with contextlib.suppress(FileNotFoundError):
+                if path.is_file() and path.stat().st_mtime < before_s:
+                    path.unlink()
+                    removed += 1
+        return removed
+
     def size(self, key_or_uri: str) -> int:
         """Size of an object in bytes. Raises as `open` does."""
         path = self._path(key_or_uri)
@@ -278,6 +300,8 @@ def _bucket_and_prefix(uri: str) -> tuple[str, str]:
 
 def _write_whole(target: Path, content: IO[bytes]) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
+    for leftover in target.parent.glob(f"{TEMPORARY_PREFIX}*-{glob.escape(target.name)}"):
+        leftover.unlink(missing_ok=True)  # of an uploader that was killed before it was done
     with replacing(target) as part, part.open("wb") as out:
         shutil.copyfileobj(content, out, _COPY_BYTES)
 

@@ -20,6 +20,7 @@ from storeguard.storage.objects import ObjectStore
 _log = logging.getLogger(__name__)
 
 _DAY: Final = re.compile(r"/(\d{4}-\d\d-\d\d)/[^/]+$")
+_LEFTOVER_S: Final = 86_400.0  # an unfinished upload is done or dead by then
 _FRESH: Final = timedelta(days=1)  # a file so young may not be linked yet
 
 Apply = Callable[[Sequence[Change]], Sequence[Outcome]]
@@ -109,6 +110,7 @@ class Retention:
             StoreError: the events cannot be read; nothing was deleted.
             StorageError: the storage does not answer.
         """
+        self._objects.remove_leftovers(older_than_s=_LEFTOVER_S)
         files = self._files()
         due = self._past_bounds(files)
         deleted = {file.key: file for file, reason in due if self._delete(file, reason)}
