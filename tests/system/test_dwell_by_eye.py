@@ -65,7 +65,9 @@ def test_three_of_four_frames_dropped(table: Path, tmp_path: Path) -> None:
     VideoProcessor(DetectorSettings(num_cpus=2)).process(
         table, ProcessOptions(zones=load_zones(zones), every=4), ProcessOutputs(events=out)
     )
-    newest = {(event := json.loads(line))["event_id"]: event for line in out.open()}
+    newest = {
+        (event := json.loads(line))["event_id"]: event for line in out.read_text().splitlines()
+    }
     check(list(newest.values()))
 
 

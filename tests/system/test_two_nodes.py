@@ -86,7 +86,9 @@ def test_two_nodes_raise_the_events_of_one_process(
     VideoProcessor(DetectorSettings()).process(
         bikes, ProcessOptions(zones=load_zones(zones)), ProcessOutputs(events=out)
     )
-    newest = {(event := json.loads(line))["event_id"]: event for line in out.open()}
+    newest = {
+        (event := json.loads(line))["event_id"]: event for line in out.read_text().splitlines()
+    }
     expected = facts(list(newest.values()))
     assert {fact[0] for fact in expected} == {"loitering", "intrusion"}
 
