@@ -15,6 +15,9 @@ Id = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,62}$")]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Point = tuple[Fraction, Fraction]
 
+MAX_GAP_S: Final = 10.0
+"""Seconds of a camera's silence that rules and tracker bridge where nothing else is set."""
+
 CLIP_S: Final = 2.0
 """Seconds of one person that the clip classifier is given at a time."""
 
@@ -58,10 +61,11 @@ class RuleSettings(RecordSettings):
 class VisitSettings(RuleSettings):
     """A rule about visits: when a visit ends."""
 
-    max_gap_s: float = Field(default=10.0, ge=0, le=600)
+    max_gap_s: float = Field(default=MAX_GAP_S, ge=0, le=600)
     """The camera itself may show nothing for a while (frames dropped, detector stalled, stream
     reconnected). A person who is inside before and right after such a gap is taken to have stayed
-    if the gap was at most this long; after a longer gap the visit ends where it was last seen."""
+    if the gap was at most this long; after a longer gap the visit ends where it was last seen.
+    The camera's tracker follows people across gaps of the longest `max_gap_s` of its rules."""
     grace_s: float = Field(default=1.0, ge=0, le=600)
     """A visit continues when the person is out of the zone, or unseen, for at most this long."""
 
@@ -249,6 +253,17 @@ class ZoneList(Settings):
     def _unique_zones(cls, zones: tuple[ZoneConfig, ...]) -> tuple[ZoneConfig, ...]:
         require_unique("zone", (zone.id for zone in zones))
         return zones
+
+
+def longest_gap_s(rules: Iterable[RuleSettings]) -> float:
+    """Seconds of a camera's silence that some of its rules bridge; `MAX_GAP_S` without such a rule.
+
+    A `grace_s` longer than `max_gap_s` bridges silence too.
+    """
+    return max(
+        (max(rule.max_gap_s, rule.grace_s) for rule in rules if isinstance(rule, VisitSettings)),
+        default=MAX_GAP_S,
+    )
 
 
 def require_unique(what: str, ids: Iterable[str]) -> None:

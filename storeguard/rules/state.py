@@ -60,6 +60,7 @@ class Visit:
         reported_at: capture time of that version.
         rule: the settings that opened its event.
         attributes: for its event.
+        silence: of the camera, since `last_inside_at`.
     """
 
     person_id: str
@@ -73,6 +74,7 @@ class Visit:
     rule: dict[str, Any] = field(default_factory=dict)
     attributes: dict[str, Any] = field(default_factory=dict)
     left_after: timedelta = timedelta(0)
+    silence: timedelta = timedelta(0)
 
     @property
     def ended_at(self) -> datetime:
