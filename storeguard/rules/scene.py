@@ -16,8 +16,8 @@ from storeguard.rules.observation import Observation
 Box = tuple[float, float, float, float]
 
 _MAX_STEP = timedelta(seconds=1)
-"""What lies further apart than this between two frames is silence of the camera, in which the moment
-of coming or leaving is not estimated."""
+"""Between frames further apart than this the camera was silent: the moment of coming or leaving is
+not estimated."""
 
 _NEWCOMER_STEPS = 2.5
 """A track at most this many frames old has just been confirmed: its person is new to the rules."""

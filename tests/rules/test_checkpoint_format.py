@@ -72,15 +72,18 @@ def test_observations_from_before_the_restart_change_nothing(restored: Any) -> N
 def test_events_close_with_what_was_saved(restored: Any) -> None:
     for _ in range(7):  # seq 0 to 6 were processed before the restart
         restored.observation(3.5, {}, epoch="new")
-    (crossing,) = restored.see(3.5, ann=0.45, bob=0.35)
+    restored.see(3.25, ann=0.45, bob=0.35)
+    (crossing,) = (
+        event for event in restored.see(3.75, ann=0.45, bob=0.35) if event.ended_at is not None
+    )
     closed = {
         (event.type.value, event.zone_id, event.person_id): event
         for event in restored.rules.close_all(restored.rules.captured_at)
     }
 
     assert (crossing.type.value, crossing.attributes["direction"]) == ("line_crossing", "out")
-    assert facts(closed["intrusion", "z", "ann"]) == (2, 0.0, 3.5, "full", 0.9)
-    assert facts(closed["loitering", "z", "bob"]) == (3, 0.0, 3.5, None, None)
+    assert facts(closed["intrusion", "z", "ann"]) == (2, 0.0, 3.75, "full", 0.9)
+    assert facts(closed["loitering", "z", "bob"]) == (3, 0.0, 3.75, None, None)
     assert closed["occupancy", "z", None].attributes == {"people": 2, "peak_people": 3}
     suspected = closed["shoplifting_suspected", "z", "ann"]
     assert (suspected.score, suspected.attributes["decision"]) == (0.9, "suspected")
