@@ -37,6 +37,12 @@ def foot_points(xyxy: ArrayLike) -> Float64:
     return np.stack(((box[:, 0] + box[:, 2]) / 2, box[:, 3]), axis=1)
 
 
+def polygon_area(corners: Sequence[Point]) -> float:
+    """Share of the frame that a polygon without faults covers, 0..1."""
+    x, y = np.asarray(corners, np.float64).T
+    return float(abs(x @ np.roll(y, -1) - y @ np.roll(x, -1)) / 2)
+
+
 def polygon_fault(corners: Sequence[Point]) -> str | None:
     """What is wrong with a polygon, or None.
 
@@ -280,6 +286,20 @@ class Line:
         (ax, ay), (bx, by) = self.first, self.second
         sides: Float64 = (bx - ax) * (point[:, 1] - ay) - (by - ay) * (point[:, 0] - ax)
         return sides
+
+    def offset(self, points: ArrayLike, xyxy: ArrayLike) -> Float64:
+        """Signed distance of (n, 2) points from the line, in sizes of their (n, 4) boxes.
+
+        Returns:
+            (n,), signed as from `side`. A box's size is its extent across the line (width for an
+            upright line, height for a level one), so the frame's proportions do not matter. 0 for
+            a box without extent.
+        """
+        box = np.asarray(xyxy, np.float64).reshape(-1, 4)
+        (ax, ay), (bx, by) = self.first, self.second
+        extent = abs(by - ay) * (box[:, 2] - box[:, 0]) + abs(bx - ax) * (box[:, 3] - box[:, 1])
+        sound = extent > _NOTHING
+        return np.where(sound, self.side(points) / np.where(sound, extent, 1.0), 0.0)
 
     def crossing(self, before: Point, after: Point) -> Crossing | None:
         """Where the step from `before` to `after` crosses this line, between its two ends.

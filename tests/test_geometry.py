@@ -278,3 +278,24 @@ def test_crossing(before: Point, after: Point, expected: tuple[float, bool] | No
     else:
         assert crossing is not None
         assert (crossing.fraction, crossing.rightward) == (pytest.approx(expected[0]), expected[1])
+
+
+@pytest.mark.parametrize(
+    ("line", "box", "expected"),
+    [
+        # upright: widths of the box; to the right of a line that goes up is positive
+        (UPWARD, (0.5, 0.4, 0.7, 0.8), 0.5),
+        (UPWARD, (0.3, 0.4, 0.5, 0.8), -0.5),
+        # level: heights of the box; below a line from left to right is positive
+        (Line((0.0, 0.6), (1.0, 0.6)), (0.5, 0.4, 0.7, 0.8), 0.5),
+        # slanting: the same whatever the frame's proportions, hence also for a shorter line
+        (Line((0.2, 0.6), (0.4, 0.8)), (0.4, 0.4, 0.6, 0.8), -0.1 / 0.6),
+        (Line((0.2, 0.6), (0.3, 0.7)), (0.4, 0.4, 0.6, 0.8), -0.1 / 0.6),
+        # no extent
+        (UPWARD, (0.6, 0.4, 0.6, 0.8), 0.0),
+    ],
+)
+def test_offset_of_the_foot_in_sizes_of_the_box(
+    line: Line, box: tuple[float, float, float, float], expected: float
+) -> None:
+    assert line.offset(foot_points(box), box) == pytest.approx([expected])

@@ -23,6 +23,7 @@ from storeguard.clock import Clock
 from storeguard.config.addresses import redact
 from storeguard.config.models import AttributeSettings, TrackerSettings
 from storeguard.config.store import CameraConfig
+from storeguard.config.zones import longest_gap_s
 from storeguard.detection.detections import Detections
 from storeguard.recording.clip_requests import needed_cache_s
 from storeguard.rules.observation import ClipScore, Observation
@@ -66,7 +67,9 @@ class CameraPipeline:
         """Clips for the clip classifier."""
         self.attributes = PersonAttributes(camera.id, attributes, forget_s=tracker.max_lost_s)
         """Crops for attribute classifiers, and their predictions."""
-        self._tracker = Tracker(tracker)
+        self._tracker = Tracker(
+            tracker, max_gap_s=longest_gap_s(rule for _, rule in camera.rules())
+        )
         self._epoch = epoch
         self._clock = clock
         self._sampler = Sampler(camera.detect_fps)
@@ -94,6 +97,7 @@ class CameraPipeline:
         if camera.detect_fps != self.camera.detect_fps:
             self._sampler = Sampler(camera.detect_fps)
         self.camera = camera
+        self._tracker.max_gap_s = longest_gap_s(rule for _, rule in camera.rules())
         self.feed.reconfigure(camera)
         self.clips.reconfigure(camera)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import logging
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -17,6 +18,8 @@ from storeguard.config.models import AttributeSettings, ClassifierSettings, Dete
 from storeguard.config.store import ApiSettings, CameraConfig, StoreConfig
 from storeguard.config.zones import Settings, ZoneConfig, ZoneList
 from storeguard.errors import ConfigError
+
+_log = logging.getLogger(__name__)
 
 TOKEN_VARIABLE = "STOREGUARD_API_TOKEN"  # noqa: S105 - the variable's name, not its value
 _SECRET_KEYS = frozenset({"token"})
@@ -67,12 +70,32 @@ def parse(kind: type[S], document: Any, *, where: str) -> S:
 
     Raises:
         ConfigError: one line per fault, each with key, expected and found value, camera and zone.
+
+    What is probably a mistake (a zone too small for its rule) is logged as a warning.
     """
     try:
-        return kind.model_validate(document)
+        settings = kind.model_validate(document)
     except ValidationError as error:
         faults = error.errors(include_url=False)
         raise ConfigError("\n".join(_explain(fault, document, where) for fault in faults)) from None
+    for doubt in _doubts(settings):
+        _log.warning("%s: %s", where, doubt)
+    return settings
+
+
+def _doubts(settings: Settings) -> Iterator[str]:
+    """What is allowed in these settings and yet probably a mistake."""
+    match settings:
+        case StoreConfig():
+            for camera in settings.cameras:
+                yield from _doubts(camera)
+        case CameraConfig():
+            for zone in settings.zones:
+                for doubt in zone.doubts():
+                    yield f"camera {settings.id!r}: {doubt}"
+        case ZoneList():
+            for zone in settings.zones:
+                yield from zone.doubts()
 
 
 def resolve_camera(camera: CameraConfig) -> CameraConfig:

@@ -216,7 +216,8 @@ class TrackerSettings(Settings):
     low_score: Fraction = 0.10
     """Detections between this and `high_score` may only continue a track."""
     max_lost_s: float = Field(default=3.0, gt=0, le=600)
-    """A track unseen for longer than this ends; sooner, it may be re-linked. With the default
+    """A track unseen for longer than this ends; sooner, it may be re-linked. Silence of the camera
+    does not count (see `storeguard.config.zones.VisitSettings.max_gap_s`). With the default
     `gate` a re-link reaches about 3 s: to bridge longer absences raise both."""
     confirm_s: float = Field(default=0.3, ge=0, le=60)
     """A new track is reported after its second detection, which must come within `confirm_s` or in

@@ -9,11 +9,27 @@ from typing import Annotated, ClassVar, Final, Literal, Self, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from storeguard.geometry import polygon_fault
+from storeguard.geometry import polygon_area, polygon_fault
 
 Id = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,62}$")]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Point = tuple[Fraction, Fraction]
+
+MAX_GAP_S: Final = 10.0
+"""Seconds of a camera's silence that rules and tracker bridge where nothing else is set."""
+
+MAX_STEP_OVER_S: Final = 1.0
+"""A line crossing starts this many seconds before the person is clear of the line at the earliest,
+however long the person stood on it."""
+
+SMALLEST_PERSON: Final = 0.0001
+"""Share of the frame that the smallest box of a person covers: 11 x 19 pixels of 1920 x 1080. No
+detector finds smaller people."""
+TYPICAL_PERSON: Final = 0.02
+"""Share of the frame that a person some metres from a store's camera covers: 7 % of the width and
+29 % of the height."""
+PERSON_HIT_RATIO: Final = 0.10
+"""Share of a person's box that must be in the zone of a `person` rule."""
 
 CLIP_S: Final = 2.0
 """Seconds of one person that the clip classifier is given at a time."""
@@ -54,14 +70,20 @@ class RuleSettings(RecordSettings):
         """Seconds from an event's start to the moment when the rule opens it, at most."""
         return 0.0
 
+    @property
+    def needed_hit_ratio(self) -> float | None:
+        """Share of a person's box that must be in the zone; None if a point of it decides."""
+        return None
+
 
 class VisitSettings(RuleSettings):
     """A rule about visits: when a visit ends."""
 
-    max_gap_s: float = Field(default=10.0, ge=0, le=600)
+    max_gap_s: float = Field(default=MAX_GAP_S, ge=0, le=600)
     """The camera itself may show nothing for a while (frames dropped, detector stalled, stream
     reconnected). A person who is inside before and right after such a gap is taken to have stayed
-    if the gap was at most this long; after a longer gap the visit ends where it was last seen."""
+    if the gap was at most this long; after a longer gap the visit ends where it was last seen.
+    The camera's tracker follows people across gaps of the longest `max_gap_s` of its rules."""
     grace_s: float = Field(default=1.0, ge=0, le=600)
     """A visit continues when the person is out of the zone, or unseen, for at most this long."""
 
@@ -73,6 +95,11 @@ class ZoneVisitSettings(VisitSettings):
     min_hit_ratio: float = Field(default=0.10, gt=0, le=1)
     min_score: Fraction = 0.0
     """People detected with less confidence than this do not count for the rule."""
+
+    @property
+    def needed_hit_ratio(self) -> float | None:
+        """`min_hit_ratio`, where that is what decides."""
+        return self.min_hit_ratio if self.anchor is Anchor.HIT_RATIO else None
 
 
 class IntrusionRule(ZoneVisitSettings):
@@ -113,7 +140,12 @@ class Direction(StrEnum):
 
 
 class LineCrossingRule(RuleSettings):
-    """A person's anchor point crosses the zone's line."""
+    """A person's anchor point crosses the zone's line and stays on the far side.
+
+    A person has crossed once the anchor has been clear of the line, on the far side, for
+    `settle_s`. A person who comes back sooner has not crossed, and one who has crossed in can only
+    cross out next: to and fro adds up to nothing.
+    """
 
     zone_shape = "line"
     event_attributes = frozenset({"direction"})
@@ -121,8 +153,21 @@ class LineCrossingRule(RuleSettings):
     type: Literal["line_crossing"] = "line_crossing"
     anchor: Literal[Anchor.HEAD, Anchor.FOOT] = Anchor.FOOT
     direction: Direction = Direction.BOTH
+    margin: float = Field(default=0.1, ge=0, le=1)
+    """How far behind the line is clear of it: as a fraction of the person's box, of its width for
+    an upright line and of its height for a level one."""
+    settle_s: float = Field(default=0.5, ge=0, le=60)
+    """Seconds of capture time for which the anchor must be clear of the line on the far side."""
     cooldown_s: float = Field(default=2.0, ge=0, le=86_400)
+    """A person's next crossing in the same direction is reported this many seconds after the last
+    one at the earliest. If the person has returned by then, neither crossing is reported."""
     min_score: Fraction = 0.0
+    """People detected with less confidence than this do not count for the rule."""
+
+    @property
+    def longest_delay_s(self) -> float:
+        """How long stepping over the line and settling take."""
+        return MAX_STEP_OVER_S + self.settle_s
 
 
 class OccupancyRule(ZoneVisitSettings):
@@ -154,6 +199,11 @@ class PersonRule(VisitSettings):
     the camera's rule count separately."""
     grace_s: float = Field(default=2.0, ge=0, le=600)
     """The event closes when the person has been unseen for longer than this."""
+
+    @property
+    def needed_hit_ratio(self) -> float | None:
+        """In a zone: the default of the other rules' `min_hit_ratio`."""
+        return PERSON_HIT_RATIO
 
 
 class ShopliftingRule(ZoneVisitSettings):
@@ -233,6 +283,35 @@ class ZoneConfig(Settings):
                 )
         return self
 
+    @model_validator(mode="after")
+    def _can_fire(self) -> Self:
+        for fault in self._too_small_for(SMALLEST_PERSON, "the smallest that is detected"):
+            raise ValueError(fault)
+        return self
+
+    def doubts(self) -> list[str]:
+        """What is allowed and yet probably a mistake: a sentence for each rule."""
+        return self._too_small_for(TYPICAL_PERSON, "a typical one")
+
+    def _too_small_for(self, person: float, which: str) -> list[str]:
+        """The rules that no person of this size can fire, because the zone is too small.
+
+        Args:
+            person: share of the frame that the person's box covers.
+            which: its size in words.
+        """
+        if self.polygon is None:
+            return []
+        area = polygon_area(self.polygon)
+        return [
+            f"zone {self.id!r}: rule {rule.type!r} needs {rule.needed_hit_ratio:.3g} of a person's "
+            f"box in the zone, but the zone covers {area:.2g} of the frame and a box covers "
+            f"{person:.2g} ({which}), so at most {area / person:.2g} of it is in the zone: draw "
+            "the zone larger, or let a point of the box decide (anchor: foot or head)"
+            for rule in self.rules
+            if rule.needed_hit_ratio is not None and area < rule.needed_hit_ratio * person
+        ]
+
     @property
     def shoplifting(self) -> ShopliftingRule | None:
         """Its rule for the clip classifier, if it has one."""
@@ -249,6 +328,17 @@ class ZoneList(Settings):
     def _unique_zones(cls, zones: tuple[ZoneConfig, ...]) -> tuple[ZoneConfig, ...]:
         require_unique("zone", (zone.id for zone in zones))
         return zones
+
+
+def longest_gap_s(rules: Iterable[RuleSettings]) -> float:
+    """Seconds of a camera's silence that some of its rules bridge; `MAX_GAP_S` without such a rule.
+
+    A `grace_s` longer than `max_gap_s` bridges silence too.
+    """
+    return max(
+        (max(rule.max_gap_s, rule.grace_s) for rule in rules if isinstance(rule, VisitSettings)),
+        default=MAX_GAP_S,
+    )
 
 
 def require_unique(what: str, ids: Iterable[str]) -> None:

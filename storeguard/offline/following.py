@@ -12,7 +12,7 @@ from typing import Final
 from storeguard.camera.pipeline import observe
 from storeguard.config.models import TrackerSettings
 from storeguard.config.store import CameraConfig, Pace
-from storeguard.config.zones import ZoneConfig
+from storeguard.config.zones import ZoneConfig, longest_gap_s
 from storeguard.detection.detector import Detector, DetectTiming
 from storeguard.errors import EmptySourceError
 from storeguard.rules.observation import Observation
@@ -71,7 +71,7 @@ def follow(
         SourceError: the file cannot be read.
         EmptySourceError: no frame of it could be decoded.
     """
-    tracking = Tracker(tracker)
+    tracking = Tracker(tracker, max_gap_s=longest_gap_s(rule for _, rule in camera.rules()))
     seq, last_s = 0, None
     for frame in read_frames(camera, start=FILE_START) if frames is None else frames:
         started = time.perf_counter()

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from storeguard.config.zones import Anchor, PersonRule
+from storeguard.config.zones import PERSON_HIT_RATIO, Anchor, PersonRule
 from storeguard.rules.scene import Scene, Sighting
 from storeguard.rules.state import Visit
 from storeguard.rules.visit import VisitRuleState
-
-_MIN_HIT_RATIO = 0.10
 
 
 class PersonState(VisitRuleState[PersonRule]):
@@ -26,7 +24,7 @@ class PersonState(VisitRuleState[PersonRule]):
         return scene.inside(
             self.zone,
             anchor=Anchor.HIT_RATIO,
-            min_hit_ratio=_MIN_HIT_RATIO,
+            min_hit_ratio=PERSON_HIT_RATIO,
             min_score=min_score,
         )
 

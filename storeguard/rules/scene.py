@@ -16,7 +16,8 @@ from storeguard.rules.observation import Observation
 Box = tuple[float, float, float, float]
 
 _MAX_STEP = timedelta(seconds=1)
-"""Between frames further apart than this the moment of coming or leaving is not estimated."""
+"""Between frames further apart than this the camera was silent: the moment of coming or leaving is
+not estimated."""
 
 _NEWCOMER_STEPS = 2.5
 """A track at most this many frames old has just been confirmed: its person is new to the rules."""
@@ -67,6 +68,7 @@ class Scene:
     ) -> None:
         self.at = observation.captured_at
         self.since_previous = timedelta(0) if previous_at is None else self.at - previous_at
+        self.silence = max(self.since_previous - _MAX_STEP, timedelta(0))
         self.new_epoch = new_epoch
         self.clip_scores = observation.clip_scores
         self.person_id = observation.person_id
@@ -133,7 +135,7 @@ class Scene:
         came_at = self.at - self.edge
         if observation.age_s is None:
             return [came_at] * len(observation.person_id)
-        newcomer_s = _NEWCOMER_STEPS * observation.step_s
+        newcomer_s = _NEWCOMER_STEPS * min(observation.step_s, _MAX_STEP.total_seconds())
         return [
             came_at - timedelta(seconds=age_s) if age_s <= newcomer_s else came_at
             for age_s in observation.age_s.tolist()

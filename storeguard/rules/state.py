@@ -6,13 +6,14 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from enum import StrEnum
 from typing import Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict
 
 from storeguard.config.zones import RuleSettings
 from storeguard.events.event import EventStatus, ModelRef
-from storeguard.geometry import Line, Zone
+from storeguard.geometry import Line, Point, Zone
 from storeguard.rules.scene import Box, Scene
 
 Shape = Zone | Line | None
@@ -60,6 +61,7 @@ class Visit:
         reported_at: capture time of that version.
         rule: the settings that opened its event.
         attributes: for its event.
+        silence: of the camera, since `last_inside_at`.
     """
 
     person_id: str
@@ -73,6 +75,7 @@ class Visit:
     rule: dict[str, Any] = field(default_factory=dict)
     attributes: dict[str, Any] = field(default_factory=dict)
     left_after: timedelta = timedelta(0)
+    silence: timedelta = timedelta(0)
 
     @property
     def ended_at(self) -> datetime:
@@ -85,25 +88,62 @@ class Visit:
         return self.ended_at - self.started_at
 
 
-class LastPosition(BaseModel):
-    """Where and when a person's anchor point was last seen."""
+class Side(StrEnum):
+    """A side of a line, as seen from its first point towards its second."""
 
-    model_config = ConfigDict(frozen=True)
+    LEFT = "left"
+    RIGHT = "right"
+
+
+@dataclass(slots=True)
+class LinePosition:
+    """Where a person was last seen, and on which side of a line.
+
+    Attributes:
+        person_id: the person.
+        x, y: the anchor point, fractions 0..1.
+        at: capture time of that observation.
+        score: detection confidence in it.
+        box_xyxy: box in it.
+        side: the side that the person is on; None until first seen clear of the line.
+        counted: the side that the person is on by the events so far.
+        crossed_at: when the person came to `side`, if no event has reported that yet.
+        stepped_at: when the anchor last stepped over the line; None if that was beyond its ends.
+        clear_since: since when the anchor has been clear of the line on the side that is not
+            `side`; None if it is not.
+        reported_at: `started_at` of the person's last event.
+    """
 
     person_id: str
     x: float
     y: float
     at: datetime
+    score: float = 0.0
+    box_xyxy: Box | None = None
+    side: Side | None = None
+    counted: Side | None = None
+    crossed_at: datetime | None = None
+    stepped_at: datetime | None = None
+    clear_since: datetime | None = None
+    reported_at: datetime | None = None
 
 
 class RuleCheckpoint(BaseModel):
-    """What a rule's state saves; the next state of the same rule is built with it."""
+    """What a rule's state saves; the next state of the same rule is built with it.
+
+    Attributes:
+        visits: of a rule about visits.
+        cooldowns: (key, start).
+        places: of people at a line, the one seen longest ago first.
+        line: the line that the sides in `places` refer to; None in checkpoints without sides.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     visits: tuple[Visit, ...] = ()
     cooldowns: tuple[tuple[str, datetime], ...] = ()
-    places: tuple[LastPosition, ...] = ()
+    places: tuple[LinePosition, ...] = ()
+    line: tuple[Point, Point] | None = None
 
 
 class RuleState(ABC):

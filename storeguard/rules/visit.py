@@ -5,7 +5,8 @@ last one that does. Where the spacing of frames is known, half of it is added at
 people come and go between frames. A visit ends at its last moment inside, once an observation more
 than `grace_s` later does not show the person inside. Time that the camera did not observe proves
 nothing: if the next observation shows the person inside again, the visit has continued, provided
-the camera was silent for at most `max_gap_s`. Frames are never counted.
+the camera was silent for at most `max_gap_s`. For a person whom the first frames after it miss,
+`grace_s` does not count the silence either. Frames are never counted.
 """
 
 from __future__ import annotations
@@ -58,9 +59,11 @@ class Visits:
         ended = [
             visit
             for visit in self._by_person.values()
-            if scene.at - visit.last_inside_at > grace and (blind or visit.person_id not in here)
+            if self._absence(visit, scene, blind=blind) > grace
+            and (blind or visit.person_id not in here)
         ]
         for visit in self._by_person.values():
+            visit.silence += scene.silence
             if visit.person_id not in here and not visit.left_after and not blind:
                 visit.left_after = scene.edge
         for visit in ended:
@@ -68,6 +71,14 @@ class Visits:
         for sighting in inside:
             self._extend(sighting, scene.at)
         return ended
+
+    @staticmethod
+    def _absence(visit: Visit, scene: Scene, *, blind: bool) -> timedelta:
+        """How long the visitor has been away: observed time only, unless now seen elsewhere."""
+        absence = scene.at - visit.last_inside_at
+        if blind or visit.person_id in scene.person_id:
+            return absence
+        return absence - visit.silence - scene.silence
 
     def _extend(self, sighting: Sighting, at: datetime) -> None:
         visit = self._by_person.get(sighting.person_id)
@@ -82,7 +93,7 @@ class Visits:
             )
             return
         visit.last_inside_at = at
-        visit.left_after = timedelta(0)
+        visit.left_after = visit.silence = timedelta(0)
         visit.score = max(visit.score, sighting.score)
         visit.box_xyxy = sighting.box_xyxy
 

@@ -13,6 +13,11 @@ A match costs the negative log-likelihood of the detection under the track's pre
 be likelier than that the detection is another person. So the gate needs no tuning for the frame
 rate: with a longer gap the prediction spreads and reaches further, and a detection far from all
 tracks stays a new person. A gap needs no special update at its end: the filter is exact for any dt.
+
+Silence of the camera is not absence of the person. Lifetimes run in observed time: two frames
+further apart than a second count as one second. Nobody was seen to leave in the rest of such a gap,
+so the spread that it adds to a prediction does not count against a match: a frame after it reaches
+as many standard deviations as it would have without it.
 """
 
 from __future__ import annotations
@@ -27,6 +32,7 @@ from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 
 from storeguard.config.models import TrackerSettings
+from storeguard.config.zones import MAX_GAP_S
 from storeguard.detection.detections import Detections
 from storeguard.detection.nms import iou_matrix
 from storeguard.errors import CheckpointError
@@ -43,6 +49,8 @@ CHECKPOINT_VERSION = 1
 MAX_COORDINATE_PX = 1e6
 """A box that reaches further is no box of any camera."""
 MIN_SIDE_PX = 0.5
+_MAX_STEP_S = 1.0
+"""What lies further apart than this between two frames is silence of the camera."""
 
 Rows = NDArray[np.int64]
 
@@ -52,16 +60,21 @@ class _Book:
     """Each track's id, times and state, without its motion: parallel (n,) arrays.
 
     `born_s` and `seen_s` (first and last seen) are on the tracker's own clock (see `Tracker.step`).
+    `seen_s` moves on through silence of the camera, so that unseen time is observed time.
+    `allowance` is what silence since `seen_s` adds to the gate.
     """
 
     track_id: NDArray[np.int64]
     born_s: Float64
     seen_s: Float64
     confirmed: NDArray[np.bool_]
+    allowance: Float64
 
     @classmethod
     def empty(cls) -> _Book:
-        return cls(np.zeros(0, np.int64), np.zeros(0), np.zeros(0), np.zeros(0, np.bool_))
+        return cls(
+            np.zeros(0, np.int64), np.zeros(0), np.zeros(0), np.zeros(0, np.bool_), np.zeros(0)
+        )
 
     def rows(self, keep: NDArray[np.bool_]) -> _Book:
         return _Book(*(getattr(self, f.name)[keep] for f in fields(self)))
@@ -75,12 +88,19 @@ class _Book:
 class Tracker:
     """Gives the people of one camera lasting ids. One instance a camera; not thread-safe.
 
+    Args:
+        settings: how people are tracked.
+        max_gap_s: initial value of the attribute.
+
     Attributes:
+        max_gap_s: seconds between two frames that tracks survive, however short `max_lost_s` is;
+            what the camera's rules promise (`storeguard.config.zones.longest_gap_s`).
         ignored_boxes: boxes ignored so far because they were not finite or had no area.
     """
 
-    def __init__(self, settings: TrackerSettings) -> None:
+    def __init__(self, settings: TrackerSettings, *, max_gap_s: float = MAX_GAP_S) -> None:
         self._settings = settings
+        self.max_gap_s = max_gap_s
         self._model = MotionModel(speed=settings.speed, memory_s=settings.memory_s)
         self.ignored_boxes = 0
         self._next_id = 1
@@ -104,8 +124,8 @@ class Tracker:
                 or have no area, and boxes without a finite score, are ignored and counted.
             time_s: capture time in seconds on any clock. The same time may come twice.
                 A step back by no more than `max_lost_s` counts as no time passed, and time
-                continues from there. A step back further, or a gap longer than `max_lost_s`, ends
-                all tracks as `reset` does.
+                continues from there. A step back further, or a gap longer than both `max_lost_s`
+                and `max_gap_s`, ends all tracks as `reset` does.
 
         Raises:
             ValueError: `time_s` is not finite.
@@ -130,6 +150,7 @@ class Tracker:
         self._motion.correct(matched[seen], measured[seen], score[seen], self._model)
         self._book.seen_s[matched[seen]] = self._now_s
         self._book.confirmed[matched[seen]] = True
+        self._book.allowance[matched[seen]] = 0.0
         fresh = self._fresh(sure, seen, people)
         matched[fresh] = len(self._motion) + np.arange(len(fresh))
         self._start(measured[fresh], score[fresh], confirmed=first)
@@ -151,14 +172,24 @@ class Tracker:
         if not math.isfinite(time_s):
             raise ValueError(f"time_s: expected finite seconds, got {time_s}")
         passed = 0.0 if self._time_s is None else time_s - self._time_s
-        if abs(passed) > self._settings.max_lost_s:
+        max_lost_s = self._settings.max_lost_s
+        if -passed > max_lost_s or passed > max(max_lost_s, self.max_gap_s):
             self.reset()
         first = self._time_s is None
         self._time_s = float(time_s)
         dt_s = max(passed, 0.0) if not first else 0.0
+        observed_s = min(dt_s, _MAX_STEP_S, max_lost_s)
         self._now_s += dt_s
-        self._motion.advance(dt_s, self._model)
+        self._motion.advance(observed_s, self._model)
+        if dt_s > observed_s:
+            self._pass_silence(dt_s - observed_s)
         return first
+
+    def _pass_silence(self, silence_s: float) -> None:
+        before = self._motion.var_p[:, :2].prod(axis=1)
+        self._motion.advance(silence_s, self._model)
+        self._book.seen_s += silence_s
+        self._book.allowance += np.log(self._motion.var_p[:, :2].prod(axis=1) / before)
 
     def _usable(self, detections: Detections) -> Detections:
         """Detections with finite numbers and an area; the others are counted."""
@@ -175,7 +206,8 @@ class Tracker:
         """Assign detections `picks` to tracks `rows`, in `matched`; returns both' unmatched."""
         if len(rows) == 0 or len(picks) == 0:
             return rows, picks
-        gain = self._settings.gate - self._cost(rows, measured[picks], score[picks])
+        gate = self._settings.gate + self._book.allowance[rows, None]
+        gain = gate - self._cost(rows, measured[picks], score[picks])
         # Pairs outside the gate are worth nothing, so the best assignment may leave them out.
         row, col = linear_sum_assignment(np.maximum(gain, 0.0), maximize=True)
         good = gain[row, col] > 0
@@ -220,12 +252,13 @@ class Tracker:
                 born_s=np.full(n, self._now_s),
                 seen_s=np.full(n, self._now_s),
                 confirmed=np.full(n, confirmed),
+                allowance=np.zeros(n),
             )
         )
         self._next_id += n
 
     def _end_lost(self) -> None:
-        unseen_s = self._now_s - self._book.seen_s
+        unseen_s = self._now_s - self._book.seen_s  # observed seconds
         limit_s = np.where(
             self._book.confirmed, self._settings.max_lost_s, self._settings.confirm_s
         )
@@ -273,6 +306,11 @@ class Tracker:
                 born_s=np.asarray(state["book"]["born_s"], np.float64),
                 seen_s=np.asarray(state["book"]["seen_s"], np.float64),
                 confirmed=np.asarray(state["book"]["confirmed"], np.bool_),
+                allowance=np.asarray(
+                    # Checkpoints from before allowances have none.
+                    state["book"].get("allowance", [0.0] * len(state["book"]["track_id"])),
+                    np.float64,
+                ),
             )
         except (ValueError, TypeError, KeyError, OverflowError, RecursionError) as error:
             raise CheckpointError(f"tracker checkpoint: unreadable: {error!r}") from error
@@ -288,7 +326,9 @@ class Tracker:
 def _check(motion: MotionState, book: _Book, next_id: int, now_s: float, time_s: float) -> None:
     arrays = [getattr(part, f.name) for part in (motion, book) for f in fields(part)]
     lengths = sorted({len(array) for array in arrays})
-    if len(lengths) != 1 or any(column.ndim != 1 for column in (book.born_s, book.seen_s)):
+    if len(lengths) != 1 or any(
+        column.ndim != 1 for column in (book.born_s, book.seen_s, book.allowance)
+    ):
         raise CheckpointError(f"tracker checkpoint: expected arrays of one length, found {lengths}")
     if not all(np.isfinite(array).all() for array in (*arrays, now_s, time_s)):
         raise CheckpointError("tracker checkpoint: expected finite numbers")

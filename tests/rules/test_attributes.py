@@ -116,7 +116,7 @@ def test_it_survives_a_restart(stage: type[Any]) -> None:
 def test_an_event_has_several_attributes_and_the_rules_own(stage: type[Any]) -> None:
     show = stage(INTRUSION, line=[{"type": "line_crossing"}])
     both = {"ann": (predicted("basket"), predicted("red", name="shirt"))}
-    for at_s, place in enumerate((0.1, 0.9, 0.1)):
+    for at_s, place in enumerate((0.1, 0.9, 0.9)):
         observation = replace(show.observation(at_s, {"ann": place}), attributes=both)
         for event in show.rules.step(observation):
             seen = set(event.attributes)

@@ -115,7 +115,8 @@ def test_score_is_the_highest_and_box_the_latest(stage: type[Any]) -> None:
     for at_s, score in ((0, 0.5), (0.1, 0.9), (0.2, 0.6)):
         show.take(show.observation(at_s, {"ann": 0.4 + at_s}, score=score))
 
-    (closed,) = show.see(3)
+    show.see(0.8)
+    (closed,) = show.see(1.4)
 
     assert closed.score == pytest.approx(0.9)
     assert closed.box_xyxy == pytest.approx((0.55, 0.4, 0.65, 0.8))

@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 
-RULE = {"type": "line_crossing", "cooldown_s": 2.0}  # of an upright line at x = 0.5, going up
+# Of an upright line at x = 0.5, going up. A crossing is complete at once.
+RULE = {"type": "line_crossing", "cooldown_s": 2.0, "margin": 0, "settle_s": 0}
 
 
 def _directions(show: Any) -> list[tuple[str, float]]:
@@ -57,14 +58,65 @@ def test_no_crossing_from_one_epoch_to_the_next(stage: type[Any]) -> None:
     assert _directions(show) == [("out", 1.5)]
 
 
-def test_cooldown_is_for_the_person_in_both_directions(stage: type[Any]) -> None:
+def test_cooldown_is_for_the_person_and_the_direction(stage: type[Any]) -> None:
     show = stage(line=[RULE])
-    for index in range(30):  # to and fro over the line, twice a second
+    for index in range(31):  # to and fro over the line, twice a second
         show.see(index / 2, ann=0.45 if index % 2 else 0.55, bob=0.2)
 
-    times = [at_s for _, at_s in _directions(show)]
-    assert len(times) >= 5
-    assert all(later - sooner >= 2 for sooner, later in pairwise(times))
+    found = _directions(show)
+    assert len(found) >= 5
+    assert {event.person_id for event in show.events} == {"ann"}
+    for direction in ("in", "out"):
+        times = [at_s for name, at_s in found if name == direction]
+        assert all(later - sooner >= 1.5 for sooner, later in pairwise(times))
+
+
+def test_cooldown_does_not_swallow_the_way_back(stage: type[Any]) -> None:
+    show = stage(line=[RULE | {"cooldown_s": 30}])
+    for at_s, place in ((0, 0.3), (1, 0.7), (2, 0.3)):
+        show.see(at_s, ann=place)
+
+    assert _directions(show) == [("in", 0.5), ("out", 1.5)]
+
+
+@pytest.mark.parametrize("then", ["stays", "is unseen", "camera stopped", "another epoch"])
+def test_a_crossing_during_the_cooldown_is_reported_once_it_counts(
+    stage: type[Any], then: str
+) -> None:
+    show = stage(line=[RULE | {"cooldown_s": 30}])
+    for at_s, place in ((0, 0.3), (1, 0.7), (2, 0.3), (3, 0.7)):
+        show.see(at_s, ann=place)
+    assert _directions(show) == [("in", 0.5), ("out", 1.5)]
+
+    match then:
+        case "stays":
+            show.watch(4, 40, fps=1, ann=0.7)
+        case "is unseen":
+            show.watch(4, 40, fps=1)
+        case "camera stopped":
+            show.events += show.rules.close_all(show.rules.captured_at)
+        case _:
+            show.take(show.observation(5, {"ann": 0.7}, epoch="b"))
+
+    assert _directions(show) == [("in", 0.5), ("out", 1.5), ("in", 2.5)]
+
+
+def test_a_person_who_is_forgotten_during_the_cooldown_is_counted(stage: type[Any]) -> None:
+    show = stage(line=[RULE | {"cooldown_s": 3600}])
+    for at_s, place in ((0, 0.3), (1, 0.7), (2, 0.3), (3, 0.7)):
+        show.see(at_s, ann=place)
+    show.watch(4, 70, fps=1)
+
+    assert [found for found, _ in _directions(show)] == ["in", "out", "in"]
+
+
+def test_to_and_fro_during_the_cooldown_is_no_event(stage: type[Any]) -> None:
+    show = stage(line=[RULE | {"cooldown_s": 30}])
+    for at_s, place in enumerate((0.3, 0.7, 0.3, 0.7, 0.3, 0.7, 0.3)):
+        show.see(at_s, ann=place)
+    show.watch(7, 60, fps=1, ann=0.3)
+
+    assert [found for found, _ in _directions(show)] == ["in", "out"]
 
 
 def test_two_people_have_separate_positions_and_cooldowns(stage: type[Any]) -> None:
@@ -78,14 +130,14 @@ def test_two_people_have_separate_positions_and_cooldowns(stage: type[Any]) -> N
     ]
 
 
-def test_crossings_in_the_same_millisecond_are_one(stage: type[Any]) -> None:
+def test_crossings_in_the_same_millisecond_are_a_millisecond_apart(stage: type[Any]) -> None:
     show = stage(line=[RULE | {"cooldown_s": 0}])
     # Barely over the line and back: both interpolated to within a fraction of a millisecond.
     for at_s, place in ((0, 0.3), (1, 0.50002), (2, 0.3), (3, 0.7)):
         show.see(at_s, ann=place)
 
-    assert [found for found, _ in _directions(show)] == ["in", "in"]
-    assert len({event.event_id for event in show.events}) == 2
+    assert [found for found, _ in _directions(show)] == ["in", "out", "in"]
+    assert len({event.event_id for event in show.events}) == 3
 
 
 def test_the_foot_or_the_head_crosses(stage: type[Any]) -> None:

@@ -231,3 +231,20 @@ def test_dwell_is_unbiased_by_the_frame_rate(step_s: float) -> None:
         assert closed.dwell_s == pytest.approx(10, abs=step_s + 1e-3)
         dwells.append(closed.dwell_s)
     assert np.mean(dwells) == pytest.approx(10, abs=0.25 * step_s + 1e-3)
+
+
+@pytest.mark.parametrize("rule", [RULE, {"type": "intrusion", "anchor": "foot"}])
+@pytest.mark.parametrize("fps", [2, 5, 15])
+def test_flicker_at_the_edge_of_a_zone_is_one_visit(
+    stage: type[Any], rule: dict[str, Any], fps: int
+) -> None:
+    """A foot that trembles by a pixel, or an edge that a tenth of the box just reaches."""
+    show = stage(rule)
+    edge = 0.3 if rule is not RULE else 0.26
+    for index in range(60 * fps):
+        show.see(index / fps, ann=edge + (-1) ** index / 640)
+    show.watch(60, 62, fps=fps, ann=OUT)
+
+    assert len({event.event_id for event in show.events}) == 1
+    ((_, started_s, ended_s),) = show.closed()
+    assert (started_s, ended_s) == pytest.approx((0, 60), abs=1)

@@ -28,7 +28,7 @@ LINE = Line((0.5, 1.0), (0.5, 0.0))
 EXAMPLES: dict[str, tuple[dict[str, Any], Shape]] = {
     "intrusion": ({"anchor": "foot"}, ZONE),
     "loitering": ({"loiter_s": 0.5}, ZONE),
-    "line_crossing": ({}, LINE),
+    "line_crossing": ({"settle_s": 0}, LINE),
     "occupancy": ({"max_people": 1, "for_s": 0}, ZONE),
     "person": ({}, None),
     "shoplifting_suspected": ({}, ZONE),

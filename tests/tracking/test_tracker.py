@@ -247,12 +247,55 @@ def test_a_small_step_back_counts_as_no_time():
         assert ids(tracker.step(one(100 + 8 * n), 9.5 + n * 0.1)) == first
 
 
-@pytest.mark.parametrize("jump_s", [-3600.0, -3.5, 3.5, 3600.0, 1e12])
+@pytest.mark.parametrize("jump_s", [-3600.0, -3.5, 8.5, 3600.0, 1e12])
 def test_a_big_jump_ends_all_tracks_and_starts_a_scene(jump_s: float):
-    tracker = Tracker(TrackerSettings(max_lost_s=3.0))
+    tracker = Tracker(TrackerSettings(max_lost_s=3.0), max_gap_s=8.0)
     tracker.step(one(100), 10.0)
     assert ids(tracker.step(one(100), 10.1)) == [1]
     assert ids(tracker.step(one(100), 10.1 + jump_s)) == [2]
+
+
+# ----------------------------------------------------------------------- silence of the camera
+
+
+@pytest.mark.parametrize("gap_s", [1.1, 2.5, 3.4, 6.0, 9.0])
+def test_a_gap_between_frames_ends_no_track(gap_s: float):
+    tracker = Tracker(TrackerSettings(max_lost_s=3.0), max_gap_s=10.0)
+    for n in range(10):
+        first = ids(tracker.step(one(200 + 4 * n), n * 0.1))
+    assert ids(tracker.step(one(260), 0.9 + gap_s)) == first
+
+
+@pytest.mark.parametrize(
+    ("x", "height"), [(930, HEIGHT), (205, 2.5 * HEIGHT)], ids=["too far away", "too big"]
+)
+def test_another_person_after_a_gap_is_new(x: float, height: float):
+    tracker = Tracker(TrackerSettings())
+    for n in range(10):
+        first = ids(tracker.step(one(200), n * 0.1))
+    for time_s in (5.0, 5.1):
+        later = ids(tracker.step(Detections.of([box(x, 300, height)], [0.9]), time_s))
+    assert len(later) == 1
+    assert later != first
+
+
+def test_unseen_time_is_observed_time():
+    tracker = Tracker(TrackerSettings(max_lost_s=3.0))
+    tracker.step(one(200), 0.0)
+    # a silence of 7 s counts as the second up to its first frame
+    times = [7.0, *np.arange(7.5, 9.0, 0.5)]
+    for time_s in times:
+        tracker.step(Detections.empty(), float(time_s))
+    assert ids(tracker.step(one(200), 9.0)) == [1]
+    for time_s in np.arange(9.5, 12.6, 0.5):
+        tracker.step(Detections.empty(), float(time_s))
+    assert 1 not in ids(tracker.step(one(200), 12.7))
+
+
+def test_age_counts_the_silence():
+    tracker = Tracker(TrackerSettings())
+    tracker.step(one(200), 0.0)
+    assert ages_of(tracker.step(one(200), 7.0)) == [7.0]
 
 
 @pytest.mark.parametrize("time_s", [float("nan"), float("inf"), -float("inf")])
@@ -312,6 +355,7 @@ def test_a_score_that_is_no_number_is_ignored():
 @pytest.mark.parametrize("at", [0, 1, 17, 40])
 def test_what_follows_a_restore_is_byte_identical(at: int):
     times = np.arange(0, 8, 0.1)
+    times[17:] += 4.0  # a silence, with people who are missed right after it
     seen, _ = played(walkers(), times, miss=0.3)
     whole = Tracker(TrackerSettings())
     for detections, time_s in zip(seen[:at], times[:at], strict=True):
@@ -371,6 +415,14 @@ def test_a_bad_checkpoint_is_refused_and_changes_nothing(blob: bytes, message: s
     with pytest.raises(CheckpointError, match=message):
         tracker.restore(blob)
     assert tracker.checkpoint() == before
+
+
+def test_a_checkpoint_without_allowances_is_restored():
+    state = good_state()
+    del state["book"]["allowance"]
+    tracker = Tracker(TrackerSettings())
+    tracker.restore(json.dumps(state).encode())
+    assert json.loads(tracker.checkpoint()) == good_state()
 
 
 def test_a_checkpoint_is_small():
