@@ -20,7 +20,7 @@ from storeguard.clock import Clock, SystemClock
 from storeguard.config.addresses import redact
 from storeguard.config.store import CameraConfig, Pace
 from storeguard.errors import SourceError
-from storeguard.video.decode_queue import DecodeQueue, Mark
+from storeguard.video.decode_queue import DecodeQueue, Mark, QueueLimits
 from storeguard.video.decoder import FrameDecoder
 from storeguard.video.frame import Frame
 from storeguard.video.packets import EncodedPacket, MediaKind
@@ -37,7 +37,6 @@ from storeguard.video.timing import FAST_START, Reanchor, Timeline
 
 _log = logging.getLogger(__name__)
 
-_QUEUE_PACKETS = 64
 _FPS_WINDOW_S = 5.0
 _ANCHOR_S = 0.3  # packets held back on connecting, to anchor at the least delayed
 _ANCHOR_PACKETS = 256
@@ -163,7 +162,7 @@ class CameraReader:
             that runs repeat exactly, and the moment of first playing at real-time pace.
         seed: of the backoff's jitter.
         threads: of the decoder, see `FrameDecoder`.
-        queue_packets: packets that may wait to be decoded.
+        queue: bounds of the packets that wait to be decoded.
     """
 
     def __init__(
@@ -176,7 +175,7 @@ class CameraReader:
         start: datetime | None = None,
         seed: int | str | None = None,
         threads: int = 1,
-        queue_packets: int = _QUEUE_PACKETS,
+        queue: QueueLimits | None = None,
     ) -> None:
         self._camera = camera
         self._on_frame = on_frame
@@ -192,7 +191,7 @@ class CameraReader:
             ),
             seed=seed,
         )
-        self._queue = DecodeQueue(max_packets=queue_packets, lossless=self._fast)
+        self._queue = DecodeQueue(queue, lossless=self._fast, clock=self._clock)
         skip_before_us = 0 if camera.start_offset_s else None
         self._decoder = FrameDecoder(camera.id, threads=threads, skip_before_us=skip_before_us)
         self._placer: Placer | None = None
