@@ -60,6 +60,30 @@ def test_avi_without_presentation_times_still_has_rising_ones(video: MakeVideo):
     assert times_s[-1] == pytest.approx(2.9, abs=0.25)
 
 
+@pytest.mark.parametrize("suffix", ["mp4", "mov", "mkv", "ts", "flv"])
+def test_the_same_packets_end_at_the_same_time_in_every_container(
+    video: MakeVideo, tmp_path: Path, suffix: str
+):
+    path = tmp_path / f"paused.{suffix}"
+    with (
+        av.open(str(video("mp4", num_frames=200, b_frames=2))) as source,
+        av.open(str(path), "w") as out,
+    ):
+        copy = out.add_stream_from_template(source.streams.video[0])
+        for packet in source.demux(video=0):
+            if packet.dts is None:
+                continue
+            # The recorder paused for 4.9 s after 10 s, and again after 15 s.
+            num_pauses = sum(packet.pts * packet.time_base >= at_s for at_s in (10, 15))
+            pause = round(num_pauses * 4.9 / packet.time_base)
+            packet.pts, packet.dts, packet.stream = packet.pts + pause, packet.dts + pause, copy
+            out.mux(packet)
+    frames = list(read_frames(camera(path)))
+    assert [number_of(f.picture) for f in frames] == list(range(200))
+    expected_s = [i / 10 + 4.9 * ((i >= 100) + (i >= 150)) for i in range(200)]
+    assert [f.time_s for f in frames] == pytest.approx(expected_s, abs=0.002)
+
+
 @pytest.mark.parametrize("threads", [0, 1])
 def test_reading_twice_gives_the_same(video: MakeVideo, threads: int):
     path = video("mp4", b_frames=2)
