@@ -23,6 +23,7 @@ from storeguard.errors import SourceError
 from storeguard.video.decode_queue import DecodeQueue, Mark, QueueLimits
 from storeguard.video.decoder import FrameDecoder
 from storeguard.video.frame import Frame
+from storeguard.video.pacing import Pacer, sleep_until
 from storeguard.video.packets import EncodedPacket, MediaKind
 from storeguard.video.placing import Placer
 from storeguard.video.source import (
@@ -40,8 +41,6 @@ _log = logging.getLogger(__name__)
 _FPS_WINDOW_S = 5.0
 _ANCHOR_S = 0.3  # packets held back on connecting, to anchor at the least delayed
 _ANCHOR_PACKETS = 256
-_SLEEP_S = 0.1  # a sleeping thread stops within this
-_LATE_S = 1.0  # a file that is later than this stays late instead of catching up
 _STABLE_S = 10.0  # a connection that lasted this long resets the backoff
 _LOCAL = {SourceKind.FILE, SourceKind.IMAGES}
 
@@ -296,7 +295,9 @@ class CameraReader:
         """Open the source and deliver its packets until it ends; True if no pass follows."""
         first_pass = self._placer is None
         offset_s = None if first_pass else 0.0
-        with open_source(self._camera, clock=self._clock, start_offset_s=offset_s) as source:
+        with open_source(
+            self._camera, clock=self._clock, start_offset_s=offset_s, stopped=self._stop.is_set
+        ) as source:
             placer = self._placer or self._new_placer(source)
             placer.connect(source)
             with self._lock:
@@ -330,55 +331,45 @@ class CameraReader:
 
     def _play_live(self, source: Source, placer: Placer) -> None:
         held: list[tuple[RawPacket, float]] | None = []
-        for raw in source.packets():
-            received_s = self._clock.monotonic()
-            if self._stop.is_set():
-                return
-            if held is None:
-                self._place_and_deliver(placer, raw, received_s)
-                continue
-            held.append((raw, received_s))
-            if received_s - held[0][1] >= _ANCHOR_S or len(held) >= _ANCHOR_PACKETS:
-                for item, item_received_s in placer.anchor(held):
-                    self._place_and_deliver(placer, item, item_received_s)
-                held = None
+
+        def deliver_held() -> None:
+            nonlocal held
+            first, held = held or [], None
+            for item, item_received_s in placer.anchor(first) if first else ():
+                self._place_and_deliver(placer, item, item_received_s)
+
+        try:
+            for raw in source.packets():
+                received_s = self._clock.monotonic()
+                if self._stop.is_set():
+                    return
+                if held is None or raw.untimed:
+                    self._place_and_deliver(placer, raw, received_s)
+                    continue
+                held.append((raw, received_s))
+                if received_s - held[0][1] >= _ANCHOR_S or len(held) >= _ANCHOR_PACKETS:
+                    deliver_held()
+        finally:
+            if not self._stop.is_set():
+                deliver_held()
 
     def _play_file(self, source: Source, placer: Placer) -> None:
-        origin_s: float | None = None
+        pacer = Pacer(self._clock, self._stop.is_set)
         for raw in source.packets():
             if self._stop.is_set():
                 return
             packet = placer.place(raw, self._clock.monotonic())
             if packet is None:
                 continue
-            if not self._fast:
-                due_s = packet.decode_us / 1_000_000
-                if origin_s is None:
-                    origin_s = self._pace_origin(due_s, source)
-                origin_s = self._pace(origin_s, due_s)
+            due_s = packet.decode_us / 1_000_000
+            # Packets before the start offset are only needed for decoding: they are due at once.
+            if not self._fast and (source.origin_us is None or due_s >= 0):
+                late_s = pacer.wait(due_s)
+                with self._lock:
+                    self._late_s += late_s
                 if self._stop.is_set():
                     return
             self._deliver(packet, self._clock.monotonic())
-
-    def _pace_origin(self, due_s: float, source: Source) -> float:
-        """Monotonic seconds of the time line's zero."""
-        now_s = self._clock.monotonic()
-        # Packets before the start offset are only needed for decoding: they are due at once.
-        return now_s - (0.0 if source.origin_us is not None and due_s < 0 else due_s)
-
-    def _pace(self, origin_s: float, due_s: float) -> float:
-        """Sleep until a packet is due; returns the origin, later if the file plays late."""
-        while not self._stop.is_set():
-            early_s = origin_s + due_s - self._clock.monotonic()
-            if early_s <= 0:
-                break
-            self._clock.sleep(min(early_s, _SLEEP_S))
-        late_s = self._clock.monotonic() - (origin_s + due_s)
-        if late_s <= _LATE_S or due_s < 0:
-            return origin_s
-        with self._lock:
-            self._late_s += late_s
-        return origin_s + late_s
 
     def _place_and_deliver(self, placer: Placer, raw: RawPacket, received_s: float) -> None:
         packet = placer.place(raw, received_s)
@@ -422,13 +413,8 @@ class CameraReader:
         wait_s = self._backoff.next_s()
         self._set(ReaderState.RECONNECTING, error=text)
         _log.warning("%s; trying again in %.1f s", text, wait_s)
-        self._sleep(wait_s)
+        sleep_until(self._clock, self._clock.monotonic() + wait_s, self._stop.is_set)
         return False
-
-    def _sleep(self, seconds: float) -> None:
-        until_s = self._clock.monotonic() + seconds
-        while not self._stop.is_set() and self._clock.monotonic() < until_s:
-            self._clock.sleep(min(_SLEEP_S, until_s - self._clock.monotonic()))
 
     # ------------------------------------------------------------------ decoding thread
 

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import av
 
 Answer = Callable[[BaseHTTPRequestHandler], None]
 """Answers one GET request."""
@@ -39,3 +43,58 @@ def begin(request: BaseHTTPRequestHandler, content_type: str, length: int | None
     if length is not None:
         request.send_header("Content-Length", str(length))
     request.end_headers()
+
+
+class LiveHls:
+    """A live HLS stream: a playlist whose last segments are those that are complete by now.
+
+    Args:
+        film: the video to serve, cut at its keyframes.
+        folder: an empty folder for the segments.
+        segment_s: the length of a segment in seconds.
+    """
+
+    def __init__(self, film: Path, folder: Path, *, segment_s: int) -> None:
+        options = {"hls_time": str(segment_s), "hls_list_size": "0"}
+        with (
+            av.open(str(film)) as source,
+            av.open(str(folder / "all.m3u8"), "w", format="hls", options=options) as out,
+        ):
+            copy = out.add_stream_from_template(source.streams.video[0])
+            for packet in source.demux(video=0):
+                if packet.dts is not None:
+                    packet.stream = copy
+                    out.mux(packet)
+        self._folder = folder
+        self._segment_s = segment_s
+        self._began_s = time.monotonic()
+        self.num_playlists = 0
+        self.is_over = False  # whether the playlist declares its end
+
+    def answer(self, request: BaseHTTPRequestHandler) -> None:
+        """Answer a request for the playlist or for a segment."""
+        name = request.path.strip("/").partition("?")[0]
+        if not name.endswith(".m3u8"):
+            content = (self._folder / name).read_bytes()
+            begin(request, "video/mp2t", len(content))
+            request.wfile.write(content)
+            return
+        self.num_playlists += 1
+        text = self._playlist().encode()
+        begin(request, "application/vnd.apple.mpegurl", len(text))
+        request.wfile.write(text)
+
+    def _playlist(self) -> str:
+        num_complete = 3 + int((time.monotonic() - self._began_s) / self._segment_s)
+        shown = range(max(0, num_complete - 4), num_complete)
+        lines = [
+            "#EXTM3U",
+            "#EXT-X-VERSION:3",
+            f"#EXT-X-TARGETDURATION:{self._segment_s}",
+            f"#EXT-X-MEDIA-SEQUENCE:{shown.start}",
+        ]
+        for number in shown:
+            lines += [f"#EXTINF:{self._segment_s}.0,", f"all{number}.ts"]
+        if self.is_over:
+            lines.append("#EXT-X-ENDLIST")
+        return "\n".join(lines) + "\n"
