@@ -19,7 +19,7 @@ from storeguard.backoff import Backoff, BackoffSettings
 from storeguard.clock import Clock, SystemClock
 from storeguard.config.addresses import redact
 from storeguard.config.store import CameraConfig, Pace
-from storeguard.errors import SourceError
+from storeguard.errors import SourceError, SourceTimeoutError
 from storeguard.video.decode_queue import DecodeQueue, Mark, QueueLimits
 from storeguard.video.decoder import FrameDecoder
 from storeguard.video.frame import Frame
@@ -41,6 +41,7 @@ _log = logging.getLogger(__name__)
 _FPS_WINDOW_S = 5.0
 _ANCHOR_S = 0.3  # packets held back on connecting, to anchor at the least delayed
 _ANCHOR_PACKETS = 256
+_NO_PICTURE_S = 120.0  # video without a picture for this long is connected again
 _STABLE_S = 10.0  # a connection that lasted this long resets the backoff
 _LOCAL = {SourceKind.FILE, SourceKind.IMAGES}
 
@@ -50,6 +51,8 @@ class ReaderState(StrEnum):
 
     CONNECTING = "connecting"
     PLAYING = "playing"
+    NO_PICTURE = "no_picture"
+    """Video arrives, but for longer than `read_timeout_s` no picture could be decoded."""
     RECONNECTING = "reconnecting"
     ENDED = "ended"
     FAILED = "failed"
@@ -91,6 +94,10 @@ class ReaderStats:
     fps_in: float = 0.0
     late_s: float = 0.0
     wall_offset_s: float = 0.0
+    no_picture_s: float = 0.0
+    ended_early: str | None = None
+    live: bool | None = None
+    average_fps: float | None = None
 
 
 def _named(reanchors: Mapping[Reanchor, int]) -> dict[str, int]:
@@ -206,6 +213,9 @@ class CameraReader:
         self._facts: StreamFacts | None = None
         self._arrivals_s: deque[float] = deque()
         self._late_s = 0.0
+        self._pictureless_since_s: float | None = None  # first packet since the last picture
+        self._consuming = False
+        self._ended_early: str | None = None
         name = f"camera-{camera.id}"
         self._threads = (
             threading.Thread(target=self._read_loop, name=f"{name}-read", daemon=True),
@@ -257,8 +267,12 @@ class CameraReader:
         dropped = self._decoder.dropped.copy() + self._queue.dropped()
         with self._lock:
             self._drop_old_arrivals(now_s)
+            facts, state = self._facts, self._state
+            no_picture_s = self._no_picture_s(now_s)
+            if state is ReaderState.PLAYING and no_picture_s > self._camera.read_timeout_s:
+                state = ReaderState.NO_PICTURE
             return ReaderStats(
-                state=self._state,
+                state=state,
                 frames_in=self._frames_in,
                 frames_decoded=self._frames_decoded,
                 dropped=dict(dropped),
@@ -266,11 +280,15 @@ class CameraReader:
                 reconnects=self._reconnects,
                 reanchors={} if timeline is None else _named(timeline.reanchors),
                 last_error=self._last_error,
-                codec=None if self._facts is None else self._facts.codec,
-                wh=self._decoder.wh or (None if self._facts is None else self._facts.wh),
+                codec=None if facts is None else facts.codec,
+                wh=self._decoder.wh or (None if facts is None else facts.wh),
                 fps_in=len(self._arrivals_s) / _FPS_WINDOW_S,
                 late_s=self._late_s,
                 wall_offset_s=0.0 if timeline is None else timeline.wall_offset_s(),
+                no_picture_s=no_picture_s,
+                ended_early=self._ended_early,
+                live=None if facts is None else facts.live,
+                average_fps=None if facts is None else facts.average_fps,
             )
 
     # ------------------------------------------------------------------ reading thread
@@ -317,7 +335,8 @@ class CameraReader:
                 "expected video packets, found none"
             )
         if not self._camera.loop:
-            self._set(ReaderState.ENDED)
+            local = kind_of(self._camera.source) in _LOCAL
+            self._end(None if local else "the address gave a film that has an end")
             return True
         self._queue.mark(Mark.SCENE_CUT)
         return False
@@ -331,6 +350,7 @@ class CameraReader:
 
     def _play_live(self, source: Source, placer: Placer) -> None:
         held: list[tuple[RawPacket, float]] | None = []
+        connected_s = self._clock.monotonic()
 
         def deliver_held() -> None:
             nonlocal held
@@ -343,6 +363,7 @@ class CameraReader:
                 received_s = self._clock.monotonic()
                 if self._stop.is_set():
                     return
+                self._require_pictures(received_s, connected_s)
                 if held is None or raw.untimed:
                     self._place_and_deliver(placer, raw, received_s)
                     continue
@@ -352,6 +373,16 @@ class CameraReader:
         finally:
             if not self._stop.is_set():
                 deliver_held()
+
+    def _require_pictures(self, now_s: float, connected_s: float) -> None:
+        with self._lock:
+            no_picture_s = min(self._no_picture_s(now_s), now_s - connected_s)
+        if no_picture_s > _NO_PICTURE_S:
+            raise SourceTimeoutError(
+                f"camera {self._camera.id!r}: {redact(self._camera.source)}: video arrives, but "
+                f"no picture could be decoded for {no_picture_s:.0f} s "
+                f"({dict(self._decoder.dropped)})"
+            )
 
     def _play_file(self, source: Source, placer: Placer) -> None:
         pacer = Pacer(self._clock, self._stop.is_set)
@@ -382,6 +413,8 @@ class CameraReader:
                 self._frames_in += 1
                 self._arrivals_s.append(now_s)
                 self._drop_old_arrivals(now_s)
+                if self._pictureless_since_s is None:
+                    self._pictureless_since_s = now_s
                 if self._state is not ReaderState.PLAYING and not self._stop.is_set():
                     self._state = ReaderState.PLAYING
         if self._on_packet is not None:
@@ -404,7 +437,10 @@ class CameraReader:
                 self._queue.mark(Mark.SCENE_CUT)
                 return False
             _log.warning("%s", text)
-            self._set(ReaderState.ENDED if played else ReaderState.FAILED, error=text)
+            if played:
+                self._end(text, error=text)
+            else:
+                self._set(ReaderState.FAILED, error=text)
             return True
         if lasted_s >= _STABLE_S:
             self._backoff.reset()
@@ -445,10 +481,14 @@ class CameraReader:
     def _deliver_frame(self, frame: Frame) -> None:
         with self._lock:
             self._frames_decoded += 1
+            self._consuming = True
         try:
             self._on_frame(frame)
         except Exception as error:  # noqa: BLE001  # a consumer must not stop the camera
             self._consumer_failed(error)
+        with self._lock:
+            self._consuming = False
+            self._pictureless_since_s = None
 
     # ------------------------------------------------------------------ both
 
@@ -463,6 +503,17 @@ class CameraReader:
             self._state = state
             if error is not None:
                 self._last_error = error
+
+    def _end(self, early: str | None, *, error: str | None = None) -> None:
+        with self._lock:
+            self._ended_early = early
+        self._set(ReaderState.ENDED, error=error)
+
+    def _no_picture_s(self, now_s: float) -> float:
+        """Call with the lock. A consumer that takes its time with a picture is no lack of them."""
+        if self._pictureless_since_s is None or self._consuming:
+            return 0.0
+        return now_s - self._pictureless_since_s
 
     def _drop_old_arrivals(self, now_s: float) -> None:
         while self._arrivals_s and self._arrivals_s[0] < now_s - _FPS_WINDOW_S:

@@ -14,7 +14,7 @@ import pytest
 from storeguard.config.store import CameraConfig
 from storeguard.testing.video import VideoSpec, make_video
 from storeguard.video.frame import Frame
-from storeguard.video.reader import CameraReader
+from storeguard.video.reader import CameraReader, ReaderState
 from tests.video.http_servers import begin, http_server
 from tests.waiting import wait_for
 
@@ -87,3 +87,42 @@ def test_video_that_dies_while_the_rest_goes_on_is_noticed(
     assert len(frames) >= VIDEO_S * 10 - 2
     assert "sent no video for" in error
     assert f"while its {found} stream went on (read_timeout_s 1)" in error
+
+
+def without_keyframes(film: Path, path: Path) -> Path:
+    """A transport stream that begins in the middle of its only group of pictures."""
+    with av.open(str(film)) as source, av.open(str(path), "w") as out:
+        copy = out.add_stream_from_template(source.streams.video[0])
+        for packet in source.demux(video=0):
+            if packet.dts is not None and not packet.is_keyframe:
+                packet.stream = copy
+                out.mux(packet)
+    return path
+
+
+def test_video_without_pictures_is_reported(tmp_path: Path):
+    film = make_video(tmp_path / "film.mp4", VideoSpec(num_frames=600, gop=600))
+    content = without_keyframes(film, tmp_path / "stream.ts").read_bytes()
+    over = Event()
+
+    def drip(request: BaseHTTPRequestHandler) -> None:
+        begin(request, "video/mp2t")
+        third = len(content) // 3
+        request.wfile.write(content[:third])  # enough for FFmpeg to find the stream
+        for start in range(third, len(content), _DRIP_BYTES):
+            request.wfile.write(content[start : start + _DRIP_BYTES])
+            request.wfile.flush()
+            if over.wait(0.1):
+                return
+
+    frames: list[Frame] = []
+    with http_server(drip) as address:
+        camera = CameraConfig(id="till", source=f"{address}/stream", read_timeout_s=2)
+        with CameraReader(camera, on_frame=frames.append) as playing:
+            wait_for(lambda: playing.stats().state is ReaderState.NO_PICTURE, found=playing.stats)
+            stats = playing.stats()
+            over.set()
+    assert stats.frames_in > 0
+    assert stats.no_picture_s > 2
+    assert stats.dropped["before_keyframe"] > 0
+    assert not frames

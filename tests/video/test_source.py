@@ -18,6 +18,7 @@ from storeguard.video.packets import MediaKind
 from storeguard.video.reader import read_frames
 from storeguard.video.source import open_source
 from tests.conftest import MakeVideo
+from tests.video.cut_files import cut_short
 
 
 def camera(source: object, **settings: object) -> CameraConfig:
@@ -199,18 +200,7 @@ def test_mp4_cut_off_before_its_index(video: MakeVideo, tmp_path: Path):
 
 
 def test_truncated_video_delivers_its_frames_and_then_raises(video: MakeVideo, tmp_path: Path):
-    path = tmp_path / "front.mp4"
-    with (
-        av.open(str(video("mp4", num_frames=100))) as source,
-        av.open(str(path), "w", container_options={"movflags": "faststart"}) as out,
-    ):
-        copy = out.add_stream_from_template(source.streams.video[0])
-        for packet in source.demux(video=0):
-            if packet.dts is not None:
-                packet.stream = copy
-                out.mux(packet)
-    whole = path.read_bytes()
-    path.write_bytes(whole[: len(whole) * 6 // 10])
+    path = cut_short(video("mp4", num_frames=100), tmp_path / "front.mp4")
     numbers: list[int] = []
     frames = (number_of(frame.picture) for frame in read_frames(camera(path)))
     with pytest.raises(SourceError, match=r"truncated: declares 10\.0 s of video"):
