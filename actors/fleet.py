@@ -30,6 +30,7 @@ _LEAVE_S = 60.0  # for the last verdicts, and clips finished on a slow disk
 _STOP_S = 30.0  # what a kill then cuts short is recovered at the next start
 _SILENT: Final = {
     "state": CameraState.RECONNECTING,
+    "state_reason": None,
     "last_error": "the process that runs it does not answer",
     "fps_in": None,
     "fps_processed": None,

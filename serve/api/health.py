@@ -27,7 +27,6 @@ T = TypeVar("T")
 
 _PART_S: Final = 5.0
 _OLD_BACKLOG_S: Final = 60.0
-_WORKING: Final = frozenset({CameraState.PLAYING, CameraState.ENDED, CameraState.DISABLED})
 
 
 class State(StrEnum):
@@ -165,7 +164,7 @@ def _classifier_part(queue: BatcherStats | str | None) -> Part:
 def _cameras_part(statuses: list[CameraStatus] | Exception) -> Part:
     if isinstance(statuses, Exception):
         return _failed(statuses)
-    faulty = [f"{status.id}: {status.state}" for status in statuses if status.state not in _WORKING]
+    faulty = [f"{status.id}: {status.fault}" for status in statuses if status.fault]
     if faulty:  # degraded only: restarting this server would repair no camera
         return Part(status=State.DEGRADED, detail=", ".join(faulty))
     return Part(status=State.OK, detail=f"{len(statuses)} cameras")
@@ -210,10 +209,21 @@ class _Snapshot:
 
     def _per_camera(self) -> Iterator[Metric]:
         cameras = self._cameras
-        up = GaugeMetricFamily("storeguard_camera_up", "1 while it plays", labels=["camera"])
+        up = GaugeMetricFamily(
+            "storeguard_camera_up",
+            "1 while it plays and is watched at the requested rate",
+            labels=["camera"],
+        )
         for camera in cameras:
             up.add_metric([camera.id], float(camera.state is CameraState.PLAYING))
         yield up
+        states = GaugeMetricFamily(
+            "storeguard_camera_state", "1 for the state it is in", labels=["camera", "state"]
+        )
+        for camera in cameras:
+            for state in CameraState:
+                states.add_metric([camera.id, state.value], float(camera.state is state))
+        yield states
         for name, text, field in (
             ("recording", "1 while a clip is being written", "recording"),
             ("recording_paused", "1 while the disk is too full to record", "recording_paused"),

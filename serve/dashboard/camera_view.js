@@ -4,7 +4,7 @@ import { request, get, pathOf } from "./api.js";
 import { rate } from "./cameras.js";
 import { drawing, element, facts, setText, setNotice } from "./element.js";
 import { Picture, PictureMode } from "./picture.js";
-import { count, lossName, ruleWords, short, stateName, typeName } from "./words.js";
+import { count, lossName, ruleWords, short, showsPictures, stateName, typeName } from "./words.js";
 
 export class CameraView {
   /**
@@ -126,12 +126,13 @@ export class CameraView {
   update(status) {
     this.pill.dataset.state = status.state;
     setText(this.pill, stateName(status.state));
-    this.record.disabled = status.state !== "playing";
+    this.record.disabled = !showsPictures(status);
     const lost = Object.entries(status.dropped ?? {}).filter(([, number]) => number > 0);
     const size = status.width && status.height ? `${status.width} × ${status.height}` : null;
     this.figures.replaceChildren(
       facts([
         ["In view", count(status.people_in_view, "person", "people")],
+        ["Trouble", status.state_reason],
         ["Pictures", `${rate(status.fps_in)} arriving, ${rate(status.fps_processed)} checked`],
         ["Dropped", lost.length
           ? lost.map(([cause, number]) => `${short(number)} ${lossName(cause)}`).join(", ")

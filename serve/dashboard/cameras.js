@@ -4,7 +4,7 @@ import { get, pathOf, serverNow } from "./api.js";
 import { element, setText, setNotice } from "./element.js";
 import { Picture, PictureMode } from "./picture.js";
 import { duration } from "./times.js";
-import { count, short, silence, stateName } from "./words.js";
+import { count, short, showsPictures, silence, stateName } from "./words.js";
 
 const POLL_MS = 2000;
 const STALE_S = 15;
@@ -175,7 +175,7 @@ class Tile {
 
   update(status) {
     this.status = status;
-    this.playing = status.state === "playing";
+    this.playing = showsPictures(status);
     if (status.last_frame_at !== this.lastSeen.at) {
       this.lastSeen = { at: status.last_frame_at, since_ms: performance.now() };
     }

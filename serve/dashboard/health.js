@@ -2,10 +2,9 @@
 
 import { health } from "./api.js";
 import { element, setText } from "./element.js";
-import { count, stateName } from "./words.js";
+import { count, isWell, showsPictures, stateName } from "./words.js";
 
 const POLL_MS = 5000;
-const WELL = new Set(["playing", "ended", "disabled"]);
 const WORDS = {
   store: {
     name: "Event store",
@@ -113,11 +112,12 @@ export class Health {
 
   fault(name, status) {
     if (name === "cameras" && status === "degraded") {
-      const ill = this.statuses.filter((camera) => !WELL.has(camera.state));
-      if (ill.length === 1) return `Camera ${ill[0].id} is not playing (${stateName(ill[0].state).toLowerCase()})`;
+      const ill = this.statuses.filter((camera) => !isWell(camera));
+      const wrong = ill.every(showsPictures) ? "checked as often as requested" : "playing";
+      if (ill.length === 1) return `Camera ${ill[0].id} is not ${wrong} (${stateName(ill[0].state).toLowerCase()})`;
       if (ill.length) {
         const named = ill.slice(0, 3).map((camera) => camera.id).join(", ");
-        return `${ill.length} of ${this.statuses.length} cameras are not playing: ${named}${ill.length > 3 ? " …" : ""}`;
+        return `${ill.length} of ${this.statuses.length} cameras are not ${wrong}: ${named}${ill.length > 3 ? " …" : ""}`;
       }
     }
     return WORDS[name]?.[status] ?? `${name}: ${status}`;

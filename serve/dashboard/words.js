@@ -15,6 +15,9 @@ export const TYPES = new Map([
 
 const STATES = new Map([
   ["playing", "Playing"],
+  ["no_picture", "No picture"],
+  ["starving", "Too few pictures"],
+  ["overloaded", "Overloaded"],
   ["connecting", "Connecting"],
   ["reconnecting", "Reconnecting"],
   ["failed", "Failed"],
@@ -23,7 +26,11 @@ const STATES = new Map([
   ["disabled", "Off"],
 ]);
 
+const SHOWING = new Set(["playing", "starving", "overloaded"]);
+const WELL = new Set(["playing", "disabled"]);
+
 const SILENCE = new Map([
+  ["no_picture", "The camera sends video, but no picture can be made of it."],
   ["connecting", "Connecting to the camera …"],
   ["reconnecting", "The connection was lost. Connecting again …"],
   ["failed", "The camera does not work"],
@@ -39,6 +46,16 @@ const LOSSES = new Map([
   ["undecodable", "damaged"],
   ["before_keyframe", "before the first whole picture"],
 ]);
+
+/** Whether a camera's pictures of now are searched for people, be it too few of them. */
+export function showsPictures(status) {
+  return SHOWING.has(status.state);
+}
+
+/** Whether a camera is watched as it should be; a film's own end is no fault. */
+export function isWell(status) {
+  return WELL.has(status.state) || (status.state === "ended" && !status.state_reason);
+}
 
 /** An event type's name; an unknown type is shown as it is. */
 export function typeName(type) {

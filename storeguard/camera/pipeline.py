@@ -16,13 +16,14 @@ from storeguard.camera.latency import LatencyRecorder
 from storeguard.camera.overlay import annotations_of, draw
 from storeguard.camera.person_attributes import PersonAttributes
 from storeguard.camera.person_clips import PersonClips
+from storeguard.camera.rate_watch import Condition, Counts, RateWatch
 from storeguard.camera.sampler import Sampler
 from storeguard.camera.status import CameraState, CameraStatus
 from storeguard.classification.attributes.prediction import AttributePrediction
 from storeguard.clock import Clock
 from storeguard.config.addresses import redact
 from storeguard.config.models import AttributeSettings, TrackerSettings
-from storeguard.config.store import CameraConfig
+from storeguard.config.store import CameraConfig, Pace
 from storeguard.config.zones import longest_gap_s
 from storeguard.detection.detections import Detections
 from storeguard.recording.clip_requests import needed_cache_s
@@ -31,7 +32,7 @@ from storeguard.rules.verdict import Verdict
 from storeguard.tracking.tracker import Tracker
 from storeguard.tracking.tracks import Tracks
 from storeguard.video.frame import Frame, Rgb
-from storeguard.video.reader import ReaderStats
+from storeguard.video.reader import ReaderState, ReaderStats
 
 _RATE_WINDOW_S = 5.0
 _MIN_OVERLAY_PX = 288
@@ -74,6 +75,7 @@ class CameraPipeline:
         self._clock = clock
         self._sampler = Sampler(camera.detect_fps)
         self._seq = 0
+        self._rates = RateWatch()
         self._missed_cut = False
         self._sampled = 0
         self._processed = 0
@@ -176,18 +178,29 @@ class CameraPipeline:
             reader: counters of the reader.
             all_decoded: the reader has ended and offered its last frame.
         """
-        state, feed = CameraState(reader.state.value), self.feed.stats()
-        if state is CameraState.ENDED and (not all_decoded or feed.waiting or feed.under_way):
-            state = CameraState.PLAYING  # its last frames are not processed yet
+        feed = self.feed.stats()
         lost = Counter(reader.dropped)
         lost.update(self._lost)
         if feed.superseded:
             lost["superseded"] = feed.superseded
+        condition = self._rates.judge(
+            reader,
+            Counts(self._sampled, self._processed, lost),
+            requested_fps=self.camera.detect_fps,
+            now_s=self._clock.monotonic(),
+        )
+        if self.camera.pace is Pace.FAST and condition.state is CameraState.OVERLOADED:
+            condition = Condition(CameraState.PLAYING)  # it waits for the detector
+        if reader.state is ReaderState.ENDED and (
+            not all_decoded or feed.waiting or feed.under_way
+        ):
+            condition = Condition(CameraState.PLAYING)  # its last frames are not processed yet
         summaries = self._latency.summaries()
         return CameraStatus(
             id=self.camera.id,
             source=redact(self.camera.source),
-            state=state,
+            state=condition.state,
+            state_reason=condition.reason,
             width=reader.wh[0] if reader.wh else None,
             height=reader.wh[1] if reader.wh else None,
             codec=reader.codec,

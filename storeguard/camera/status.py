@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from enum import StrEnum
+from typing import Final
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -10,10 +11,16 @@ from storeguard.events.event import Moment
 
 
 class CameraState(StrEnum):
-    """What a camera's reader is doing."""
+    """What a camera is doing, judged by the pictures in which people are looked for."""
 
     CONNECTING = "connecting"
     PLAYING = "playing"
+    NO_PICTURE = "no_picture"
+    """Video arrives, but no picture could be decoded for `read_timeout_s`."""
+    STARVING = "starving"
+    """It sends too few pictures: for 10 s, fewer than half the requested ones were processed."""
+    OVERLOADED = "overloaded"
+    """It sends enough pictures; fewer than half the requested ones were processed for 10 s."""
     RECONNECTING = "reconnecting"
     ENDED = "ended"
     FAILED = "failed"
@@ -21,11 +28,17 @@ class CameraState(StrEnum):
     DISABLED = "disabled"
 
 
+_WELL: Final = frozenset({CameraState.PLAYING, CameraState.DISABLED})
+
+
 class CameraStatus(BaseModel):
     """One camera's state and counters since its start.
 
     Attributes:
         source: its address, credentials hidden.
+        state_reason: why the state is a fault, where the state alone does not say it: for
+            `no_picture`, `starving` and `overloaded`, and for the `ended` of a source that was
+            meant to last. None otherwise.
         fps_in: frames a second arriving, over the last seconds; fps_processed: frames a second
             that went through detection, tracking and rules. None before the first frame.
         frames_in: frames read from the source; frames_decoded: of these, decoded; frames_sampled:
@@ -44,6 +57,7 @@ class CameraStatus(BaseModel):
     id: str
     source: str
     state: CameraState
+    state_reason: str | None = None
     enabled: bool = True
     width: int | None = None
     height: int | None = None
@@ -68,3 +82,10 @@ class CameraStatus(BaseModel):
     recording_paused: bool = False
     recording_error: str | None = None
     latency_ms: dict[str, float | None] = Field(default_factory=dict)
+
+    @property
+    def fault(self) -> str | None:
+        """The state and its reason if the camera is not watched as it should be; None if it is."""
+        if self.state in _WELL or (self.state is CameraState.ENDED and self.state_reason is None):
+            return None
+        return f"{self.state} ({self.state_reason})" if self.state_reason else str(self.state)

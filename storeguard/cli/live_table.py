@@ -12,6 +12,9 @@ from storeguard.camera.status import CameraState, CameraStatus
 _STATE_STYLE = {
     CameraState.PLAYING: "green",
     CameraState.CONNECTING: "yellow",
+    CameraState.NO_PICTURE: "bold red",
+    CameraState.STARVING: "bold red",
+    CameraState.OVERLOADED: "bold red",
     CameraState.RECONNECTING: "yellow",
     CameraState.FAILED: "bold red",
     CameraState.ENDED: "dim",
@@ -44,8 +47,8 @@ def live_table(statuses: Sequence[CameraStatus], *, title: str) -> Table:
             str(status.people_in_view),
             str(status.num_events),
         )
-        if status.last_error:
-            table.caption = Text(f"{status.id}: {status.last_error}", style="red")
+        if words := status.state_reason or status.last_error:
+            table.caption = Text(f"{status.id}: {words}", style="red")
     return table
 
 

@@ -100,7 +100,7 @@ class CameraConfig(Settings):
     start_offset_s: float = Field(default=0.0, ge=0, le=86_400)
     """Seconds of a file to skip at its first playing."""
     image_fps: float = Field(default=1.0, gt=0, le=240)
-    """Frames per second of a folder of images."""
+    """Pictures per second of a folder, or of an address that gives one picture a request."""
     rtsp_transport: Literal["tcp", "udp"] = "tcp"
     open_timeout_s: float = Field(default=10.0, gt=0, le=120)
     read_timeout_s: float = Field(default=5.0, gt=0, le=120)

@@ -24,7 +24,12 @@ class Placer:
         self.connection += 1
         self._segment += 1
         self._frame_us = source.facts.frame_us
-        self.timeline.connect(frame_us=self._frame_us, origin_us=source.origin_us)
+        length_s = source.facts.duration_s
+        self.timeline.connect(
+            frame_us=self._frame_us,
+            origin_us=source.origin_us,
+            length_us=None if length_s is None else round(length_s * 1_000_000),
+        )
 
     def place(self, raw: RawPacket, received_s: float) -> EncodedPacket | None:
         """The packet on the time line; None for audio ahead of the first video."""

@@ -19,10 +19,11 @@ from storeguard.backoff import Backoff, BackoffSettings
 from storeguard.clock import Clock, SystemClock
 from storeguard.config.addresses import redact
 from storeguard.config.store import CameraConfig, Pace
-from storeguard.errors import SourceError
-from storeguard.video.decode_queue import DecodeQueue, Mark
+from storeguard.errors import SourceError, SourceTimeoutError
+from storeguard.video.decode_queue import DecodeQueue, Mark, QueueLimits
 from storeguard.video.decoder import FrameDecoder
 from storeguard.video.frame import Frame
+from storeguard.video.pacing import Pacer, sleep_until
 from storeguard.video.packets import EncodedPacket, MediaKind
 from storeguard.video.placing import Placer
 from storeguard.video.source import (
@@ -37,12 +38,10 @@ from storeguard.video.timing import FAST_START, Reanchor, Timeline
 
 _log = logging.getLogger(__name__)
 
-_QUEUE_PACKETS = 64
 _FPS_WINDOW_S = 5.0
 _ANCHOR_S = 0.3  # packets held back on connecting, to anchor at the least delayed
 _ANCHOR_PACKETS = 256
-_SLEEP_S = 0.1  # a sleeping thread stops within this
-_LATE_S = 1.0  # a file that is later than this stays late instead of catching up
+_NO_PICTURE_S = 120.0  # video without a picture for this long is connected again
 _STABLE_S = 10.0  # a connection that lasted this long resets the backoff
 _LOCAL = {SourceKind.FILE, SourceKind.IMAGES}
 
@@ -52,6 +51,8 @@ class ReaderState(StrEnum):
 
     CONNECTING = "connecting"
     PLAYING = "playing"
+    NO_PICTURE = "no_picture"
+    """Video arrives, but for longer than `read_timeout_s` no picture could be decoded."""
     RECONNECTING = "reconnecting"
     ENDED = "ended"
     FAILED = "failed"
@@ -93,6 +94,10 @@ class ReaderStats:
     fps_in: float = 0.0
     late_s: float = 0.0
     wall_offset_s: float = 0.0
+    no_picture_s: float = 0.0
+    ended_early: str | None = None
+    live: bool | None = None
+    average_fps: float | None = None
 
 
 def _named(reanchors: Mapping[Reanchor, int]) -> dict[str, int]:
@@ -163,7 +168,7 @@ class CameraReader:
             that runs repeat exactly, and the moment of first playing at real-time pace.
         seed: of the backoff's jitter.
         threads: of the decoder, see `FrameDecoder`.
-        queue_packets: packets that may wait to be decoded.
+        queue: bounds of the packets that wait to be decoded.
     """
 
     def __init__(
@@ -176,7 +181,7 @@ class CameraReader:
         start: datetime | None = None,
         seed: int | str | None = None,
         threads: int = 1,
-        queue_packets: int = _QUEUE_PACKETS,
+        queue: QueueLimits | None = None,
     ) -> None:
         self._camera = camera
         self._on_frame = on_frame
@@ -192,7 +197,7 @@ class CameraReader:
             ),
             seed=seed,
         )
-        self._queue = DecodeQueue(max_packets=queue_packets, lossless=self._fast)
+        self._queue = DecodeQueue(queue, lossless=self._fast, clock=self._clock)
         skip_before_us = 0 if camera.start_offset_s else None
         self._decoder = FrameDecoder(camera.id, threads=threads, skip_before_us=skip_before_us)
         self._placer: Placer | None = None
@@ -208,6 +213,9 @@ class CameraReader:
         self._facts: StreamFacts | None = None
         self._arrivals_s: deque[float] = deque()
         self._late_s = 0.0
+        self._pictureless_since_s: float | None = None  # first packet since the last picture
+        self._consuming = False
+        self._ended_early: str | None = None
         name = f"camera-{camera.id}"
         self._threads = (
             threading.Thread(target=self._read_loop, name=f"{name}-read", daemon=True),
@@ -259,8 +267,12 @@ class CameraReader:
         dropped = self._decoder.dropped.copy() + self._queue.dropped()
         with self._lock:
             self._drop_old_arrivals(now_s)
+            facts, state = self._facts, self._state
+            no_picture_s = self._no_picture_s(now_s)
+            if state is ReaderState.PLAYING and no_picture_s > self._camera.read_timeout_s:
+                state = ReaderState.NO_PICTURE
             return ReaderStats(
-                state=self._state,
+                state=state,
                 frames_in=self._frames_in,
                 frames_decoded=self._frames_decoded,
                 dropped=dict(dropped),
@@ -268,11 +280,15 @@ class CameraReader:
                 reconnects=self._reconnects,
                 reanchors={} if timeline is None else _named(timeline.reanchors),
                 last_error=self._last_error,
-                codec=None if self._facts is None else self._facts.codec,
-                wh=self._decoder.wh or (None if self._facts is None else self._facts.wh),
+                codec=None if facts is None else facts.codec,
+                wh=self._decoder.wh or (None if facts is None else facts.wh),
                 fps_in=len(self._arrivals_s) / _FPS_WINDOW_S,
                 late_s=self._late_s,
                 wall_offset_s=0.0 if timeline is None else timeline.wall_offset_s(),
+                no_picture_s=no_picture_s,
+                ended_early=self._ended_early,
+                live=None if facts is None else facts.live,
+                average_fps=None if facts is None else facts.average_fps,
             )
 
     # ------------------------------------------------------------------ reading thread
@@ -297,7 +313,9 @@ class CameraReader:
         """Open the source and deliver its packets until it ends; True if no pass follows."""
         first_pass = self._placer is None
         offset_s = None if first_pass else 0.0
-        with open_source(self._camera, clock=self._clock, start_offset_s=offset_s) as source:
+        with open_source(
+            self._camera, clock=self._clock, start_offset_s=offset_s, stopped=self._stop.is_set
+        ) as source:
             placer = self._placer or self._new_placer(source)
             placer.connect(source)
             with self._lock:
@@ -317,7 +335,8 @@ class CameraReader:
                 "expected video packets, found none"
             )
         if not self._camera.loop:
-            self._set(ReaderState.ENDED)
+            local = kind_of(self._camera.source) in _LOCAL
+            self._end(None if local else "the address gave a film that has an end")
             return True
         self._queue.mark(Mark.SCENE_CUT)
         return False
@@ -331,55 +350,57 @@ class CameraReader:
 
     def _play_live(self, source: Source, placer: Placer) -> None:
         held: list[tuple[RawPacket, float]] | None = []
-        for raw in source.packets():
-            received_s = self._clock.monotonic()
-            if self._stop.is_set():
-                return
-            if held is None:
-                self._place_and_deliver(placer, raw, received_s)
-                continue
-            held.append((raw, received_s))
-            if received_s - held[0][1] >= _ANCHOR_S or len(held) >= _ANCHOR_PACKETS:
-                for item, item_received_s in placer.anchor(held):
-                    self._place_and_deliver(placer, item, item_received_s)
-                held = None
+        connected_s = self._clock.monotonic()
+
+        def deliver_held() -> None:
+            nonlocal held
+            first, held = held or [], None
+            for item, item_received_s in placer.anchor(first) if first else ():
+                self._place_and_deliver(placer, item, item_received_s)
+
+        try:
+            for raw in source.packets():
+                received_s = self._clock.monotonic()
+                if self._stop.is_set():
+                    return
+                self._require_pictures(received_s, connected_s)
+                if held is None or raw.untimed:
+                    self._place_and_deliver(placer, raw, received_s)
+                    continue
+                held.append((raw, received_s))
+                if received_s - held[0][1] >= _ANCHOR_S or len(held) >= _ANCHOR_PACKETS:
+                    deliver_held()
+        finally:
+            if not self._stop.is_set():
+                deliver_held()
+
+    def _require_pictures(self, now_s: float, connected_s: float) -> None:
+        with self._lock:
+            no_picture_s = min(self._no_picture_s(now_s), now_s - connected_s)
+        if no_picture_s > _NO_PICTURE_S:
+            raise SourceTimeoutError(
+                f"camera {self._camera.id!r}: {redact(self._camera.source)}: video arrives, but "
+                f"no picture could be decoded for {no_picture_s:.0f} s "
+                f"({dict(self._decoder.dropped)})"
+            )
 
     def _play_file(self, source: Source, placer: Placer) -> None:
-        origin_s: float | None = None
+        pacer = Pacer(self._clock, self._stop.is_set)
         for raw in source.packets():
             if self._stop.is_set():
                 return
             packet = placer.place(raw, self._clock.monotonic())
             if packet is None:
                 continue
-            if not self._fast:
-                due_s = packet.decode_us / 1_000_000
-                if origin_s is None:
-                    origin_s = self._pace_origin(due_s, source)
-                origin_s = self._pace(origin_s, due_s)
+            due_s = packet.decode_us / 1_000_000
+            # Packets before the start offset are only needed for decoding: they are due at once.
+            if not self._fast and (source.origin_us is None or due_s >= 0):
+                late_s = pacer.wait(due_s)
+                with self._lock:
+                    self._late_s += late_s
                 if self._stop.is_set():
                     return
             self._deliver(packet, self._clock.monotonic())
-
-    def _pace_origin(self, due_s: float, source: Source) -> float:
-        """Monotonic seconds of the time line's zero."""
-        now_s = self._clock.monotonic()
-        # Packets before the start offset are only needed for decoding: they are due at once.
-        return now_s - (0.0 if source.origin_us is not None and due_s < 0 else due_s)
-
-    def _pace(self, origin_s: float, due_s: float) -> float:
-        """Sleep until a packet is due; returns the origin, later if the file plays late."""
-        while not self._stop.is_set():
-            early_s = origin_s + due_s - self._clock.monotonic()
-            if early_s <= 0:
-                break
-            self._clock.sleep(min(early_s, _SLEEP_S))
-        late_s = self._clock.monotonic() - (origin_s + due_s)
-        if late_s <= _LATE_S or due_s < 0:
-            return origin_s
-        with self._lock:
-            self._late_s += late_s
-        return origin_s + late_s
 
     def _place_and_deliver(self, placer: Placer, raw: RawPacket, received_s: float) -> None:
         packet = placer.place(raw, received_s)
@@ -392,6 +413,8 @@ class CameraReader:
                 self._frames_in += 1
                 self._arrivals_s.append(now_s)
                 self._drop_old_arrivals(now_s)
+                if self._pictureless_since_s is None:
+                    self._pictureless_since_s = now_s
                 if self._state is not ReaderState.PLAYING and not self._stop.is_set():
                     self._state = ReaderState.PLAYING
         if self._on_packet is not None:
@@ -414,7 +437,10 @@ class CameraReader:
                 self._queue.mark(Mark.SCENE_CUT)
                 return False
             _log.warning("%s", text)
-            self._set(ReaderState.ENDED if played else ReaderState.FAILED, error=text)
+            if played:
+                self._end(text, error=text)
+            else:
+                self._set(ReaderState.FAILED, error=text)
             return True
         if lasted_s >= _STABLE_S:
             self._backoff.reset()
@@ -423,13 +449,8 @@ class CameraReader:
         wait_s = self._backoff.next_s()
         self._set(ReaderState.RECONNECTING, error=text)
         _log.warning("%s; trying again in %.1f s", text, wait_s)
-        self._sleep(wait_s)
+        sleep_until(self._clock, self._clock.monotonic() + wait_s, self._stop.is_set)
         return False
-
-    def _sleep(self, seconds: float) -> None:
-        until_s = self._clock.monotonic() + seconds
-        while not self._stop.is_set() and self._clock.monotonic() < until_s:
-            self._clock.sleep(min(_SLEEP_S, until_s - self._clock.monotonic()))
 
     # ------------------------------------------------------------------ decoding thread
 
@@ -460,10 +481,14 @@ class CameraReader:
     def _deliver_frame(self, frame: Frame) -> None:
         with self._lock:
             self._frames_decoded += 1
+            self._consuming = True
         try:
             self._on_frame(frame)
         except Exception as error:  # noqa: BLE001  # a consumer must not stop the camera
             self._consumer_failed(error)
+        with self._lock:
+            self._consuming = False
+            self._pictureless_since_s = None
 
     # ------------------------------------------------------------------ both
 
@@ -478,6 +503,17 @@ class CameraReader:
             self._state = state
             if error is not None:
                 self._last_error = error
+
+    def _end(self, early: str | None, *, error: str | None = None) -> None:
+        with self._lock:
+            self._ended_early = early
+        self._set(ReaderState.ENDED, error=error)
+
+    def _no_picture_s(self, now_s: float) -> float:
+        """Call with the lock. A consumer that takes its time with a picture is no lack of them."""
+        if self._pictureless_since_s is None or self._consuming:
+            return 0.0
+        return now_s - self._pictureless_since_s
 
     def _drop_old_arrivals(self, now_s: float) -> None:
         while self._arrivals_s and self._arrivals_s[0] < now_s - _FPS_WINDOW_S:

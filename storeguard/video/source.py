@@ -1,14 +1,15 @@
 """Opening a camera's address and reading encoded packets from it.
 
 An address is a file, a folder of images, `rtsp://`, `http(s)://` or a V4L2 device. Opening and
-reading always have deadlines. Errors name the camera's id and its address without credentials.
+reading always have deadlines, on video too while audio or other data arrives. Errors name the
+camera's id and its address without credentials.
 """
 
 from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
@@ -22,8 +23,11 @@ from storeguard.clock import Clock
 from storeguard.config.addresses import redact
 from storeguard.config.store import CameraConfig
 from storeguard.errors import EmptySourceError, SourceError, SourceTimeoutError
+from storeguard.video.audio import AudioPackets
+from storeguard.video.pacing import Pacer
 from storeguard.video.packets import MediaKind, Packet, StreamFormat
-from storeguard.video.parameters import AdtsStripper, ParameterWatch
+from storeguard.video.parameters import ParameterWatch
+from storeguard.video.stills import Still, is_still, poll, read_still
 from storeguard.video.timing import Stamps
 
 _IMAGE_CODECS = {
@@ -36,7 +40,9 @@ _IMAGE_CODECS = {
     ".tiff": "tiff",
     ".ppm": "ppm",
 }
+_HLS = "hls"
 _UNTIMED_FORMATS = {"mpjpeg"}  # FFmpeg invents their timestamps from a nominal rate
+_SEGMENT_S = 30.0  # HLS: segments last 2 to 10 s, and may come 1.5 times as late (RFC 8216, 6.2.1)
 _SLACK = 0.8  # an error after this fraction of a deadline is taken to be the deadline
 
 
@@ -131,7 +137,11 @@ def kind_of(address: str) -> SourceKind:
 
 @contextmanager
 def open_source(
-    camera: CameraConfig, *, clock: Clock, start_offset_s: float | None = None
+    camera: CameraConfig,
+    *,
+    clock: Clock,
+    start_offset_s: float | None = None,
+    stopped: Callable[[], bool] = lambda: False,
 ) -> Iterator[Source]:
     """Open a camera's source, and close it at the end of the `with` block.
 
@@ -139,6 +149,7 @@ def open_source(
         camera: its settings.
         clock: measures the deadlines.
         start_offset_s: seconds of a file to skip; None takes the camera's own setting.
+        stopped: whether to wait no longer for pictures or packets that are not due yet.
 
     Raises:
         SourceTimeoutError: it did not answer within `open_timeout_s`. FFmpeg first connects and
@@ -155,19 +166,41 @@ def open_source(
         _require_video_file(camera)
     if kind is SourceKind.DEVICE and not Path(camera.source).exists():
         raise SourceError(f"{_name(camera)}: no such device")
+    container = _open_container(camera, kind, clock)
+    if kind is SourceKind.HTTP and is_still(container):
+        with container:
+            stills = _StillPictures(camera, container, clock=clock, stopped=stopped)
+        yield stills
+        return
+    if kind is SourceKind.HTTP and container.format.name == _HLS and not _duration_s(container):
+        container.close()
+        container = _open_container(camera, kind, clock, wait_s=_SEGMENT_S)
+    with container:
+        yield _FFmpegSource(
+            camera, container, kind=kind, clock=clock, offset_s=offset_s, stopped=stopped
+        )
+
+
+def _open_container(
+    camera: CameraConfig, kind: SourceKind, clock: Clock, *, wait_s: float = 0.0
+) -> av.container.InputContainer:
+    """Open an address; reading may take `wait_s` longer than `read_timeout_s`."""
     started_s = clock.monotonic()
     try:
-        container = av.open(
+        return av.open(
             camera.source,
             format="v4l2" if kind is SourceKind.DEVICE else None,
             options=_options(camera, kind),
-            timeout=(camera.open_timeout_s, camera.read_timeout_s),
+            timeout=(camera.open_timeout_s, camera.read_timeout_s + wait_s),
         )
     except (av.FFmpegError, OSError, ValueError) as error:
         waited_s = clock.monotonic() - started_s
         raise _open_failure(camera, kind, error, waited_s) from None
-    with container:
-        yield _FFmpegSource(camera, container, kind=kind, clock=clock, offset_s=offset_s)
+
+
+def _duration_s(container: av.container.InputContainer) -> float | None:
+    duration = container.duration
+    return duration / 1_000_000 if duration and duration > 0 else None
 
 
 def _options(camera: CameraConfig, kind: SourceKind) -> dict[str, str]:
@@ -181,7 +214,10 @@ def _options(camera: CameraConfig, kind: SourceKind) -> dict[str, str]:
                 "analyzeduration": "1000000",
             }
         case SourceKind.HTTP:
-            return {"rw_timeout": str(int(camera.read_timeout_s * 1_000_000))}
+            return {
+                "rw_timeout": str(int(camera.read_timeout_s * 1_000_000)),
+                "live_start_index": "-1",  # HLS: begin with the newest segment
+            }
         case SourceKind.FILE:
             return {"fflags": "+genpts"}  # AVI keeps none for streams with B-frames
         case _:
@@ -241,8 +277,10 @@ class _FFmpegSource:
         kind: SourceKind,
         clock: Clock,
         offset_s: float,
+        stopped: Callable[[], bool],
     ) -> None:
         self._camera, self._container, self._clock = camera, container, clock
+        self._pacer = Pacer(clock, stopped, longest_s=_SEGMENT_S)
         if not container.streams.video:
             others = ", ".join(s.type for s in container.streams) or "nothing at all"
             raise EmptySourceError(f"{_name(camera)}: expected a video stream, found {others}")
@@ -263,8 +301,7 @@ class _FFmpegSource:
     def _facts(self, kind: SourceKind) -> StreamFacts:
         video = self._video
         rate = video.average_rate or video.guessed_rate
-        duration = self._container.duration
-        duration_s = duration / 1_000_000 if duration and duration > 0 else None
+        duration_s = _duration_s(self._container)
         live = kind in {SourceKind.RTSP, SourceKind.DEVICE} or (
             kind is SourceKind.HTTP and duration_s is None
         )
@@ -294,39 +331,68 @@ class _FFmpegSource:
     def packets(self) -> Iterator[RawPacket]:
         untimed = self.facts.container in _UNTIMED_FORMATS
         watch = ParameterWatch(StreamFormat.of(self._video))
-        audio = None if self._audio is None else StreamFormat.of(self._audio)
-        adts = None
-        if self._audio is not None and audio is not None and audio.codec == "aac":
-            adts = None if audio.extradata else AdtsStripper(self._audio)
-        streams = [s for s in (self._video, self._audio) if s is not None]
+        audio = None if self._audio is None else AudioPackets(self._audio)
+        # Of a live source also what is not used: a camera may go on with that and send no video.
+        wanted = None if self.facts.live else (self._video, self._audio)
+        streams = [s for s in wanted or self._container.streams if s is not None]
         last_us = 0
-        requested_s = self._clock.monotonic()
+        requested_s = video_since_s = self._clock.monotonic()
         try:
             for packet in self._container.demux(streams):
-                if packet.size:
-                    stamps = Stamps(None, None, 0) if untimed else _stamps(packet)
-                    if packet.stream is self._video:
-                        last_us = max(last_us, (stamps.pts_us or 0) + stamps.duration_us)
-                        yield RawPacket(packet, watch.format_of(packet), stamps, untimed)
-                    elif adts is not None:
-                        plain = adts.strip(packet)
-                        if plain is not None:
-                            yield RawPacket(*plain, stamps)
-                    elif audio is not None:
-                        yield RawPacket(packet, audio, stamps)
+                if not packet.size:  # at the end: what was waited for is the end
+                    continue
+                stamps = Stamps(None, None, 0) if untimed else _stamps(packet)
+                if packet.stream is self._video:
+                    last_us = max(last_us, (stamps.pts_us or 0) + stamps.duration_us)
+                    self._wait_until_due(stamps)
+                    yield RawPacket(packet, watch.format_of(packet), stamps, untimed)
+                    video_since_s = self._clock.monotonic()
+                else:
+                    self._require_video(packet.stream.type, video_since_s)
+                    if packet.stream is self._audio and audio is not None:
+                        yield from (RawPacket(*one, stamps) for one in audio.plain(packet))
                 requested_s = self._clock.monotonic()
         except (av.FFmpegError, OSError) as error:
+            if isinstance(error, SourceError):
+                raise
             raise self._read_failure(error, self._clock.monotonic() - requested_s) from None
         if self.facts.live:
             raise self._read_failure(None, self._clock.monotonic() - requested_s)
         self._require_whole(last_us)
 
+    def _wait_until_due(self, stamps: Stamps) -> None:
+        """Segments come many seconds at once: played by their timestamps, none is passed over."""
+        if self._is_segmented and stamps.dts_us is not None:
+            self._pacer.wait(stamps.dts_us / 1_000_000)
+
+    @property
+    def _is_segmented(self) -> bool:
+        return self.facts.live and self.facts.container == _HLS
+
+    @property
+    def _limit_s(self) -> float:
+        return self._camera.read_timeout_s + (_SEGMENT_S if self._is_segmented else 0.0)
+
+    @property
+    def _limit_words(self) -> str:
+        words = f"read_timeout_s {self._camera.read_timeout_s:g}"
+        return (
+            f"{words}, and {_SEGMENT_S:g} s for the next segment" if self._is_segmented else words
+        )
+
+    def _require_video(self, found: str, video_since_s: float) -> None:
+        waited_s = self._clock.monotonic() - video_since_s
+        if self.facts.live and waited_s > self._limit_s:
+            raise SourceTimeoutError(
+                f"{_name(self._camera)}: sent no video for {waited_s:.1f} s, while its {found} "
+                f"stream went on ({self._limit_words})"
+            )
+
     def _read_failure(self, error: Exception | None, waited_s: float) -> SourceError:
-        limit_s = self._camera.read_timeout_s
-        if isinstance(error, av.error.ExitError | TimeoutError) or waited_s >= _SLACK * limit_s:
+        late = waited_s >= _SLACK * self._limit_s
+        if isinstance(error, av.error.ExitError | TimeoutError) or late:
             return SourceTimeoutError(
-                f"{_name(self._camera)}: sent nothing for {waited_s:.1f} s "
-                f"(read_timeout_s {limit_s:g})"
+                f"{_name(self._camera)}: sent nothing for {waited_s:.1f} s ({self._limit_words})"
             )
         reason = "the other side ended the stream" if error is None else _reason(error)
         return SourceError(f"{_name(self._camera)}: reading failed: {reason}")
@@ -353,6 +419,53 @@ def _stamps(packet: Packet) -> Stamps:
         dts_us=None if packet.dts is None else round(packet.dts * scale),
         duration_us=round((packet.duration or 0) * scale),
     )
+
+
+class _StillPictures:
+    """An address that gives one picture a request: requested again `image_fps` times a second."""
+
+    origin_us: int | None = None
+
+    def __init__(
+        self,
+        camera: CameraConfig,
+        container: av.container.InputContainer,
+        *,
+        clock: Clock,
+        stopped: Callable[[], bool],
+    ) -> None:
+        self._camera, self._clock, self._stopped = camera, clock, stopped
+        self._first = self._read(container)
+        self.facts = StreamFacts(
+            kind=SourceKind.HTTP,
+            live=True,
+            container=container.format.name,
+            codec=self._first.format.codec,
+            wh=self._first.format.wh,
+            average_fps=camera.image_fps,
+            duration_s=None,
+        )
+
+    def packets(self) -> Iterator[RawPacket]:
+        fps = self._camera.image_fps
+        for still in poll(
+            self._first, self._fetch, fps=fps, clock=self._clock, stopped=self._stopped
+        ):
+            packet: Packet = av.Packet(still.data)
+            packet.is_keyframe = True
+            yield RawPacket(packet, still.format, Stamps(None, None, 0), untimed=True)
+
+    def _fetch(self) -> Still:
+        with _open_container(self._camera, SourceKind.HTTP, self._clock) as container:
+            return self._read(container)
+
+    def _read(self, container: av.container.InputContainer) -> Still:
+        try:
+            return read_still(container)
+        except (av.FFmpegError, OSError, LookupError) as error:
+            raise SourceError(
+                f"{_name(self._camera)}: its picture cannot be read: {_reason(error)}"
+            ) from None
 
 
 class _ImageFolder:

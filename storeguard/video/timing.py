@@ -18,7 +18,9 @@ from storeguard.clock import Clock, both_times
 FAST_START = datetime(1970, 1, 1, tzinfo=UTC)
 """UTC at which the time line of a file played as fast as possible begins, by default."""
 
-_JUMP_US = 3_000_000  # a longer forward step is a fault, unless as much real time has passed
+_JUMP_US = 3_000_000  # live: a longer forward step is a fault, unless as much real time has passed
+_FILE_STEP_US = 24 * 3600 * 1_000_000  # in a file of unknown length: longer than any recorded pause
+_FILE_SLACK_US = 1_000_000  # containers round the length that they declare
 _BACK_DTS_US = 500_000  # decoding times go back this far by jitter; presentation times by B-frames
 _BACK_PTS_US = 1_000_000
 _WRAP_US = (2**33 * 1_000_000) // 90_000  # MPEG's 33-bit, 90 kHz timestamps: 26.5 hours
@@ -70,7 +72,8 @@ class Timeline:
     Live sources are anchored at arrival: the least delayed of the packets around one gives the
     delay between its capture and its arrival. No capture time is in the future. Each connection
     gets its own anchor, so that time without the camera is a gap of the right length. Files are
-    anchored where they begin to play; a file that starts over continues without a gap.
+    anchored where they begin to play; a file that starts over continues without a gap. A file's
+    own timestamps are the truth, however far apart, except where they lie past its declared end.
 
     The wall clock is read once. A step of the wall clock (counted as `wall_clock`) does not affect
     the running connection. The next connection follows a step forward; a step back is never
@@ -88,6 +91,8 @@ class Timeline:
         self._utc0 = start
         self._offset: int | None = None  # time line = stream + offset
         self._frame_us = 40_000
+        self._length_us: int | None = None
+        self._latest: int | None = None  # timestamp that a file cannot pass
         self._last_ref = 0  # decoding time of the last packet, as the stream gives it
         self._last_decode = -(2**62)
         self._end: int | None = None  # end of the latest picture on the time line
@@ -101,15 +106,20 @@ class Timeline:
         self._drift = 0  # the part of it that the time line has followed
         self.reanchors: Counter[Reanchor] = Counter()
 
-    def connect(self, *, frame_us: int, origin_us: int | None = None) -> None:
+    def connect(
+        self, *, frame_us: int, origin_us: int | None = None, length_us: int | None = None
+    ) -> None:
         """Begin a connection, or another pass over a file.
 
         Args:
             frame_us: the usual time between two pictures.
             origin_us: the stream's timestamp that a first pass over a file starts at; None takes
                 that of its first packet.
+            length_us: how long a file declares to be; None where it does not.
         """
         self._frame_us = max(1, frame_us)
+        self._length_us = length_us
+        self._latest = None
         self._offset = None
         self._last_ref = -self._frame_us
         self._reordered = False
@@ -206,6 +216,8 @@ class Timeline:
         return pts, dts
 
     def _anchor_at(self, pts: int, dts: int, arrival: int, *, has_dts: bool) -> bool:
+        if self._latest is None and self._length_us is not None:
+            self._latest = pts + self._length_us + _FILE_SLACK_US + 5 * self._frame_us
         if self._offset is None:
             delay = arrival - pts if self._live else None
             self._offset = self._offset_after_latest(pts, dts, delay)
@@ -215,17 +227,25 @@ class Timeline:
             self._offset += _WRAP_US
             self.reanchors[Reanchor.PTS_WRAP] += 1
             return False
-        real = arrival - self._last_arrival if self._live else 0
-        threshold = max(_JUMP_US, 5 * self._frame_us)
-        if step > threshold and step - real > threshold // 2:
+        if self._is_forward_fault(dts, step, arrival):
             cause = Reanchor.PTS_FORWARD
         elif step < -(_BACK_DTS_US if has_dts else _BACK_PTS_US):
             cause = Reanchor.PTS_BACKWARD
         else:
             return False
         self.reanchors[cause] += 1
+        self._latest = None if self._latest is None else self._latest + dts - self._last_ref
         self._offset = self._offset_after_latest(pts, dts, arrival - pts if self._live else None)
         return True
+
+    def _is_forward_fault(self, dts: int, step: int, arrival: int) -> bool:
+        if self._live:
+            real = arrival - self._last_arrival
+            threshold = max(_JUMP_US, 5 * self._frame_us)
+            return step > threshold and step - real > threshold // 2
+        if self._latest is None:
+            return step > _FILE_STEP_US
+        return dts > self._latest and step > max(_JUMP_US, 5 * self._frame_us)
 
     def _offset_after_latest(self, pts: int, dts: int, delay: int | None) -> int:
         """The offset that places `pts` at its arrival, but not before the latest picture's end."""

@@ -19,6 +19,7 @@ from PIL import Image
 
 from storeguard.config.store import CameraConfig
 from storeguard.testing.video import number_of, picture
+from storeguard.video.decode_queue import QueueLimits
 from storeguard.video.frame import Frame
 from storeguard.video.packets import EncodedPacket, MediaKind
 from storeguard.video.reader import CameraReader, ReaderState
@@ -27,7 +28,7 @@ from tests.rtsp_server import RtspServer
 
 Serve = Callable[[Path], RtspServer]
 FRESH = timedelta(seconds=0.4)
-LONG_QUEUE = 10_000  # packets: nothing is dropped, however late decoding is
+LONG_QUEUE = QueueLimits(max_wait_s=600)  # nothing is dropped, however late decoding is
 
 
 def camera(
@@ -75,7 +76,7 @@ def test_rtsp_plays_in_real_time(
         camera(server.url(path.name)),
         on_frame=frames.append,
         on_packet=packets.append,
-        queue_packets=LONG_QUEUE,
+        queue=LONG_QUEUE,
     )
     with playing:
         wait_for("25 frames", lambda: len(frames) >= 25)
@@ -229,7 +230,7 @@ def test_mjpeg_over_http_is_timed_by_arrival():
     frames: list[Frame] = []
     with mjpeg_camera() as port:
         address = f"http://user:secret@127.0.0.1:{port}/video?token=hidden"
-        playing = CameraReader(camera(address), on_frame=frames.append, queue_packets=LONG_QUEUE)
+        playing = CameraReader(camera(address), on_frame=frames.append, queue=LONG_QUEUE)
         with playing:
             wait_for("the end of the stream", lambda: playing.stats().reconnects >= 1)
             wait_for("its frames", lambda: len(frames) > 40)

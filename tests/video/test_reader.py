@@ -19,6 +19,7 @@ from storeguard.video.packets import EncodedPacket
 from storeguard.video.reader import CameraReader, ReaderState
 from storeguard.video.timing import FAST_START
 from tests.conftest import MakeVideo
+from tests.video.cut_files import cut_short
 
 START = datetime(2026, 5, 1, tzinfo=UTC)
 PATIENCE_S = 120.0  # a machine may stand still for a while
@@ -211,6 +212,20 @@ def test_a_missing_file_fails_without_another_attempt(tmp_path: Path):
     assert stats.state is ReaderState.FAILED
     assert "no such file" in (stats.last_error or "")
     assert stats.reconnects == 0
+
+
+def test_a_file_that_ends_before_its_end_says_so(video: MakeVideo, tmp_path: Path):
+    whole = video("mp4", num_frames=100)
+    cut = cut_short(whole, tmp_path / "cut.mp4")
+    ends = []
+    for path in (whole, cut):
+        with reader(camera(path, pace="fast"), Collector()) as playing:
+            assert playing.join(PATIENCE_S)
+        stats = playing.stats()
+        assert stats.state is ReaderState.ENDED
+        ends.append(stats.ended_early)
+    assert ends[0] is None
+    assert "truncated: declares 10.0 s of video" in (ends[1] or "")
 
 
 def test_a_dead_camera_is_retried_with_growing_waits(free_port: int):

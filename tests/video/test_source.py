@@ -18,6 +18,7 @@ from storeguard.video.packets import MediaKind
 from storeguard.video.reader import read_frames
 from storeguard.video.source import open_source
 from tests.conftest import MakeVideo
+from tests.video.cut_files import cut_short
 
 
 def camera(source: object, **settings: object) -> CameraConfig:
@@ -58,6 +59,30 @@ def test_avi_without_presentation_times_still_has_rising_ones(video: MakeVideo):
     times_s = [f.time_s for f in frames]
     assert times_s == sorted(set(times_s))
     assert times_s[-1] == pytest.approx(2.9, abs=0.25)
+
+
+@pytest.mark.parametrize("suffix", ["mp4", "mov", "mkv", "ts", "flv"])
+def test_the_same_packets_end_at_the_same_time_in_every_container(
+    video: MakeVideo, tmp_path: Path, suffix: str
+):
+    path = tmp_path / f"paused.{suffix}"
+    with (
+        av.open(str(video("mp4", num_frames=200, b_frames=2))) as source,
+        av.open(str(path), "w") as out,
+    ):
+        copy = out.add_stream_from_template(source.streams.video[0])
+        for packet in source.demux(video=0):
+            if packet.dts is None:
+                continue
+            # The recorder paused for 4.9 s after 10 s, and again after 15 s.
+            num_pauses = sum(packet.pts * packet.time_base >= at_s for at_s in (10, 15))
+            pause = round(num_pauses * 4.9 / packet.time_base)
+            packet.pts, packet.dts, packet.stream = packet.pts + pause, packet.dts + pause, copy
+            out.mux(packet)
+    frames = list(read_frames(camera(path)))
+    assert [number_of(f.picture) for f in frames] == list(range(200))
+    expected_s = [i / 10 + 4.9 * ((i >= 100) + (i >= 150)) for i in range(200)]
+    assert [f.time_s for f in frames] == pytest.approx(expected_s, abs=0.002)
 
 
 @pytest.mark.parametrize("threads", [0, 1])
@@ -175,18 +200,7 @@ def test_mp4_cut_off_before_its_index(video: MakeVideo, tmp_path: Path):
 
 
 def test_truncated_video_delivers_its_frames_and_then_raises(video: MakeVideo, tmp_path: Path):
-    path = tmp_path / "front.mp4"
-    with (
-        av.open(str(video("mp4", num_frames=100))) as source,
-        av.open(str(path), "w", container_options={"movflags": "faststart"}) as out,
-    ):
-        copy = out.add_stream_from_template(source.streams.video[0])
-        for packet in source.demux(video=0):
-            if packet.dts is not None:
-                packet.stream = copy
-                out.mux(packet)
-    whole = path.read_bytes()
-    path.write_bytes(whole[: len(whole) * 6 // 10])
+    path = cut_short(video("mp4", num_frames=100), tmp_path / "front.mp4")
     numbers: list[int] = []
     frames = (number_of(frame.picture) for frame in read_frames(camera(path)))
     with pytest.raises(SourceError, match=r"truncated: declares 10\.0 s of video"):

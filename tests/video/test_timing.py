@@ -57,11 +57,39 @@ def test_broken_timestamps_are_counted_and_not_passed_on(
 ):
     clock = FakeClock(START)
     line = Timeline(clock, live=is_live)
-    line.connect(frame_us=FRAME_US)
+    line.connect(frame_us=FRAME_US, length_us=None if is_live else 400_000)
     captured = play_live(line, clock, times_s)
     steps = [b - a for a, b in pairwise(captured)]
     assert steps == pytest.approx([0.1, 0.1, 0.1], abs=0.001)
     assert line.reanchors == {cause: 1}
+
+
+@pytest.mark.parametrize(
+    ("times_s", "length_s"),
+    [
+        ([50.0, 50.1, 54.9, 55.0], 5.1),  # a recorder that stops while nothing moves
+        ([50.0, 50.1, 3650.0, 3650.1], 3600.2),
+        ([50.0, 50.1, 3650.0, 3650.1], None),  # written by a recorder that was switched off
+    ],
+)
+def test_a_files_own_timestamps_are_the_truth_however_far_apart(
+    times_s: list[float], length_s: float | None
+):
+    line = Timeline(FakeClock(START), live=False, start=START)
+    length_us = None if length_s is None else round(length_s * 1_000_000)
+    line.connect(frame_us=FRAME_US, length_us=length_us)
+    placed = [line.place(stamps(time_s), 0.0).time_us for time_s in times_s]
+    assert placed == [round((time_s - 50) * 1_000_000) for time_s in times_s]
+    assert not line.reanchors
+
+
+def test_past_an_impossible_step_a_files_timestamps_are_the_truth_again():
+    line = Timeline(FakeClock(START), live=False, start=START)
+    line.connect(frame_us=FRAME_US, length_us=20_000_000)
+    times_s = [0.0, 0.1, 5000.0, 5000.1, 5008.1]
+    placed = [line.place(stamps(time_s), 0.0).time_us for time_s in times_s]
+    assert placed == [0, 100_000, 200_000, 300_000, 8_300_000]
+    assert line.reanchors == {Reanchor.PTS_FORWARD: 1}
 
 
 @pytest.mark.parametrize("step_s", [3600.0, -3600.0])

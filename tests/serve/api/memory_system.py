@@ -100,12 +100,15 @@ class MemoryCameras:
         self.commands: list[RecordCommand] = []
         self.patches: list[dict[str, Any]] = []
         self.closed = 0
+        self.state = CameraState.PLAYING
+        self.state_reason: str | None = None
 
     def _status(self, camera: CameraConfig) -> CameraStatus:
         return CameraStatus(
             id=camera.id,
             source=camera.source,
-            state=CameraState.PLAYING,
+            state=self.state,
+            state_reason=self.state_reason,
             dropped={"late": 3},
             clips_judged=11,
             latency_ms={"infer": 12.5, "track": None},

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from storeguard.camera.status import CameraState
 from storeguard.events.journal import Backlog, JournalDrops
 from storeguard.events.shipper import ShipperStats
 from storeguard.inference.batcher import BatcherStats
@@ -35,6 +36,35 @@ def test_health(  # noqa: PLR0917 - the columns of the table
     response = client.get("/healthz")
     assert response.status_code == status
     assert response.json()["parts"][part]["status"] == state
+
+
+@pytest.mark.parametrize(
+    ("state", "reason", "detail"),
+    [
+        (CameraState.PLAYING, None, None),
+        (CameraState.ENDED, None, None),  # a film that was played to its end
+        (CameraState.ENDED, "truncated", "table: ended (truncated)"),
+        (CameraState.NO_PICTURE, "damaged", "table: no_picture (damaged)"),
+        (CameraState.STARVING, "0.3 of 5", "table: starving (0.3 of 5)"),
+        (CameraState.OVERLOADED, "0.3 of 5", "table: overloaded (0.3 of 5)"),
+        (CameraState.RECONNECTING, None, "table: reconnecting"),
+    ],
+)
+def test_a_camera_that_is_not_watched_as_requested_is_a_fault(
+    system: MemorySystem,
+    client: Client,
+    state: CameraState,
+    reason: str | None,
+    detail: str | None,
+) -> None:
+    system.cameras.state, system.cameras.state_reason = state, reason
+    part = client.get("/healthz").json()["parts"]["cameras"]
+    assert part["status"] == ("ok" if detail is None else "degraded")
+    assert part["detail"] == (detail or "1 cameras")
+    lines = client.get("/metrics").text.splitlines()
+    plays = float(state is CameraState.PLAYING)
+    assert f'storeguard_camera_up{{camera="table"}} {plays}' in lines
+    assert f'storeguard_camera_state{{camera="table",state="{state}"}} 1.0' in lines
 
 
 def test_a_store_without_a_classifier_has_no_such_part(client: Client) -> None:
