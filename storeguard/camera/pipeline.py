@@ -20,7 +20,7 @@ from storeguard.camera.sampler import Sampler
 from storeguard.camera.status import CameraState, CameraStatus
 from storeguard.classification.attributes.prediction import AttributePrediction
 from storeguard.clock import Clock
-from storeguard.config.addresses import redact
+from storeguard.config.addresses import shown
 from storeguard.config.models import AttributeSettings, TrackerSettings
 from storeguard.config.store import CameraConfig
 from storeguard.detection.detections import Detections
@@ -182,7 +182,7 @@ class CameraPipeline:
         summaries = self._latency.summaries()
         return CameraStatus(
             id=self.camera.id,
-            source=redact(self.camera.source),
+            source=shown(self.camera.source),
             state=state,
             width=reader.wh[0] if reader.wh else None,
             height=reader.wh[1] if reader.wh else None,

@@ -1,7 +1,8 @@
 """Opening a camera's address and reading encoded packets from it.
 
-An address is a file, a folder of images, `rtsp://`, `http(s)://` or a V4L2 device. Opening and
-reading always have deadlines. Errors name the camera's id and its address without credentials.
+An address is a file, a folder of images, a V4L2 device, or one with a scheme (see
+`storeguard.config.addresses.Address`). Opening and reading always have deadlines. Errors name the
+camera's id and its address without credentials.
 """
 
 from __future__ import annotations
@@ -14,14 +15,13 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 from typing import Protocol
-from urllib.parse import urlsplit
 
 import av
 
 from storeguard.clock import Clock
-from storeguard.config.addresses import redact
+from storeguard.config.addresses import Address, reason_of, shown
 from storeguard.config.store import CameraConfig
-from storeguard.errors import EmptySourceError, SourceError, SourceTimeoutError
+from storeguard.errors import ConfigError, EmptySourceError, SourceError, SourceTimeoutError
 from storeguard.video.packets import MediaKind, Packet, StreamFormat
 from storeguard.video.parameters import AdtsStripper, ParameterWatch
 from storeguard.video.timing import Stamps
@@ -47,6 +47,7 @@ class SourceKind(StrEnum):
     IMAGES = "images"
     RTSP = "rtsp"
     HTTP = "http"
+    STREAM = "stream"  # rtmp, srt, udp, rtp, tcp
     DEVICE = "device"
 
 
@@ -118,15 +119,23 @@ class Source(Protocol):
 
 
 def kind_of(address: str) -> SourceKind:
-    """The kind of source that an address names; a path is looked up in the file system."""
-    match urlsplit(address).scheme.lower():
+    """The kind of source that an address names; a path is looked up in the file system.
+
+    Raises:
+        ConfigError: it is no address.
+    """
+    parsed = Address.parse(address)
+    match parsed.scheme:
         case "rtsp" | "rtsps":
             return SourceKind.RTSP
         case "http" | "https":
             return SourceKind.HTTP
-    if address.startswith("/dev/video"):
-        return SourceKind.DEVICE
-    return SourceKind.IMAGES if Path(address).is_dir() else SourceKind.FILE
+        case "":
+            if parsed.opens.startswith("/dev/video"):
+                return SourceKind.DEVICE
+            return SourceKind.IMAGES if Path(parsed.opens).is_dir() else SourceKind.FILE
+        case _:
+            return SourceKind.STREAM
 
 
 @contextmanager
@@ -146,7 +155,12 @@ def open_source(
         EmptySourceError: there is no video in it.
         SourceError: anything else that keeps it from being opened.
     """
-    kind = kind_of(camera.source)
+    try:
+        kind, address = kind_of(camera.source), Address.parse(camera.source)
+    except ConfigError as error:
+        raise SourceError(f"{_name(camera)}: {error}") from None
+    if address.is_path:
+        camera = camera.model_copy(update={"source": address.opens})
     offset_s = camera.start_offset_s if start_offset_s is None else start_offset_s
     if kind is SourceKind.IMAGES:
         yield _ImageFolder(camera, offset_s)
@@ -158,12 +172,12 @@ def open_source(
     started_s = clock.monotonic()
     try:
         container = av.open(
-            camera.source,
+            address.opens,
             format="v4l2" if kind is SourceKind.DEVICE else None,
             options=_options(camera, kind),
             timeout=(camera.open_timeout_s, camera.read_timeout_s),
         )
-    except (av.FFmpegError, OSError, ValueError) as error:
+    except Exception as error:  # noqa: BLE001  # its text may quote the address
         waited_s = clock.monotonic() - started_s
         raise _open_failure(camera, kind, error, waited_s) from None
     with container:
@@ -180,7 +194,7 @@ def _options(camera: CameraConfig, kind: SourceKind) -> dict[str, str]:
                 # The SDP declares the codec; longer probing would only delay the first picture.
                 "analyzeduration": "1000000",
             }
-        case SourceKind.HTTP:
+        case SourceKind.HTTP | SourceKind.STREAM:
             return {"rw_timeout": str(int(camera.read_timeout_s * 1_000_000))}
         case SourceKind.FILE:
             return {"fflags": "+genpts"}  # AVI keeps none for streams with B-frames
@@ -189,7 +203,7 @@ def _options(camera: CameraConfig, kind: SourceKind) -> dict[str, str]:
 
 
 def _name(camera: CameraConfig) -> str:
-    return f"camera {camera.id!r}: {redact(camera.source)}"
+    return f"camera {camera.id!r}: {shown(camera.source)}"
 
 
 def _require_video_file(camera: CameraConfig) -> None:
@@ -221,13 +235,10 @@ def _open_failure(
         return SourceError(
             f"{_name(camera)}: not a video that FFmpeg can read, or cut off before its index"
         )
-    return SourceError(f"{_name(camera)}: cannot be opened: {_reason(error)}")
-
-
-def _reason(error: Exception) -> str:
-    """FFmpeg's message without the address, which may hold credentials."""
-    message = getattr(error, "strerror", None)
-    return redact(message or type(error).__name__)
+    if isinstance(error, av.error.ProtocolNotFoundError):
+        scheme = Address.parse(camera.source).scheme
+        return SourceError(f"{_name(camera)}: the installed FFmpeg cannot read {scheme}://")
+    return SourceError(f"{_name(camera)}: cannot be opened: {reason_of(error)}")
 
 
 class _FFmpegSource:
@@ -265,7 +276,7 @@ class _FFmpegSource:
         rate = video.average_rate or video.guessed_rate
         duration = self._container.duration
         duration_s = duration / 1_000_000 if duration and duration > 0 else None
-        live = kind in {SourceKind.RTSP, SourceKind.DEVICE} or (
+        live = kind in {SourceKind.RTSP, SourceKind.STREAM, SourceKind.DEVICE} or (
             kind is SourceKind.HTTP and duration_s is None
         )
         return StreamFacts(
@@ -328,7 +339,7 @@ class _FFmpegSource:
                 f"{_name(self._camera)}: sent nothing for {waited_s:.1f} s "
                 f"(read_timeout_s {limit_s:g})"
             )
-        reason = "the other side ended the stream" if error is None else _reason(error)
+        reason = "the other side ended the stream" if error is None else reason_of(error)
         return SourceError(f"{_name(self._camera)}: reading failed: {reason}")
 
     def _require_whole(self, last_us: int) -> None:
