@@ -19,7 +19,7 @@ from actors.naming import NAMESPACE, actor_name, spawn
 from actors.uploader import UploaderActor, spool_root
 from storeguard.camera.status import CameraState, CameraStatus
 from storeguard.clock import Clock
-from storeguard.config.addresses import redact
+from storeguard.config.addresses import shown
 from storeguard.config.roster import Roster
 from storeguard.config.store import CameraConfig, StoreConfig
 from storeguard.recording.recorder import RecordingPlace
@@ -265,7 +265,7 @@ def camera_status(camera: CameraConfig) -> CameraStatus:
     """The status of a camera that has not reported yet."""
     state = CameraState.CONNECTING if camera.enabled else CameraState.DISABLED
     return CameraStatus(
-        id=camera.id, source=redact(camera.source), state=state, enabled=camera.enabled
+        id=camera.id, source=shown(camera.source), state=state, enabled=camera.enabled
     )
 
 

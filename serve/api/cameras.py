@@ -15,7 +15,7 @@ from serve.api.problems import ConflictError
 from serve.api.protocols import CameraControl
 from serve.api.stream_limit import StreamLimit
 from storeguard.camera.status import CameraStatus
-from storeguard.config.addresses import redact
+from storeguard.config.addresses import redact, shown
 from storeguard.config.loading import parse
 from storeguard.config.store import CameraConfig
 from storeguard.errors import ConfigError, NotFoundError, OverloadedError, QueryError
@@ -51,7 +51,7 @@ def patched(settings: CameraConfig, changes: dict[str, Any]) -> CameraConfig:
         ConfigError: the result is not valid; the message names key, value and expectation.
     """
     changes = dict(changes)
-    if changes.get("source") == redact(settings.source):
+    if changes.get("source") == shown(settings.source):
         del changes["source"]
     _forbid_hidden(changes.get("source"))
     if changes.get("id", settings.id) != settings.id:
@@ -62,7 +62,7 @@ def patched(settings: CameraConfig, changes: dict[str, Any]) -> CameraConfig:
 
 def hidden(settings: CameraConfig) -> CameraConfig:
     """The settings as they may be shown."""
-    return settings.model_copy(update={"source": redact(settings.source)})
+    return settings.model_copy(update={"source": shown(settings.source)})
 
 
 def cameras_router(cameras: CameraControl) -> APIRouter:
@@ -114,7 +114,7 @@ def _add_changing(router: APIRouter, cameras: CameraControl) -> None:
         """Change some of a camera's settings: a JSON merge patch (RFC 7396) on `settings`."""
         settings = await cameras.get(camera_id)
         patched(settings, changes)  # raises before anything has changed
-        if changes.get("source") == redact(settings.source):
+        if changes.get("source") == shown(settings.source):
             changes = {key: value for key, value in changes.items() if key != "source"}
         await cameras.patch(camera_id, changes)
         return await _described(cameras, camera_id)
@@ -184,7 +184,7 @@ async def _status(cameras: CameraControl, camera_id: str) -> CameraStatus:
 
 def _hide(status: CameraStatus) -> CameraStatus:
     error = None if status.last_error is None else redact(status.last_error)
-    return status.model_copy(update={"source": redact(status.source), "last_error": error})
+    return status.model_copy(update={"source": shown(status.source), "last_error": error})
 
 
 def _forbid_hidden(source: object) -> None:

@@ -21,7 +21,7 @@ from storeguard.camera.sampler import Sampler
 from storeguard.camera.status import CameraState, CameraStatus
 from storeguard.classification.attributes.prediction import AttributePrediction
 from storeguard.clock import Clock
-from storeguard.config.addresses import redact
+from storeguard.config.addresses import shown
 from storeguard.config.models import AttributeSettings, TrackerSettings
 from storeguard.config.store import CameraConfig, Pace
 from storeguard.config.zones import longest_gap_s
@@ -198,7 +198,7 @@ class CameraPipeline:
         summaries = self._latency.summaries()
         return CameraStatus(
             id=self.camera.id,
-            source=redact(self.camera.source),
+            source=shown(self.camera.source),
             state=condition.state,
             state_reason=condition.reason,
             width=reader.wh[0] if reader.wh else None,

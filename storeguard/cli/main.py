@@ -222,7 +222,7 @@ def _summarise(statuses: Sequence[CameraStatus], events: Sequence[dict[str, Any]
 
 @app.command()
 def process(  # noqa: PLR0917 - Typer reads options off the signature
-    video: Annotated[Path, typer.Argument(help="The video file.")],
+    video: Annotated[str, typer.Argument(help="A video file, folder of images or address.")],
     zones: Annotated[Path | None, typer.Option(help="YAML list of zones with rules.")] = None,
     events: Annotated[
         Path | None, typer.Option(help="Write events to this file, JSON lines.")
@@ -263,14 +263,14 @@ def process(  # noqa: PLR0917 - Typer reads options off the signature
         started_at=start.replace(tzinfo=UTC) if start else FILE_START,
     )
     outputs = ProcessOutputs(events=events, tracks=tracks, video=overlay, metrics=metrics)
-    path = Path(resolve_source(str(video)))
+    source = resolve_source(video)
     with _progress("frames") as step:
         processor = VideoProcessor(
             _detector_settings(model, input_size),
             attributes=[_attribute(text) for text in attribute or ()],
             progress=step,
         )
-        report = processor.process(path, options, outputs)
+        report = processor.process(source, options, outputs)
     print(json.dumps(report.document(), indent=2))  # noqa: T201 - the command's output
 
 

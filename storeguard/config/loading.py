@@ -207,6 +207,8 @@ def _found(fault: ErrorDetails) -> str:
         return ""
     if _SECRET_KEYS.intersection(map(str, fault["loc"])):
         return f" (found {len(value)} characters)" if isinstance(value, str) else ""
+    if fault["loc"][-1:] == ("source",) and isinstance(value, str):
+        return ""  # the complaint names what was found, without the credentials
     if isinstance(value, Mapping | list | tuple):
         # A wrong number of items is in the message already.
         return f" (found {_kind_of(value)})" if fault["type"].endswith("_type") else ""

@@ -13,6 +13,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
+from storeguard.config.addresses import Address
 from storeguard.config.models import (
     AttributeSettings,
     ClassifierSettings,
@@ -91,7 +92,8 @@ class CameraConfig(Settings):
 
     id: Id
     source: Annotated[str, Field(min_length=1)]
-    """File, folder of images, rtsp://, http(s):// or a V4L2 device such as /dev/video0."""
+    """File, folder of images, a V4L2 device such as /dev/video0, or an address with one of
+    `storeguard.config.addresses.SCHEMES`. A password's special characters are percent-encoded."""
     enabled: bool = True
     detect_fps: float = Field(default=5.0, gt=0, le=240)
     loop: bool = False
@@ -109,6 +111,13 @@ class CameraConfig(Settings):
     zones: tuple[ZoneConfig, ...] = ()
     person: PersonRule | None = None
     """The camera-wide `person` rule; None turns it off."""
+
+    @field_validator("source")
+    @classmethod
+    def _is_address(cls, source: str) -> str:
+        if not source.startswith("package:"):
+            Address.parse(source)
+        return source
 
     @field_validator("zones")
     @classmethod

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from storeguard.camera.pipeline import observe
+from storeguard.config.addresses import shown
 from storeguard.config.models import TrackerSettings
 from storeguard.config.store import CameraConfig, Pace
 from storeguard.config.zones import ZoneConfig, longest_gap_s
@@ -47,8 +48,8 @@ class FollowedFrame:
     total_ms: float
 
 
-def file_camera(video: Path, *, zones: tuple[ZoneConfig, ...] = ()) -> CameraConfig:
-    """A video file as a camera at full pace, every frame of which is processed."""
+def file_camera(video: Path | str, *, zones: tuple[ZoneConfig, ...] = ()) -> CameraConfig:
+    """A video file or stream as a camera at full pace, every frame of which is processed."""
     return CameraConfig(id="video", source=str(video), pace=Pace.FAST, detect_fps=240, zones=zones)
 
 
@@ -97,4 +98,4 @@ def follow(
         )
         seq, last_s = seq + 1, frame.time_s
     if not seq:
-        raise EmptySourceError(f"{camera.source}: no frame of it could be decoded")
+        raise EmptySourceError(f"{shown(camera.source)}: no frame of it could be decoded")

@@ -14,6 +14,7 @@ from storeguard.camera.latency import LatencyRecorder
 from storeguard.camera.overlay import annotations_of, draw
 from storeguard.camera.person_clips import PersonClips
 from storeguard.classification.clips.classifier import ClipClassifier
+from storeguard.config.addresses import shown
 from storeguard.config.models import (
     AttributeSettings,
     ClassifierSettings,
@@ -84,7 +85,7 @@ class VideoProcessor:
         self._progress = progress
 
     def process(
-        self, video: Path, options: ProcessOptions, outputs: ProcessOutputs | None = None
+        self, video: Path | str, options: ProcessOptions, outputs: ProcessOutputs | None = None
     ) -> RunReport:
         """Process a video and write the outputs.
 
@@ -184,7 +185,7 @@ class _Run:
         skipped = self._decoded - self.processed
         return RunReport(
             source_kind="video",
-            source=Path(self._camera.source).name,
+            source=Path(shown(self._camera.source)).name,
             detector=self._detector,
             target_fps=None,
             drop_policy="none",

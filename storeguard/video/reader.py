@@ -17,7 +17,7 @@ from typing import Self
 
 from storeguard.backoff import Backoff, BackoffSettings
 from storeguard.clock import Clock, SystemClock
-from storeguard.config.addresses import redact
+from storeguard.config.addresses import reason_of, redact, shown, trace_of
 from storeguard.config.store import CameraConfig, Pace
 from storeguard.errors import SourceError, SourceTimeoutError
 from storeguard.video.decode_queue import DecodeQueue, Mark, QueueLimits
@@ -146,7 +146,7 @@ def read_frames(
         raise failure
     if not decoder.num_frames:
         raise SourceError(
-            f"camera {camera.id!r}: {redact(camera.source)}: no frame could be decoded "
+            f"camera {camera.id!r}: {shown(camera.source)}: no frame could be decoded "
             f"({dict(decoder.dropped)})"
         )
 
@@ -296,18 +296,21 @@ class CameraReader:
     def _read_loop(self) -> None:
         try:
             while not self._stop.is_set():
-                began_s = self._clock.monotonic()
                 try:
-                    finished = self._play_once()
-                except SourceError as error:
-                    finished = self._after(error, self._clock.monotonic() - began_s)
+                    finished = self._attempt()
+                except Exception as error:  # noqa: BLE001  # a fault of ours must not blind a camera
+                    finished = self._after_unexpected(error)
                 if finished:
                     break
-        except Exception as error:  # noqa: BLE001  # a camera's thread never ends without a log entry
-            _log.exception("camera %r: reading failed", self._camera.id)
-            self._set(ReaderState.FAILED, error=redact(f"{type(error).__name__}: {error}"))
         finally:
             self._queue.mark(Mark.END)
+
+    def _attempt(self) -> bool:
+        began_s = self._clock.monotonic()
+        try:
+            return self._play_once()
+        except SourceError as error:
+            return self._after(error, self._clock.monotonic() - began_s)
 
     def _play_once(self) -> bool:
         """Open the source and deliver its packets until it ends; True if no pass follows."""
@@ -331,7 +334,7 @@ class CameraReader:
             return True
         if not played:
             raise SourceError(
-                f"camera {self._camera.id!r}: {redact(self._camera.source)}: "
+                f"camera {self._camera.id!r}: {shown(self._camera.source)}: "
                 "expected video packets, found none"
             )
         if not self._camera.loop:
@@ -444,13 +447,22 @@ class CameraReader:
             return True
         if lasted_s >= _STABLE_S:
             self._backoff.reset()
+        self._retry(text)
+        return False
+
+    def _after_unexpected(self, error: Exception) -> bool:
+        _log.error("camera %r: reading failed: %s", self._camera.id, trace_of(error))
+        name = f"camera {self._camera.id!r}: {shown(self._camera.source)}"
+        self._retry(f"{name}: reading failed unexpectedly: {type(error).__name__}, see the log")
+        return self._stop.is_set()
+
+    def _retry(self, text: str) -> None:
         with self._lock:
             self._reconnects += 1
         wait_s = self._backoff.next_s()
         self._set(ReaderState.RECONNECTING, error=text)
         _log.warning("%s; trying again in %.1f s", text, wait_s)
         sleep_until(self._clock, self._clock.monotonic() + wait_s, self._stop.is_set)
-        return False
 
     # ------------------------------------------------------------------ decoding thread
 
@@ -493,10 +505,14 @@ class CameraReader:
     # ------------------------------------------------------------------ both
 
     def _consumer_failed(self, error: Exception) -> None:
-        _log.exception("camera %r: the consumer of its frames or packets raised", self._camera.id)
+        _log.error(
+            "camera %r: the consumer of its frames or packets raised %s",
+            self._camera.id,
+            trace_of(error),
+        )
         with self._lock:
             self._consumer_errors += 1
-            self._last_error = redact(f"{type(error).__name__}: {error}")
+            self._last_error = f"the consumer of its frames or packets raised {reason_of(error)}"
 
     def _set(self, state: ReaderState, *, error: str | None = None) -> None:
         with self._lock:

@@ -1,7 +1,8 @@
 """Opening a camera's address and reading encoded packets from it.
 
-An address is a file, a folder of images, `rtsp://`, `http(s)://` or a V4L2 device. Opening and
-reading always have deadlines, on video too while audio or other data arrives. Errors name the
+An address is a file, a folder of images, a V4L2 device, or one with a scheme (see
+`storeguard.config.addresses.Address`). Opening and reading always have deadlines, on video too
+while audio or other data arrives. Errors name the
 camera's id and its address without credentials.
 """
 
@@ -15,14 +16,13 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 from typing import Protocol
-from urllib.parse import urlsplit
 
 import av
 
 from storeguard.clock import Clock
-from storeguard.config.addresses import redact
+from storeguard.config.addresses import Address, reason_of, shown
 from storeguard.config.store import CameraConfig
-from storeguard.errors import EmptySourceError, SourceError, SourceTimeoutError
+from storeguard.errors import ConfigError, EmptySourceError, SourceError, SourceTimeoutError
 from storeguard.video.audio import AudioPackets
 from storeguard.video.pacing import Pacer
 from storeguard.video.packets import MediaKind, Packet, StreamFormat
@@ -53,6 +53,7 @@ class SourceKind(StrEnum):
     IMAGES = "images"
     RTSP = "rtsp"
     HTTP = "http"
+    STREAM = "stream"  # rtmp, srt, udp, rtp, tcp
     DEVICE = "device"
 
 
@@ -124,15 +125,23 @@ class Source(Protocol):
 
 
 def kind_of(address: str) -> SourceKind:
-    """The kind of source that an address names; a path is looked up in the file system."""
-    match urlsplit(address).scheme.lower():
+    """The kind of source that an address names; a path is looked up in the file system.
+
+    Raises:
+        ConfigError: it is no address.
+    """
+    parsed = Address.parse(address)
+    match parsed.scheme:
         case "rtsp" | "rtsps":
             return SourceKind.RTSP
         case "http" | "https":
             return SourceKind.HTTP
-    if address.startswith("/dev/video"):
-        return SourceKind.DEVICE
-    return SourceKind.IMAGES if Path(address).is_dir() else SourceKind.FILE
+        case "":
+            if parsed.opens.startswith("/dev/video"):
+                return SourceKind.DEVICE
+            return SourceKind.IMAGES if Path(parsed.opens).is_dir() else SourceKind.FILE
+        case _:
+            return SourceKind.STREAM
 
 
 @contextmanager
@@ -157,7 +166,12 @@ def open_source(
         EmptySourceError: there is no video in it.
         SourceError: anything else that keeps it from being opened.
     """
-    kind = kind_of(camera.source)
+    try:
+        kind, address = kind_of(camera.source), Address.parse(camera.source)
+    except ConfigError as error:
+        raise SourceError(f"{_name(camera)}: {error}") from None
+    if address.is_path:
+        camera = camera.model_copy(update={"source": address.opens})
     offset_s = camera.start_offset_s if start_offset_s is None else start_offset_s
     if kind is SourceKind.IMAGES:
         yield _ImageFolder(camera, offset_s)
@@ -188,12 +202,12 @@ def _open_container(
     started_s = clock.monotonic()
     try:
         return av.open(
-            camera.source,
+            Address.parse(camera.source).opens,
             format="v4l2" if kind is SourceKind.DEVICE else None,
             options=_options(camera, kind),
             timeout=(camera.open_timeout_s, camera.read_timeout_s + wait_s),
         )
-    except (av.FFmpegError, OSError, ValueError) as error:
+    except Exception as error:  # noqa: BLE001  # its text may quote the address
         waited_s = clock.monotonic() - started_s
         raise _open_failure(camera, kind, error, waited_s) from None
 
@@ -218,6 +232,8 @@ def _options(camera: CameraConfig, kind: SourceKind) -> dict[str, str]:
                 "rw_timeout": str(int(camera.read_timeout_s * 1_000_000)),
                 "live_start_index": "-1",  # HLS: begin with the newest segment
             }
+        case SourceKind.STREAM:
+            return {"rw_timeout": str(int(camera.read_timeout_s * 1_000_000))}
         case SourceKind.FILE:
             return {"fflags": "+genpts"}  # AVI keeps none for streams with B-frames
         case _:
@@ -225,7 +241,7 @@ def _options(camera: CameraConfig, kind: SourceKind) -> dict[str, str]:
 
 
 def _name(camera: CameraConfig) -> str:
-    return f"camera {camera.id!r}: {redact(camera.source)}"
+    return f"camera {camera.id!r}: {shown(camera.source)}"
 
 
 def _require_video_file(camera: CameraConfig) -> None:
@@ -257,13 +273,10 @@ def _open_failure(
         return SourceError(
             f"{_name(camera)}: not a video that FFmpeg can read, or cut off before its index"
         )
-    return SourceError(f"{_name(camera)}: cannot be opened: {_reason(error)}")
-
-
-def _reason(error: Exception) -> str:
-    """FFmpeg's message without the address, which may hold credentials."""
-    message = getattr(error, "strerror", None)
-    return redact(message or type(error).__name__)
+    if isinstance(error, av.error.ProtocolNotFoundError):
+        scheme = Address.parse(camera.source).scheme
+        return SourceError(f"{_name(camera)}: the installed FFmpeg cannot read {scheme}://")
+    return SourceError(f"{_name(camera)}: cannot be opened: {reason_of(error)}")
 
 
 class _FFmpegSource:
@@ -302,7 +315,7 @@ class _FFmpegSource:
         video = self._video
         rate = video.average_rate or video.guessed_rate
         duration_s = _duration_s(self._container)
-        live = kind in {SourceKind.RTSP, SourceKind.DEVICE} or (
+        live = kind in {SourceKind.RTSP, SourceKind.STREAM, SourceKind.DEVICE} or (
             kind is SourceKind.HTTP and duration_s is None
         )
         return StreamFacts(
@@ -394,7 +407,7 @@ class _FFmpegSource:
             return SourceTimeoutError(
                 f"{_name(self._camera)}: sent nothing for {waited_s:.1f} s ({self._limit_words})"
             )
-        reason = "the other side ended the stream" if error is None else _reason(error)
+        reason = "the other side ended the stream" if error is None else reason_of(error)
         return SourceError(f"{_name(self._camera)}: reading failed: {reason}")
 
     def _require_whole(self, last_us: int) -> None:
@@ -464,7 +477,7 @@ class _StillPictures:
             return read_still(container)
         except (av.FFmpegError, OSError, LookupError) as error:
             raise SourceError(
-                f"{_name(self._camera)}: its picture cannot be read: {_reason(error)}"
+                f"{_name(self._camera)}: its picture cannot be read: {reason_of(error)}"
             ) from None
 
 

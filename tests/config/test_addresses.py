@@ -1,4 +1,4 @@
-"""Credentials are never shown, and sources are resolved."""
+"""Addresses are parsed once, credentials are never shown, and sources are resolved."""
 
 from __future__ import annotations
 
@@ -9,8 +9,19 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
-from storeguard.config.addresses import redact, resolve_source
+from storeguard.config.addresses import (
+    SCHEMES,
+    Address,
+    reason_of,
+    redact,
+    resolve_source,
+    shown,
+    trace_of,
+)
+from storeguard.config.loading import parse
+from storeguard.config.store import ApiSettings, CameraConfig, StoreConfig
 from storeguard.errors import ConfigError
 
 typed = st.text(st.sampled_from(string.digits + string.ascii_letters + string.punctuation))
@@ -195,3 +206,170 @@ def test_a_missing_package_or_file_is_reported(source: str, expected: str) -> No
 
     assert expected in str(caught.value)
     assert repr(source) in str(caught.value)
+
+
+# --------------------------------------------------------------------------- parsing
+
+
+@pytest.mark.parametrize(
+    ("text", "opens", "displayed"),
+    [
+        ("rtsp://10.0.0.7/s", "rtsp://10.0.0.7/s", "rtsp://10.0.0.7/s"),
+        ("RTSP://CAM:554/Stream", "rtsp://CAM:554/Stream", "rtsp://CAM:554/Stream"),
+        ("rtsps://u:p@cam:322/s", "rtsps://u:p@cam:322/s", "rtsps://***@cam:322/s"),
+        ("rtsp://[fe80::1]:554/s", "rtsp://[fe80::1]:554/s", "rtsp://[fe80::1]:554/s"),
+        ("rtsp://cam", "rtsp://cam", "rtsp://cam"),
+        # passwords as people type them
+        ("rtsp://u:p[x@cam/s", "rtsp://u:p%5Bx@cam/s", "rtsp://***@cam/s"),
+        ("rtsp://u:p]x@cam/s", "rtsp://u:p%5Dx@cam/s", "rtsp://***@cam/s"),
+        ("rtsp://u:[p]@cam/s", "rtsp://u:%5Bp%5D@cam/s", "rtsp://***@cam/s"),
+        ("rtsp://u:p/x@cam/s", "rtsp://u:p%2Fx@cam/s", "rtsp://***@cam/s"),
+        ("rtsp://u:p?x@cam/s", "rtsp://u:p%3Fx@cam/s", "rtsp://***@cam/s"),
+        ("rtsp://u:p#x@cam/s", "rtsp://u:p%23x@cam/s", "rtsp://***@cam/s"),
+        ("rtsp://u:p@x@cam/s", "rtsp://u:p%40x@cam/s", "rtsp://***@cam/s"),
+        ("rtsp://u:p/@x@cam/s", "rtsp://u:p%2F%40x@cam/s", "rtsp://***@cam/s"),
+        ("rtsp://u:p:x@cam/s", "rtsp://u:p:x@cam/s", "rtsp://***@cam/s"),
+        ("rtsp://u:p x@cam/s", "rtsp://u:p%20x@cam/s", "rtsp://***@cam/s"),
+        ("rtsp://u:100%@cam/s", "rtsp://u:100%25@cam/s", "rtsp://***@cam/s"),
+        ("rtsp://u:pä@cam/s", "rtsp://u:p%C3%A4@cam/s", "rtsp://***@cam/s"),
+        # written as they should be
+        ("rtsp://u:p%40x%2Fy@cam/s", "rtsp://u:p%40x%2Fy@cam/s", "rtsp://***@cam/s"),
+        ("http://u@cam/s", "http://u@cam/s", "http://***@cam/s"),
+        # an @ that belongs to the path or the query; it might have ended a password
+        ("http://cam:80/axis@1/v", "http://cam:80/axis@1/v", "http://***"),
+        ("http://cam/s?mail=a@b", "http://cam/s?mail=a@b", "http://***"),
+        # a request line ends at a blank
+        ("http://cam/my stream", "http://cam/my%20stream", "http://cam/my stream"),
+        # queries: what is not known to be harmless is hidden
+        (
+            "http://cam/v?channel=1&zugang=abc&subtype=0",
+            "http://cam/v?channel=1&zugang=abc&subtype=0",
+            "http://cam/v?channel=1&***&subtype=0",
+        ),
+        ("http://cam/v?abcdef#ghi", "http://cam/v?abcdef#ghi", "http://cam/v?***#***"),
+        # the last part of an RTMP path is the key to the stream
+        ("rtmp://host/live/key", "rtmp://host/live/key", "rtmp://host/live/***"),
+        (
+            "srt://host:9000?streamid=read:a&passphrase=b",
+            "srt://host:9000?streamid=read:a&passphrase=b",
+            "srt://host:9000?streamid=***&passphrase=***",
+        ),
+        # FFmpeg's way of naming a multicast group, and of waiting on a port
+        ("udp://@239.0.0.1:1234", "udp://@239.0.0.1:1234", "udp://@239.0.0.1:1234"),
+        ("udp://:1234", "udp://:1234", "udp://:1234"),
+        # paths
+        ("/data/a b%20.mp4", "/data/a b%20.mp4", "/data/a b%20.mp4"),
+        ("file:///data/a%20b.mp4", "/data/a b.mp4", "/data/a b.mp4"),
+        ("FILE://localhost/data/a.mp4", "/data/a.mp4", "/data/a.mp4"),
+        ("/data/rtsp://x", "/data/rtsp://x", "/data/rtsp://x"),
+        ("./u:p@cam.mp4", "./u:p@cam.mp4", "./u:p@cam.mp4"),
+    ],
+)
+def test_addresses_are_read_as_people_type_them(text: str, opens: str, displayed: str) -> None:
+    address = Address.parse(text)
+
+    assert (address.opens, address.shown) == (opens, displayed)
+    assert shown(text) == displayed
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        # what would end or change the request that the camera gets
+        ("rtsp://u:geheim@cam/s\r\nX: y", r"control characters, found '\r' at position"),
+        ("rtsp://u:geheim\n@cam/s", r"found '\n' at position"),
+        ("rtsp://u:geheim@cam/\0", r"found '\x00' at position"),
+        # the schemes there are
+        ("rtps://u:geheim@cam/s", "rtsp://, rtsps://, http://, https://, rtmp://"),
+        # no host, no port
+        ("rtsp://u:geheim@/s", "with a host and a port"),
+        ("rtsp://u:geheim@cam:99999/s", "with a host and a port"),
+        ("rtsp://u:geheim@cam:rtsp/s", "percent-encoded: @ as %40, / as %2F"),
+        ("rtsp://u:geheim", "percent-encoded"),
+        ("rtsp://u:geh]eim/s", "percent-encoded"),
+        ("file://server/geheim", "file:///path"),
+        ("file://", "file:///path"),
+        # a slash too few, no scheme
+        ("rtsp:/u:geheim@cam/s", "expected rtsp:// at its start"),
+        ("u:geheim@cam/s", "before a user and password"),
+        ("u:geh/eim@cam/s", "before a user and password"),
+    ],
+)
+def test_what_is_no_address_is_refused_without_quoting_it(text: str, expected: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        Address.parse(text)
+
+    assert expected in str(caught.value)
+    for part in ("geheim", "geh", "cam"):
+        assert part not in str(caught.value)
+        assert part not in shown(text)
+
+
+any_character = st.characters(codec="utf-8")
+SECRET = "Zx9Qv7"
+PLACES = [
+    "{scheme}://u:{secret}@cam/s",
+    "{scheme}://{secret}@cam/s",
+    "{scheme}://{secret}:p@cam:554/s",
+    "{scheme}://:{secret}@[fe80::1]/s",
+    "{scheme}://cam/s?token={secret}",
+    "{scheme}://cam/s?channel=1&anything={secret}",
+    "{scheme}://cam/s?{secret}",
+    "{scheme}://cam/s#{secret}",
+    "{scheme}://cam/user=admin_password={secret}_channel=1.sdp",
+    "{scheme}:u:{secret}@cam/s",
+    "{scheme}:/u:{secret}@cam/s",
+    "u:{secret}@cam/s",
+    "rtmp://cam/live/{secret}",
+    "srt://cam:9000?streamid={secret}",
+]
+
+
+@settings(deadline=None, max_examples=1000)
+@given(
+    st.sampled_from(PLACES),
+    st.sampled_from([*SCHEMES[:-1], "RTSP", "foo"]),
+    st.text(any_character, max_size=8),
+    st.text(any_character, max_size=8),
+)
+def test_a_secret_anywhere_in_an_address_never_comes_out(
+    place: str, scheme: str, before: str, after: str
+) -> None:
+    text = place.format(scheme=scheme, secret=f"{before}{SECRET}{after}")
+
+    said = [shown(text)]
+    try:
+        address = Address.parse(text)
+        said += [str(address), repr(address)]
+    except ConfigError as error:
+        said += [str(error), repr(error)]
+    try:
+        camera = CameraConfig(id="door", source=text)
+        said += [str(camera), repr(camera), repr(StoreConfig(cameras=(camera,)))]
+    except ValidationError as error:
+        said += [str(error), repr(error)]
+    try:
+        parse(StoreConfig, {"cameras": [{"id": "door", "source": text}]}, where="store.yaml")
+    except ConfigError as error:
+        said.append(str(error))
+
+    for one in said:
+        assert SECRET not in one
+        assert SECRET not in redact(one)
+
+
+def test_settings_show_no_token() -> None:
+    api = ApiSettings(token="geheim-geheim-geheim")
+
+    assert "geheim" not in repr(StoreConfig(api=api))
+    assert "geheim" not in repr(StoreConfig(events={"url": "redis://:geheim@store/0"}))
+
+
+def test_of_an_unexpected_error_only_its_class_and_place_are_shown() -> None:
+    with pytest.raises(ValueError, match="geheim") as caught:
+        int("geheim")
+
+    assert reason_of(caught.value) == "ValueError"
+    assert trace_of(caught.value).startswith("ValueError\n")
+    assert "test_addresses.py" in trace_of(caught.value)
+    assert reason_of(ConnectionRefusedError(111, "Connection refused")) == "Connection refused"
