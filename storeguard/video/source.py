@@ -17,6 +17,7 @@ from typing import Protocol
 from urllib.parse import urlsplit
 
 import av
+from av.stream import Disposition
 
 from storeguard.clock import Clock
 from storeguard.config.addresses import redact
@@ -37,6 +38,7 @@ _IMAGE_CODECS = {
     ".ppm": "ppm",
 }
 _UNTIMED_FORMATS = {"mpjpeg"}  # FFmpeg invents their timestamps from a nominal rate
+_STILL = Disposition.attached_pic | Disposition.timed_thumbnails
 _SLACK = 0.8  # an error after this fraction of a deadline is taken to be the deadline
 
 
@@ -230,6 +232,34 @@ def _reason(error: Exception) -> str:
     return redact(message or type(error).__name__)
 
 
+def _chosen_video(camera: CameraConfig, container: av.container.InputContainer) -> av.VideoStream:
+    """The stream that `stream_index` names, else FFmpeg's best; attached pictures are no video.
+
+    FFmpeg prefers the default stream even if it is a thumbnail, so a stream that is known to have
+    one picture yields to any other.
+    """
+    videos = [s for s in container.streams.video if not s.disposition & _STILL]
+    if not videos:
+        others = ", ".join(
+            "an attached picture" if s.type == "video" else s.type for s in container.streams
+        )
+        raise EmptySourceError(
+            f"{_name(camera)}: expected a video stream, found {others or 'nothing at all'}"
+        )
+    if camera.stream_index is None:
+        films = [s for s in videos if s.frames != 1] or videos
+        best = container.streams.best("video")
+        return next((s for s in films if s is best), films[0])
+    for stream in videos:
+        if stream.index == camera.stream_index:
+            return stream
+    found = ", ".join(str(s.index) for s in videos)
+    raise SourceError(
+        f"{_name(camera)}: stream_index: expected the index of a video stream ({found}), found "
+        f"{camera.stream_index}"
+    )
+
+
 class _FFmpegSource:
     """A source that FFmpeg demuxes."""
 
@@ -243,10 +273,7 @@ class _FFmpegSource:
         offset_s: float,
     ) -> None:
         self._camera, self._container, self._clock = camera, container, clock
-        if not container.streams.video:
-            others = ", ".join(s.type for s in container.streams) or "nothing at all"
-            raise EmptySourceError(f"{_name(camera)}: expected a video stream, found {others}")
-        self._video = container.streams.video[0]
+        self._video = _chosen_video(camera, container)
         if self._video.codec_context is None:
             raise SourceError(f"{_name(camera)}: FFmpeg has no decoder for its video codec")
         self._audio = next(
@@ -293,7 +320,7 @@ class _FFmpegSource:
 
     def packets(self) -> Iterator[RawPacket]:
         untimed = self.facts.container in _UNTIMED_FORMATS
-        watch = ParameterWatch(StreamFormat.of(self._video))
+        watch = ParameterWatch(StreamFormat.of(self._video), self._video.codec_context)
         audio = None if self._audio is None else StreamFormat.of(self._audio)
         adts = None
         if self._audio is not None and audio is not None and audio.codec == "aac":
