@@ -13,6 +13,9 @@ A match costs the negative log-likelihood of the detection under the track's pre
 be likelier than that the detection is another person. So the gate needs no tuning for the frame
 rate: with a longer gap the prediction spreads and reaches further, and a detection far from all
 tracks stays a new person. A gap needs no special update at its end: the filter is exact for any dt.
+
+Boxes are kept as fractions of the frame, so a camera may change its resolution: heights in frame
+heights, widths in the same unit by the proportions of the scene's first frame.
 """
 
 from __future__ import annotations
@@ -39,7 +42,7 @@ from storeguard.tracking.motion import (
 )
 from storeguard.tracking.tracks import Tracks
 
-CHECKPOINT_VERSION = 1
+CHECKPOINT_VERSION = 2
 MAX_COORDINATE_PX = 1e6
 """A box that reaches further is no box of any camera."""
 MIN_SIDE_PX = 0.5
@@ -86,6 +89,7 @@ class Tracker:
         self._next_id = 1
         self._time_s: float | None = None
         self._now_s = 0.0
+        self._aspect: float | None = None
         self._motion = MotionState.empty()
         self._book = _Book.empty()
 
@@ -93,10 +97,11 @@ class Tracker:
         """End all tracks (a scene cut). Ids are never used again."""
         self._time_s = None
         self._now_s = 0.0
+        self._aspect = None
         self._motion = MotionState.empty()
         self._book = _Book.empty()
 
-    def step(self, detections: Detections, time_s: float) -> Tracks:
+    def step(self, detections: Detections, time_s: float, *, wh: tuple[int, int]) -> Tracks:
         """Track one frame; returns the confirmed people who were detected in it.
 
         Args:
@@ -106,13 +111,16 @@ class Tracker:
                 A step back by no more than `max_lost_s` counts as no time passed, and time
                 continues from there. A step back further, or a gap longer than `max_lost_s`, ends
                 all tracks as `reset` does.
+            wh: width and height of the source frame in pixels; may differ from frame to frame.
 
         Raises:
-            ValueError: `time_s` is not finite.
+            ValueError: `time_s` is not finite, or `wh` is not positive.
         """
+        if min(wh) < 1:
+            raise ValueError(f"wh: expected a frame of at least 1x1 pixels, got {wh}")
         first = self._pass_time(time_s)
         people = self._usable(detections)
-        measured = to_measurement(people.xyxy.astype(np.float64))
+        measured = to_measurement(people.xyxy / self._unit_px(wh))
         score = np.clip(people.score.astype(np.float64), 0.0, 1.0)
         sure = np.flatnonzero(score >= self._settings.high_score)
         unsure = np.flatnonzero(
@@ -159,6 +167,13 @@ class Tracker:
         self._now_s += dt_s
         self._motion.advance(dt_s, self._model)
         return first
+
+    def _unit_px(self, wh: tuple[int, int]) -> Float64:
+        """(4,) pixels of this frame that a box's x1, y1, x2, y2 are counted in."""
+        width, height = wh
+        if self._aspect is None:
+            self._aspect = width / height
+        return np.array([width / self._aspect, height] * 2)
 
     def _usable(self, detections: Detections) -> Detections:
         """Detections with finite numbers and an area; the others are counted."""
@@ -244,6 +259,7 @@ class Tracker:
             "next_id": self._next_id,
             "time_s": self._time_s,
             "now_s": self._now_s,
+            "aspect": self._aspect,
             "ignored_boxes": self.ignored_boxes,
             "motion": {f.name: getattr(self._motion, f.name).tolist() for f in fields(MotionState)},
             "book": {f.name: getattr(self._book, f.name).tolist() for f in fields(_Book)},
@@ -260,6 +276,7 @@ class Tracker:
             state = json.loads(blob)
             version = state["version"]
             time_s = None if state["time_s"] is None else float(state["time_s"])
+            aspect = None if state["aspect"] is None else float(state["aspect"])
             now_s, next_id = float(state["now_s"]), int(state["next_id"])
             ignored = int(state["ignored_boxes"])
             motion = MotionState(
@@ -280,8 +297,11 @@ class Tracker:
             raise CheckpointError(
                 f"tracker checkpoint: expected version {CHECKPOINT_VERSION}, found {version!r}"
             )
+        if aspect is not None and not 0 < aspect < math.inf:
+            raise CheckpointError(f"tracker checkpoint: expected a positive aspect, found {aspect}")
         _check(motion, book, next_id, now_s, time_s or 0.0)
         self._next_id, self._time_s, self._now_s = next_id, time_s, now_s
+        self._aspect = aspect
         self.ignored_boxes, self._motion, self._book = ignored, motion, book
 
 

@@ -353,7 +353,7 @@ class Watched:
         for frame in read_frames(settings, start=START):
             clips.offer(frame)
             found, _ = detector.find(frame)
-            tracks = tracker.step(found, frame.time_s)
+            tracks = tracker.step(found, frame.time_s, wh=frame.wh)
             observation = observe(
                 tracks, frame, camera_id="cam", epoch="0", seq=frame.index, step_s=0.04
             )
