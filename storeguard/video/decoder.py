@@ -158,7 +158,7 @@ class FrameDecoder:
         assert self._context is not None  # noqa: S101  # for the type checker: it made the picture
         assert self._format is not None  # noqa: S101
         aspect = self._format.pixel_aspect or plausible_aspect(self._context.sample_aspect_ratio)
-        return Display(Turn.of(picture) or self._format.turn or Turn(), aspect or SQUARE)
+        return Display(Turn.of(picture, self._format.turn) or Turn(), aspect or SQUARE)
 
     def _remove_up_to(self, time_us: int) -> None:
         """Drop this packet's time, and those of earlier packets that produced no frame."""

@@ -52,13 +52,26 @@ class Turn:
         return _EXIF.get(orientation, cls())
 
     @classmethod
-    def of(cls, picture: av.VideoFrame) -> Turn | None:
-        """The turn that a decoded picture carries as side data; None if it carries none."""
-        data: Any  # PyAV's stubs take the container for a mapping
-        for data in picture.side_data:
-            if data.type.name == "DISPLAYMATRIX":
-                return cls.from_matrix(np.frombuffer(bytes(data), np.int32).tolist())
-        return None
+    def from_rotation(cls, degrees: float) -> Turn:
+        """The turn of a counter-clockwise rotation, to the nearest quarter."""
+        return _ROTATED[round(degrees / 90) % 4]
+
+    @classmethod
+    def of(cls, picture: av.VideoFrame, declared: Turn | None = None) -> Turn | None:
+        """The turn that a decoded picture carries as side data, else the one its stream declares.
+
+        None if neither has one.
+        """
+        try:
+            data: Any  # PyAV's stubs take the container for a mapping
+            for data in picture.side_data:
+                if data.type.name == "DISPLAYMATRIX":
+                    return cls.from_matrix(np.frombuffer(bytes(data), np.int32).tolist())
+        except ValueError:
+            # PyAV 18 shows no side data at all if one is of a kind it does not know, such as EXIF.
+            if declared is None and picture.rotation:
+                return cls.from_rotation(picture.rotation)
+        return declared
 
     def matrix(self) -> tuple[int, ...]:
         """The display matrix, for a container's header."""
@@ -68,6 +81,12 @@ class Turn:
         return (a, b, 0, c, d, 0, 0, 0, 1 << 30)
 
 
+_ROTATED: Final = (
+    Turn(),
+    Turn(transposed=True, flipped=True),
+    Turn(mirrored=True, flipped=True),
+    Turn(transposed=True, mirrored=True),
+)
 _EXIF: Final[dict[object, Turn]] = {
     2: Turn(mirrored=True),
     3: Turn(mirrored=True, flipped=True),

@@ -6,8 +6,10 @@ reading always have deadlines. Errors name the camera's id and its address witho
 
 from __future__ import annotations
 
+import logging
 import os
 import stat
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -22,21 +24,15 @@ from av.stream import Disposition
 from storeguard.clock import Clock
 from storeguard.config.addresses import redact
 from storeguard.config.store import CameraConfig
-from storeguard.errors import EmptySourceError, SourceError, SourceTimeoutError
+from storeguard.errors import DatasetError, EmptySourceError, SourceError, SourceTimeoutError
+from storeguard.video.display import SQUARE
 from storeguard.video.packets import MediaKind, Packet, StreamFormat
 from storeguard.video.parameters import AdtsStripper, ParameterWatch
+from storeguard.video.pictures import EncodedPicture, PictureFolder
 from storeguard.video.timing import Stamps
 
-_IMAGE_CODECS = {
-    ".jpg": "mjpeg",
-    ".jpeg": "mjpeg",
-    ".png": "png",
-    ".bmp": "bmp",
-    ".webp": "webp",
-    ".tif": "tiff",
-    ".tiff": "tiff",
-    ".ppm": "ppm",
-}
+_log = logging.getLogger(__name__)
+
 _UNTIMED_FORMATS = {"mpjpeg"}  # FFmpeg invents their timestamps from a nominal rate
 _STILL = Disposition.attached_pic | Disposition.timed_thumbnails
 _SLACK = 0.8  # an error after this fraction of a deadline is taken to be the deadline
@@ -108,6 +104,11 @@ class Source(Protocol):
 
     facts: StreamFacts
     origin_us: int | None
+
+    @property
+    def lost(self) -> Counter[str]:
+        """Pictures that never became packets, so far, by cause."""
+        ...
 
     def packets(self) -> Iterator[RawPacket]:
         """Video and audio packets in decoding order, until the source ends.
@@ -286,6 +287,7 @@ class _FFmpegSource:
                 f"{self.facts.wh[0]}x{self.facts.wh[1]}"
             )
         self.origin_us = None if self.facts.live else self._seek(offset_s)
+        self.lost: Counter[str] = Counter()
 
     def _facts(self, kind: SourceKind) -> StreamFacts:
         video = self._video
@@ -383,63 +385,75 @@ def _stamps(packet: Packet) -> Stamps:
 
 
 class _ImageFolder:
-    """A folder of pictures, in the order of their names, played at `image_fps`."""
+    """A folder of pictures, in the natural order of their names, played at `image_fps`.
+
+    A file that cannot be read leaves a gap of its length.
+    """
 
     origin_us: int | None = None
 
     def __init__(self, camera: CameraConfig, offset_s: float) -> None:
         self._camera = camera
-        self._paths = sorted(
-            path for path in Path(camera.source).iterdir() if path.suffix.lower() in _IMAGE_CODECS
-        )
-        if not self._paths:
+        try:
+            self._pictures = PictureFolder(Path(camera.source))
+        except DatasetError as error:
+            raise SourceError(f"{_name(camera)}: {error}") from None
+        files = self._pictures.files
+        if not files:
             raise EmptySourceError(
-                f"{_name(camera)}: no images in the folder, expected files named "
-                f"{', '.join(f'*{suffix}' for suffix in sorted(_IMAGE_CODECS))}"
+                f"{_name(camera)}: no images in the folder; lost: "
+                f"{self._pictures.describe_losses()}"
             )
-        num_images = len(self._paths)
-        self._paths = self._paths[int(offset_s * camera.image_fps) :]
-        if not self._paths:
+        self._files = files[int(offset_s * camera.image_fps) :]
+        if not self._files:
             raise EmptySourceError(
-                f"{_name(camera)}: start_offset_s {offset_s:g} skips all {num_images} images"
+                f"{_name(camera)}: start_offset_s {offset_s:g} skips all {len(files)} images"
             )
-        codec, wh = self._first_picture()
+        first = self._first_picture()
         self.facts = StreamFacts(
             kind=SourceKind.IMAGES,
             live=False,
             container="images",
-            codec=codec,
-            wh=wh,
+            codec=first.codec,
+            wh=first.wh,
             average_fps=camera.image_fps,
-            duration_s=len(self._paths) / camera.image_fps,
+            duration_s=len(self._files) / camera.image_fps,
         )
 
-    def _first_picture(self) -> tuple[str, tuple[int, int]]:
-        for path in self._paths:
-            try:
-                with av.open(str(path)) as container:
-                    context = container.streams.video[0].codec_context
-                    if context.width and context.height:
-                        return context.name, (context.width, context.height)
-            except (av.FFmpegError, OSError, ValueError, IndexError):
-                continue
+    @property
+    def lost(self) -> Counter[str]:
+        return self._pictures.losses()
+
+    def _first_picture(self) -> EncodedPicture:
+        for path in self._files:
+            picture = self._pictures.encoded(path)
+            if picture is not None:
+                return picture
         raise EmptySourceError(
-            f"{_name(self._camera)}: none of its {len(self._paths)} images can be read"
+            f"{_name(self._camera)}: none of its {len(self._files)} images can be read: "
+            f"{self._pictures.describe_losses()}"
         )
 
     def packets(self) -> Iterator[RawPacket]:
-        formats: dict[str, StreamFormat] = {}
         step_us = int(1_000_000 / self._camera.image_fps)
-        for number, path in enumerate(self._paths):
-            codec = _IMAGE_CODECS[path.suffix.lower()]
-            if codec not in formats:
-                formats[codec] = StreamFormat(MediaKind.VIDEO, codec, wh=self.facts.wh)
-            try:
-                content = path.read_bytes()
-            except OSError as error:
-                reason = error.strerror or type(error).__name__
-                raise SourceError(f"{_name(self._camera)}: {path.name}: {reason}") from None
-            packet: Packet = av.Packet(content)
+        for number, path in enumerate(self._files):
+            picture = self._pictures.encoded(path)
+            if picture is None:
+                continue
+            packet: Packet = av.Packet(picture.content)
             packet.is_keyframe = True
             stamp = number * step_us
-            yield RawPacket(packet, formats[codec], Stamps(stamp, stamp, step_us))
+            format_ = StreamFormat(
+                MediaKind.VIDEO,
+                picture.codec,
+                wh=self.facts.wh,
+                turn=picture.turn,
+                pixel_aspect=SQUARE,  # what files declare is the resolution of a print
+            )
+            yield RawPacket(packet, format_, Stamps(stamp, stamp, step_us))
+        if self._pictures.lost:
+            _log.warning(
+                "%s: files that gave no picture: %s",
+                _name(self._camera),
+                self._pictures.describe_losses(names=1000),
+            )

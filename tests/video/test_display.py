@@ -64,6 +64,20 @@ def test_a_matrix_says_how_a_picture_is_turned(turn: Turn):
     assert_same_picture(Display(turn).upright(stored(scene(), turn)), scene())
 
 
+@pytest.mark.parametrize("orientation", [1, 3, 6, 8])
+def test_a_stream_of_pictures_with_exif_is_turned(tmp_path: Path, orientation: int):
+    image = Image.fromarray(scene())
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    image.save(tmp_path / "one.jpg", exif=exif, quality=95)
+    path = tmp_path / "stream.mjpeg"
+    path.write_bytes((tmp_path / "one.jpg").read_bytes() * 5)
+    frame = first_frame(path)
+    assert_same_picture(
+        frame.rgb(), np.asarray(ImageOps.exif_transpose(Image.open(tmp_path / "one.jpg")))
+    )
+
+
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_exif_orientations_are_those_of_pillow(orientation: int):
     image = Image.fromarray(scene())
