@@ -7,6 +7,7 @@ of the table itself, at full rate and with three of four frames dropped.
 
 from __future__ import annotations
 
+import functools
 import importlib
 import itertools
 import warnings
@@ -25,6 +26,7 @@ from storeguard.tracking.tracks import Tracks
 
 Stepper = Callable[[Detections, float], Tracks]
 Options = Mapping[str, Any]
+_ONE_SIZE = (1000, 1000)  # of all frames: a constant size does not matter, whatever it is
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +64,7 @@ class Rival:
 
 def _storeguard(_sequence: Sequence, _every: int, options: Options) -> Stepper:
     tracker = Tracker(TrackerSettings(**options))
-    return tracker.step
+    return functools.partial(tracker.step, wh=_ONE_SIZE)
 
 
 def _roboflow(class_name: str) -> Callable[[Sequence, int, Options], Stepper]:

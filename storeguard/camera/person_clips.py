@@ -32,6 +32,7 @@ from storeguard.config.zones import CLIP_S
 from storeguard.events.event import ModelRef
 from storeguard.rules.observation import ClipScore, Observation
 from storeguard.rules.verdict import Verdict
+from storeguard.video.display import SQUARE
 from storeguard.video.frame import Frame
 
 _KEPT_S: Final = CLIP_S + 2.0  # a frame's detections come later than the frame
@@ -205,10 +206,10 @@ class PersonClips:
                 self._pictures.popleft()
 
     def _shrunk(self, frame: Frame) -> Frame:
-        width, height = frame.wh
-        scale = _MAX_SIDE_PX / max(width, height)
+        scale = _MAX_SIDE_PX / max(frame.wh)
         if scale >= 1:
             return frame
+        width, height = frame.display.laid_wh(frame.wh)
         picture = self._scaler.reformat(
             frame.picture,
             width=round(width * scale / 2) * 2,
@@ -216,4 +217,5 @@ class PersonClips:
             interpolation="AREA",
             threads=1,
         )
-        return replace(frame, picture=picture)
+        square = replace(frame.display, pixel_aspect=SQUARE)
+        return replace(frame, picture=picture, display=square)

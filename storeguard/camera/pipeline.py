@@ -226,7 +226,7 @@ class CameraPipeline:
         """One tracker step; `detections` in pixels of the frame."""
         if frame.scene_cut:
             self._tracker.reset()
-        tracks = self._tracker.step(detections, frame.time_s)
+        tracks = self._tracker.step(detections, frame.time_s, wh=frame.wh)
         observation = observe(
             tracks,
             frame,

@@ -287,8 +287,10 @@ def detect(
 
     settings = _detector_settings(model, input_size).model_copy(update={"min_score": min_score})
     with _progress("pictures") as step:
-        counted = detect_folder(images, out, settings, progress=step)
-    console.print(f"{counted} pictures, boxes in {out}")
+        result = detect_folder(images, out, settings, progress=step)
+    console.print(f"{result.num_pictures} pictures, boxes in {out}")
+    if result.lost:
+        console.print(f"files that gave no picture: {result.losses}")
 
 
 def _attribute(text: str) -> AttributeSettings:

@@ -103,6 +103,8 @@ class CameraConfig(Settings):
     """Seconds of a file to skip at its first playing."""
     image_fps: float = Field(default=1.0, gt=0, le=240)
     """Pictures per second of a folder, or of an address that gives one picture a request."""
+    stream_index: int | None = Field(default=None, ge=0)
+    """Which of a source's streams is the video, by FFmpeg's index; None takes FFmpeg's best."""
     rtsp_transport: Literal["tcp", "udp"] = "tcp"
     open_timeout_s: float = Field(default=10.0, gt=0, le=120)
     read_timeout_s: float = Field(default=5.0, gt=0, le=120)

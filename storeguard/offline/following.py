@@ -78,7 +78,7 @@ def follow(
         started = time.perf_counter()
         people, timing = detector.find(frame)
         detected = time.perf_counter()
-        tracks = tracking.step(people, frame.time_s)
+        tracks = tracking.step(people, frame.time_s, wh=frame.wh)
         tracked = time.perf_counter()
         observation = observe(
             tracks,

@@ -140,11 +140,12 @@ class _Run:
         self._last_at = FILE_START
         self._fps: float | None = None
         self._decoded = 0
+        self._dropped: Counter[str] = Counter()
         self.processed = 0
 
     def chosen_frames(self, options: ProcessOptions) -> Iterator[Frame]:
         """The frames to process; clips are cut from the others too."""
-        for frame in read_frames(self._camera, start=options.started_at):
+        for frame in read_frames(self._camera, start=options.started_at, dropped=self._dropped):
             self._decoded += 1
             if self._classifier is not None:
                 self._clips.offer(frame)
@@ -182,7 +183,8 @@ class _Run:
         Args:
             seconds: that the run took.
         """
-        skipped = self._decoded - self.processed
+        dropped = self._dropped.copy()
+        dropped["every"] = self._decoded - self.processed
         return RunReport(
             source_kind="video",
             source=Path(shown(self._camera.source)).name,
@@ -190,9 +192,9 @@ class _Run:
             target_fps=None,
             drop_policy="none",
             frames=Frames(
-                received=self._decoded,
+                received=self._decoded + self._dropped.total(),
                 processed=self.processed,
-                dropped_by_cause={"every": skipped} if skipped else {},
+                dropped_by_cause=dict(+dropped),
             ),
             fps_effective=round(self.processed / seconds, 2),
             latency_ms=latency_document(self._latency),

@@ -18,6 +18,7 @@ from storeguard.config.store import Container
 from storeguard.errors import RecordingError
 from storeguard.events.faults import Fault, FaultCode
 from storeguard.recording.part import dress, final_of, part_of, place, reason_of, sha256_of
+from storeguard.video.display import SQUARE, plausible_aspect
 from storeguard.video.packets import (
     MICROSECOND,
     EncodedPacket,
@@ -248,7 +249,16 @@ def _add_copy(out: av.container.OutputContainer, format_: StreamFormat) -> Any:
     with format_.template() as container:
         stream = out.add_stream_from_template(container.streams[0], opaque=True)
     dress(out, stream, format_.kind)
+    _declare_display(stream, format_)
     return stream
+
+
+def _declare_display(stream: Any, format_: StreamFormat) -> None:
+    """Have players turn and stretch the pictures, which are stored as the camera sent them."""
+    if format_.turn is not None:
+        stream.set_display_matrix(format_.turn.matrix())
+    if format_.pixel_aspect is not None:
+        stream.codec_context.sample_aspect_ratio = format_.pixel_aspect
 
 
 def _failed(step: str, path: Path, error: Exception) -> RecordingError:
@@ -273,6 +283,8 @@ class _Transcoder:
         self.stream.width, self.stream.height = max(2, width & ~1), max(2, height & ~1)
         self.stream.pix_fmt = "yuv420p"
         context = self.stream.codec_context
+        context.sample_aspect_ratio = plausible_aspect(self._decoder.sample_aspect_ratio) or SQUARE
+        _declare_display(stream, video)
         context.time_base = Fraction(1, 90_000)
         context.gop_size = 50
         context.max_b_frames = 0

@@ -233,6 +233,9 @@ def _lay_out(part: Path, final: Path) -> Contents:
             for stream in source.streams:
                 copy: Any = out.add_stream_from_template(stream, opaque=True)
                 dress(out, copy, MediaKind(stream.type))
+                if isinstance(stream, av.VideoStream) and stream.sample_aspect_ratio:
+                    # mp4 keeps it beside the codec's parameters, which are all a template copies
+                    copy.codec_context.sample_aspect_ratio = stream.sample_aspect_ratio
                 streams[stream.index] = copy
             playable = _Playable(source)
             for packet in playable:

@@ -26,8 +26,8 @@ Float64 = NDArray[np.float64]
 class MotionModel:
     """How fast people are, and how well a detector places them.
 
-    A box's size is sqrt(width * height) in pixels: about 1.1 m for a standing person. It scales
-    everything that is measured in pixels, so near and far people are treated alike.
+    A box's size is sqrt(width * height): about 1.1 m for a standing person. It scales every other
+    length, so near and far people are treated alike and the unit of length does not matter.
 
     Attributes:
         speed: standard deviation of the centre's velocity, in box sizes a second.
@@ -60,7 +60,7 @@ class MotionModel:
 
 
 def to_measurement(xyxy: Float64) -> Float64:
-    """(n, 4) corners in pixels to (centre x, centre y, ln width, ln height)."""
+    """(n, 4) corners to (centre x, centre y, ln width, ln height)."""
     wh = xyxy[:, 2:] - xyxy[:, :2]
     return np.concatenate([xyxy[:, :2] + wh / 2, np.log(wh)], axis=1)
 
@@ -72,7 +72,7 @@ def to_xyxy(measurement: Float64) -> Float64:
 
 
 def size_of(measurement: Float64) -> Float64:
-    """(n,) sqrt(width * height) in pixels."""
+    """(n,) sqrt(width * height)."""
     return np.asarray(np.exp((measurement[:, 2] + measurement[:, 3]) / 2))
 
 
@@ -81,7 +81,7 @@ class MotionState:
     """The filters of n boxes at one moment: parallel (n, 4) float64 arrays.
 
     Attributes:
-        position: centre x, centre y (pixels), ln width, ln height.
+        position: centre x, centre y, ln width, ln height.
         velocity: their rates a second.
         var_p, cov_pv, var_v: the covariance of (position, velocity), a coordinate.
     """

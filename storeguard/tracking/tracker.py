@@ -18,6 +18,9 @@ Silence of the camera is not absence of the person. Lifetimes run in observed ti
 further apart than a second count as one second. Nobody was seen to leave in the rest of such a gap,
 so the spread that it adds to a prediction does not count against a match: a frame after it reaches
 as many standard deviations as it would have without it.
+
+Boxes are kept as fractions of the frame, so a camera may change its resolution: heights in frame
+heights, widths in the same unit by the proportions of the scene's first frame.
 """
 
 from __future__ import annotations
@@ -45,7 +48,7 @@ from storeguard.tracking.motion import (
 )
 from storeguard.tracking.tracks import Tracks
 
-CHECKPOINT_VERSION = 1
+CHECKPOINT_VERSION = 2
 MAX_COORDINATE_PX = 1e6
 """A box that reaches further is no box of any camera."""
 MIN_SIDE_PX = 0.5
@@ -106,6 +109,7 @@ class Tracker:
         self._next_id = 1
         self._time_s: float | None = None
         self._now_s = 0.0
+        self._aspect: float | None = None
         self._motion = MotionState.empty()
         self._book = _Book.empty()
 
@@ -113,10 +117,11 @@ class Tracker:
         """End all tracks (a scene cut). Ids are never used again."""
         self._time_s = None
         self._now_s = 0.0
+        self._aspect = None
         self._motion = MotionState.empty()
         self._book = _Book.empty()
 
-    def step(self, detections: Detections, time_s: float) -> Tracks:
+    def step(self, detections: Detections, time_s: float, *, wh: tuple[int, int]) -> Tracks:
         """Track one frame; returns the confirmed people who were detected in it.
 
         Args:
@@ -126,13 +131,16 @@ class Tracker:
                 A step back by no more than `max_lost_s` counts as no time passed, and time
                 continues from there. A step back further, or a gap longer than both `max_lost_s`
                 and `max_gap_s`, ends all tracks as `reset` does.
+            wh: width and height of the source frame in pixels; may differ from frame to frame.
 
         Raises:
-            ValueError: `time_s` is not finite.
+            ValueError: `time_s` is not finite, or `wh` is not positive.
         """
+        if min(wh) < 1:
+            raise ValueError(f"wh: expected a frame of at least 1x1 pixels, got {wh}")
         first = self._pass_time(time_s)
         people = self._usable(detections)
-        measured = to_measurement(people.xyxy.astype(np.float64))
+        measured = to_measurement(people.xyxy / self._unit_px(wh))
         score = np.clip(people.score.astype(np.float64), 0.0, 1.0)
         sure = np.flatnonzero(score >= self._settings.high_score)
         unsure = np.flatnonzero(
@@ -190,6 +198,13 @@ class Tracker:
         self._motion.advance(silence_s, self._model)
         self._book.seen_s += silence_s
         self._book.allowance += np.log(self._motion.var_p[:, :2].prod(axis=1) / before)
+
+    def _unit_px(self, wh: tuple[int, int]) -> Float64:
+        """(4,) pixels of this frame that a box's x1, y1, x2, y2 are counted in."""
+        width, height = wh
+        if self._aspect is None:
+            self._aspect = width / height
+        return np.array([width / self._aspect, height] * 2)
 
     def _usable(self, detections: Detections) -> Detections:
         """Detections with finite numbers and an area; the others are counted."""
@@ -277,6 +292,7 @@ class Tracker:
             "next_id": self._next_id,
             "time_s": self._time_s,
             "now_s": self._now_s,
+            "aspect": self._aspect,
             "ignored_boxes": self.ignored_boxes,
             "motion": {f.name: getattr(self._motion, f.name).tolist() for f in fields(MotionState)},
             "book": {f.name: getattr(self._book, f.name).tolist() for f in fields(_Book)},
@@ -293,6 +309,7 @@ class Tracker:
             state = json.loads(blob)
             version = state["version"]
             time_s = None if state["time_s"] is None else float(state["time_s"])
+            aspect = None if state["aspect"] is None else float(state["aspect"])
             now_s, next_id = float(state["now_s"]), int(state["next_id"])
             ignored = int(state["ignored_boxes"])
             motion = MotionState(
@@ -318,8 +335,11 @@ class Tracker:
             raise CheckpointError(
                 f"tracker checkpoint: expected version {CHECKPOINT_VERSION}, found {version!r}"
             )
+        if aspect is not None and not 0 < aspect < math.inf:
+            raise CheckpointError(f"tracker checkpoint: expected a positive aspect, found {aspect}")
         _check(motion, book, next_id, now_s, time_s or 0.0)
         self._next_id, self._time_s, self._now_s = next_id, time_s, now_s
+        self._aspect = aspect
         self.ignored_boxes, self._motion, self._book = ignored, motion, book
 
 

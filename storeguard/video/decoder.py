@@ -11,8 +11,9 @@ from typing import cast
 
 import av
 
+from storeguard.video.display import SQUARE, Display, Turn, plausible_aspect
 from storeguard.video.frame import Frame
-from storeguard.video.packets import EncodedPacket, MediaKind, Opaque, Packet
+from storeguard.video.packets import EncodedPacket, MediaKind, Opaque, Packet, StreamFormat
 
 MIN_STEP_US = 1000
 """Two frames are never closer than this on the time line: events count milliseconds."""
@@ -44,7 +45,8 @@ class FrameDecoder:
         self._threads = threads
         self._skip_before_us = skip_before_us
         self._context: av.VideoCodecContext | None = None
-        self._key: tuple[int, str] | None = None
+        self._format: StreamFormat | None = None
+        self._key: object = None
         self._waiting = True  # for a keyframe
         self._inside: list[int] = []  # times of packets inside the decoder, a heap
         self._mistimed = False
@@ -60,9 +62,11 @@ class FrameDecoder:
         """Frames that this packet completes: none, one or more. Audio gives none."""
         if packet.kind is not MediaKind.VIDEO:
             return
-        key = (packet.connection, packet.format.codec)
+        format_ = packet.format
+        key = (packet.connection, format_.codec, format_.turn, format_.pixel_aspect)
         if key != self._key:
             yield from self.drain()
+            self._format = format_
             self._context = packet.format.decoder(threads=self._threads)
             self._key = key
             self._waiting = True
@@ -140,10 +144,21 @@ class FrameDecoder:
             scene_cut=cut,
             decode_ms=decode_ms,
             received_s=received_s,
+            display=self._display_of(picture),
         )
         self.num_frames += 1
         self.wh = frame.wh
         return frame
+
+    def _display_of(self, picture: av.VideoFrame) -> Display:
+        """Turned as the picture itself says, else as the stream; stretched as its container says.
+
+        FFmpeg's own order of preference (`av_guess_sample_aspect_ratio`).
+        """
+        assert self._context is not None  # noqa: S101  # for the type checker: it made the picture
+        assert self._format is not None  # noqa: S101
+        aspect = self._format.pixel_aspect or plausible_aspect(self._context.sample_aspect_ratio)
+        return Display(Turn.of(picture, self._format.turn) or Turn(), aspect or SQUARE)
 
     def _remove_up_to(self, time_us: int) -> None:
         """Drop this packet's time, and those of earlier packets that produced no frame."""

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 
 import av
 import numpy as np
 from av.video.reformatter import VideoReformatter
 from numpy.typing import NDArray
+
+from storeguard.video.display import Display
 
 Rgb = NDArray[np.uint8]
 
@@ -19,16 +21,20 @@ Rgb = NDArray[np.uint8]
 class Frame:
     """A decoded picture, still in the decoder's pixel format; converted only on request.
 
+    Sizes and pixels are those of the picture as it is shown: upright, with square pixels.
+
     Attributes:
         camera_id: the camera's id in the configuration.
         index: counts decoded frames of this camera, 0, 1, 2, ...; gaps never occur here.
         captured_at: aware UTC capture time: PTS through the connection's clock anchor.
         time_s: seconds of stream time since the camera's first frame; strictly increasing.
-        picture: the decoder's frame. Read only: the decoder may still refer to it.
+        picture: the decoder's frame, as it is stored. Read only: the decoder may still refer to
+            it.
         scene_cut: True on the first frame after a file started over: the people before it are not
             the people after it.
         decode_ms: milliseconds spent decoding this frame.
         received_s: `time.monotonic()` when its packet was read; for ages and latencies.
+        display: how the stored picture is shown.
     """
 
     camera_id: str
@@ -39,15 +45,16 @@ class Frame:
     scene_cut: bool
     decode_ms: float
     received_s: float
+    display: Display = field(default_factory=Display)
 
     @property
     def wh(self) -> tuple[int, int]:
-        """Width and height in pixels."""
-        return self.picture.width, self.picture.height
+        """Width and height in pixels, as shown."""
+        return self.display.shown_wh((self.picture.width, self.picture.height))
 
     def rgb(self, wh: tuple[int, int] | None = None) -> Rgb:
-        """(height, width, 3) uint8 RGB, a fresh array; scaled to `wh` on the way if given."""
-        width, height = wh or self.wh
+        """(height, width, 3) uint8 RGB as shown, a fresh array; scaled to `wh` if given."""
+        width, height = self.display.laid_wh(wh or self.wh)
         shrinks = width < self.picture.width and height < self.picture.height
         scaled = _scaler(self.picture, (width, height)).reformat(
             self.picture,
@@ -58,7 +65,8 @@ class Frame:
             interpolation="AREA" if shrinks else "BILINEAR",
             threads=1,
         )
-        return np.ascontiguousarray(scaled.to_ndarray())
+        stored = scaled.to_ndarray().astype(np.uint8, copy=False)
+        return np.ascontiguousarray(self.display.upright(stored))
 
 
 _MAX_SCALERS = 16

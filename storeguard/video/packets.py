@@ -6,7 +6,7 @@ import io
 import threading
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
 from fractions import Fraction
@@ -14,6 +14,8 @@ from itertools import islice
 from typing import Any, TypeAlias
 
 import av
+
+from storeguard.video.display import Turn, plausible_aspect
 
 Packet: TypeAlias = "av.Packet[Any]"
 Opaque = tuple[int, float, int]
@@ -42,6 +44,9 @@ class StreamFormat:
         extradata: codec parameters (avcC, hvcC, Annex B parameter sets, ...); may be empty.
         wh: width and height in pixels; (0, 0) for audio, and while it is not known yet.
         sample_rate: audio samples a second; 0 for video.
+        turn: how its container, or its first keyframe, turns pictures; None if neither does.
+        pixel_aspect: the container's sample aspect ratio where it overrules the codec's; else
+            None.
         header: a NUT file with this one stream and no content: the template of a decoder or an
             output stream. It outlives the stream's connection and can be sent to another process.
             Empty if NUT does not support the codec.
@@ -52,6 +57,8 @@ class StreamFormat:
     extradata: bytes = b""
     wh: tuple[int, int] = (0, 0)
     sample_rate: int = 0
+    turn: Turn | None = None
+    pixel_aspect: Fraction | None = None
     header: bytes = field(default=b"", compare=False, repr=False)
 
     @classmethod
@@ -72,15 +79,17 @@ class StreamFormat:
             extradata=extradata if extradata is not None else context.extradata or b"",
             wh=size,
             sample_rate=0 if video else context.sample_rate,
+            pixel_aspect=_overruling_aspect(stream) if video else None,
             header=_header_of(stream, extradata, wh),
         )
 
     def with_parameters(self, extradata: bytes, wh: tuple[int, int]) -> StreamFormat:
         """The same stream after the camera changed its parameters."""
         if not self.header:
-            return StreamFormat(self.kind, self.codec, extradata, wh, self.sample_rate)
+            return replace(self, extradata=extradata, wh=wh)
         with self.template() as container:
-            return StreamFormat.of(container.streams[0], extradata=extradata, wh=wh)
+            changed = StreamFormat.of(container.streams[0], extradata=extradata, wh=wh)
+        return replace(changed, turn=self.turn, pixel_aspect=self.pixel_aspect)
 
     def template(self) -> av.container.InputContainer:
         """An open container whose only stream has this format; the caller closes it.
@@ -118,6 +127,12 @@ def new_decoder(codec: str) -> av.VideoCodecContext:
     if not isinstance(context, av.VideoCodecContext):
         raise TypeError(f"{codec!r} is no video codec")
     return context
+
+
+def _overruling_aspect(stream: Any) -> Fraction | None:
+    """The container's sample aspect ratio; None where it declares none, or only the codec's."""
+    declared = plausible_aspect(stream.sample_aspect_ratio)
+    return None if declared == stream.codec_context.sample_aspect_ratio else declared
 
 
 def _header_of(

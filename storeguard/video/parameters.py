@@ -1,4 +1,4 @@
-"""Detects that a camera changed its resolution or codec parameters in the middle of a stream.
+"""What a stream's packets say of its format: how it is turned, and when its parameters change.
 
 H.264 and HEVC cameras repeat their parameter sets before keyframes (Annex B: each unit follows a
 start code). When these differ from the stream's first ones, a recording must begin a new file.
@@ -7,10 +7,12 @@ start code). When these differ from the stream's first ones, a recording must be
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from itertools import zip_longest
 
 import av
 
+from storeguard.video.display import Turn
 from storeguard.video.packets import Packet, StreamFormat, new_decoder
 
 _START = re.compile(b"\x00\x00\x01")
@@ -51,10 +53,13 @@ class ParameterWatch:
 
     Args:
         first: the format the stream was opened with.
+        opened: the stream's own decoder, which its container has given a display matrix if it has
+            one; decodes the first keyframe alone. None leaves `turn` as it is.
     """
 
-    def __init__(self, first: StreamFormat) -> None:
+    def __init__(self, first: StreamFormat, opened: av.VideoCodecContext | None = None) -> None:
         self.format = first
+        self._unturned = opened  # until the turn is known
         self._sets: frozenset[bytes] = frozenset()
         if is_annex_b(first.codec, first.extradata):
             self._sets = frozenset(parameter_sets(first.codec, first.extradata))
@@ -70,7 +75,21 @@ class ParameterWatch:
             if has_sps and not self._sets.issuperset(found):
                 self._sets = frozenset(found)
                 self._change(b"".join(b"\x00\x00\x00\x01" + unit for unit in found), packet)
+        if self._unturned is not None and packet.is_keyframe:
+            self._find_turn(self._unturned, packet)
         return self.format
+
+    def _find_turn(self, decoder: av.VideoCodecContext, keyframe: Packet) -> None:
+        # PyAV shows a stream's side data only on its pictures.
+        try:
+            pictures = [*decoder.decode(keyframe), *decoder.decode(None)]
+        except av.FFmpegError:
+            pictures = []
+        if pictures:
+            self.format = replace(self.format, turn=Turn.of(pictures[0]))
+            self._unturned = None
+        else:
+            decoder.flush_buffers()
 
     def _change(self, extradata: bytes, packet: Packet) -> None:
         if extradata != self.format.extradata:

@@ -6,7 +6,7 @@ from dataclasses import replace
 from itertools import takewhile
 
 from storeguard.video.packets import MICROSECOND, EncodedPacket, MediaKind
-from storeguard.video.source import RawPacket, Source
+from storeguard.video.stream import RawPacket, Source
 from storeguard.video.timing import Placed, Reanchor, Stamps, Timeline
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -26,14 +26,8 @@ from storeguard.video.frame import Frame
 from storeguard.video.pacing import Pacer, sleep_until
 from storeguard.video.packets import EncodedPacket, MediaKind
 from storeguard.video.placing import Placer
-from storeguard.video.source import (
-    RawPacket,
-    Source,
-    SourceKind,
-    StreamFacts,
-    kind_of,
-    open_source,
-)
+from storeguard.video.source import open_source
+from storeguard.video.stream import RawPacket, Source, SourceKind, StreamFacts, kind_of
 from storeguard.video.timing import FAST_START, Reanchor, Timeline
 
 _log = logging.getLogger(__name__)
@@ -68,7 +62,7 @@ class ReaderStats:
         frames_in: video packets read; each is a picture.
         frames_decoded: frames passed to `on_frame`.
         dropped: frames lost, by cause: `decode_lag` (decoding too slow), `undecodable` (damage),
-            `before_keyframe` (decoding could not start yet).
+            `before_keyframe` (decoding could not start yet), and those of `LossOfPicture`.
         consumer_errors: times a callback raised.
         reconnects: times the source was lost or could not be opened.
         reanchors: faults of time by cause, see `storeguard.video.timing.Reanchor`.
@@ -106,7 +100,11 @@ def _named(reanchors: Mapping[Reanchor, int]) -> dict[str, int]:
 
 
 def read_frames(
-    camera: CameraConfig, *, start: datetime = FAST_START, threads: int = 0
+    camera: CameraConfig,
+    *,
+    start: datetime = FAST_START,
+    threads: int = 0,
+    dropped: Counter[str] | None = None,
 ) -> Iterator[Frame]:
     """Every frame of a file or image folder, once, in order, as fast as they can be decoded.
 
@@ -117,6 +115,7 @@ def read_frames(
         camera: its settings; `pace` and `loop` are ignored.
         start: capture time of the first frame.
         threads: of the decoder; 0 takes one per core.
+        dropped: frames lost, by cause, are added to it at the end.
 
     Raises:
         SourceError: it cannot be opened or read; for a truncated file after its last frame.
@@ -142,6 +141,8 @@ def read_frames(
             if packet is not None:
                 yield from decoder.decode(packet)
         yield from decoder.drain()
+        if dropped is not None:
+            dropped.update(decoder.dropped + source.lost)
     if failure is not None:
         raise failure
     if not decoder.num_frames:
@@ -211,6 +212,8 @@ class CameraReader:
         self._reconnects = 0
         self._last_error: str | None = None
         self._facts: StreamFacts | None = None
+        self._source: Source | None = None
+        self._lost: Counter[str] = Counter()  # by earlier sources
         self._arrivals_s: deque[float] = deque()
         self._late_s = 0.0
         self._pictureless_since_s: float | None = None  # first packet since the last picture
@@ -266,6 +269,9 @@ class CameraReader:
         timeline = None if self._placer is None else self._placer.timeline
         dropped = self._decoder.dropped.copy() + self._queue.dropped()
         with self._lock:
+            dropped += self._lost
+            if self._source is not None:
+                dropped += self._source.lost
             self._drop_old_arrivals(now_s)
             facts, state = self._facts, self._state
             no_picture_s = self._no_picture_s(now_s)
@@ -322,7 +328,9 @@ class CameraReader:
             placer = self._placer or self._new_placer(source)
             placer.connect(source)
             with self._lock:
-                self._facts = source.facts
+                if self._source is not None:
+                    self._lost += self._source.lost
+                self._facts, self._source = source.facts, source
             self._placer = placer
             num_before = self._frames_in
             if source.facts.live:

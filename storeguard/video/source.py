@@ -8,140 +8,42 @@ camera's id and its address without credentials.
 
 from __future__ import annotations
 
+import logging
 import os
 import stat
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from enum import StrEnum
 from pathlib import Path
-from typing import Protocol
 
 import av
+from av.stream import Disposition
 
 from storeguard.clock import Clock
-from storeguard.config.addresses import Address, reason_of, shown
+from storeguard.config.addresses import Address, reason_of
 from storeguard.config.store import CameraConfig
-from storeguard.errors import ConfigError, EmptySourceError, SourceError, SourceTimeoutError
+from storeguard.errors import (
+    ConfigError,
+    EmptySourceError,
+    SourceError,
+    SourceTimeoutError,
+)
 from storeguard.video.audio import AudioPackets
 from storeguard.video.pacing import Pacer
-from storeguard.video.packets import MediaKind, Packet, StreamFormat
+from storeguard.video.packets import Packet, StreamFormat
 from storeguard.video.parameters import ParameterWatch
-from storeguard.video.stills import Still, is_still, poll, read_still
+from storeguard.video.picture_sources import ImageFolder, StillPictures
+from storeguard.video.stills import is_still
+from storeguard.video.stream import RawPacket, Source, SourceKind, StreamFacts, kind_of, name_of
 from storeguard.video.timing import Stamps
 
-_IMAGE_CODECS = {
-    ".jpg": "mjpeg",
-    ".jpeg": "mjpeg",
-    ".png": "png",
-    ".bmp": "bmp",
-    ".webp": "webp",
-    ".tif": "tiff",
-    ".tiff": "tiff",
-    ".ppm": "ppm",
-}
+_log = logging.getLogger(__name__)
+
 _HLS = "hls"
 _UNTIMED_FORMATS = {"mpjpeg"}  # FFmpeg invents their timestamps from a nominal rate
 _SEGMENT_S = 30.0  # HLS: segments last 2 to 10 s, and may come 1.5 times as late (RFC 8216, 6.2.1)
+_STILL = Disposition.attached_pic | Disposition.timed_thumbnails
 _SLACK = 0.8  # an error after this fraction of a deadline is taken to be the deadline
-
-
-class SourceKind(StrEnum):
-    """What kind of source an address names."""
-
-    FILE = "file"
-    IMAGES = "images"
-    RTSP = "rtsp"
-    HTTP = "http"
-    STREAM = "stream"  # rtmp, srt, udp, rtp, tcp
-    DEVICE = "device"
-
-
-@dataclass(frozen=True, slots=True)
-class StreamFacts:
-    """What is known of a source once it is open.
-
-    Attributes:
-        kind: what the address names.
-        live: whether packets arrive as they are captured; False for what can be played twice.
-        container: FFmpeg's name of the container or protocol.
-        codec: FFmpeg's name of the video codec.
-        wh: width and height in pixels; (0, 0) while a live stream has not declared it.
-        average_fps: frames per second as declared; None when unknown.
-        duration_s: declared length; None for live streams and where it is not declared.
-    """
-
-    kind: SourceKind
-    live: bool
-    container: str
-    codec: str
-    wh: tuple[int, int]
-    average_fps: float | None
-    duration_s: float | None
-
-    @property
-    def frame_us(self) -> int:
-        """The usual time between two pictures in microseconds; 40 ms when unknown."""
-        return int(1_000_000 / self.average_fps) if self.average_fps else 40_000
-
-    @property
-    def local(self) -> bool:
-        """Whether an error is final: a camera may come back, a file does not."""
-        return self.kind in {SourceKind.FILE, SourceKind.IMAGES}
-
-
-@dataclass(frozen=True, slots=True)
-class RawPacket:
-    """A packet as the source sent it, with its timestamps in microseconds.
-
-    Attributes:
-        data: the packet, in the source's own time base.
-        format: of its stream; changes when the camera changes its parameters.
-        stamps: its timestamps. Both are None for streams that carry none (MJPEG over HTTP), whose
-            packets are captured when they arrive.
-        untimed: True for such streams.
-    """
-
-    data: Packet
-    format: StreamFormat
-    stamps: Stamps
-    untimed: bool = False
-
-
-class Source(Protocol):
-    """An open source. `origin_us` is the timestamp where playing starts, if not at the first."""
-
-    facts: StreamFacts
-    origin_us: int | None
-
-    def packets(self) -> Iterator[RawPacket]:
-        """Video and audio packets in decoding order, until the source ends.
-
-        Raises:
-            SourceTimeoutError: nothing arrived within `read_timeout_s`.
-            SourceError: the connection broke, or the file ended before its declared end.
-        """
-        ...
-
-
-def kind_of(address: str) -> SourceKind:
-    """The kind of source that an address names; a path is looked up in the file system.
-
-    Raises:
-        ConfigError: it is no address.
-    """
-    parsed = Address.parse(address)
-    match parsed.scheme:
-        case "rtsp" | "rtsps":
-            return SourceKind.RTSP
-        case "http" | "https":
-            return SourceKind.HTTP
-        case "":
-            if parsed.opens.startswith("/dev/video"):
-                return SourceKind.DEVICE
-            return SourceKind.IMAGES if Path(parsed.opens).is_dir() else SourceKind.FILE
-        case _:
-            return SourceKind.STREAM
 
 
 @contextmanager
@@ -169,21 +71,27 @@ def open_source(
     try:
         kind, address = kind_of(camera.source), Address.parse(camera.source)
     except ConfigError as error:
-        raise SourceError(f"{_name(camera)}: {error}") from None
+        raise SourceError(f"{name_of(camera)}: {error}") from None
     if address.is_path:
         camera = camera.model_copy(update={"source": address.opens})
     offset_s = camera.start_offset_s if start_offset_s is None else start_offset_s
     if kind is SourceKind.IMAGES:
-        yield _ImageFolder(camera, offset_s)
+        yield ImageFolder(camera, offset_s)
         return
     if kind is SourceKind.FILE:
         _require_video_file(camera)
     if kind is SourceKind.DEVICE and not Path(camera.source).exists():
-        raise SourceError(f"{_name(camera)}: no such device")
+        raise SourceError(f"{name_of(camera)}: no such device")
     container = _open_container(camera, kind, clock)
     if kind is SourceKind.HTTP and is_still(container):
         with container:
-            stills = _StillPictures(camera, container, clock=clock, stopped=stopped)
+            stills = StillPictures(
+                camera,
+                container,
+                open_again=lambda: _open_container(camera, kind, clock),
+                clock=clock,
+                stopped=stopped,
+            )
         yield stills
         return
     if kind is SourceKind.HTTP and container.format.name == _HLS and not _duration_s(container):
@@ -240,21 +148,17 @@ def _options(camera: CameraConfig, kind: SourceKind) -> dict[str, str]:
             return {}
 
 
-def _name(camera: CameraConfig) -> str:
-    return f"camera {camera.id!r}: {shown(camera.source)}"
-
-
 def _require_video_file(camera: CameraConfig) -> None:
     try:
         status = os.stat(camera.source)  # noqa: PTH116  # may also be bytes-like odd names
     except OSError as error:
         reason = "no such file" if isinstance(error, FileNotFoundError) else error.strerror
-        raise SourceError(f"{_name(camera)}: {reason}") from None
+        raise SourceError(f"{name_of(camera)}: {reason}") from None
     if not stat.S_ISREG(status.st_mode):
         # Opening a FIFO would block without end; no deadline applies to it.
-        raise SourceError(f"{_name(camera)}: expected a regular file")
+        raise SourceError(f"{name_of(camera)}: expected a regular file")
     if status.st_size == 0:
-        raise EmptySourceError(f"{_name(camera)}: the file is empty (0 bytes)")
+        raise EmptySourceError(f"{name_of(camera)}: the file is empty (0 bytes)")
 
 
 def _open_failure(
@@ -266,17 +170,45 @@ def _open_failure(
         late or isinstance(error, av.error.ExitError | TimeoutError)
     ):
         return SourceTimeoutError(
-            f"{_name(camera)}: no answer within {waited_s:.1f} s "
+            f"{name_of(camera)}: no answer within {waited_s:.1f} s "
             f"(open_timeout_s {camera.open_timeout_s:g}, read_timeout_s {camera.read_timeout_s:g})"
         )
     if kind is SourceKind.FILE and isinstance(error, ValueError):
         return SourceError(
-            f"{_name(camera)}: not a video that FFmpeg can read, or cut off before its index"
+            f"{name_of(camera)}: not a video that FFmpeg can read, or cut off before its index"
         )
     if isinstance(error, av.error.ProtocolNotFoundError):
         scheme = Address.parse(camera.source).scheme
-        return SourceError(f"{_name(camera)}: the installed FFmpeg cannot read {scheme}://")
-    return SourceError(f"{_name(camera)}: cannot be opened: {reason_of(error)}")
+        return SourceError(f"{name_of(camera)}: the installed FFmpeg cannot read {scheme}://")
+    return SourceError(f"{name_of(camera)}: cannot be opened: {reason_of(error)}")
+
+
+def _chosen_video(camera: CameraConfig, container: av.container.InputContainer) -> av.VideoStream:
+    """The stream that `stream_index` names, else FFmpeg's best; attached pictures are no video.
+
+    FFmpeg prefers the default stream even if it is a thumbnail, so a stream that is known to have
+    one picture yields to any other.
+    """
+    videos = [s for s in container.streams.video if not s.disposition & _STILL]
+    if not videos:
+        others = ", ".join(
+            "an attached picture" if s.type == "video" else s.type for s in container.streams
+        )
+        raise EmptySourceError(
+            f"{name_of(camera)}: expected a video stream, found {others or 'nothing at all'}"
+        )
+    if camera.stream_index is None:
+        films = [s for s in videos if s.frames != 1] or videos
+        best = container.streams.best("video")
+        return next((s for s in films if s is best), films[0])
+    for stream in videos:
+        if stream.index == camera.stream_index:
+            return stream
+    found = ", ".join(str(s.index) for s in videos)
+    raise SourceError(
+        f"{name_of(camera)}: stream_index: expected the index of a video stream ({found}), found "
+        f"{camera.stream_index}"
+    )
 
 
 class _FFmpegSource:
@@ -294,22 +226,20 @@ class _FFmpegSource:
     ) -> None:
         self._camera, self._container, self._clock = camera, container, clock
         self._pacer = Pacer(clock, stopped, longest_s=_SEGMENT_S)
-        if not container.streams.video:
-            others = ", ".join(s.type for s in container.streams) or "nothing at all"
-            raise EmptySourceError(f"{_name(camera)}: expected a video stream, found {others}")
-        self._video = container.streams.video[0]
+        self._video = _chosen_video(camera, container)
         if self._video.codec_context is None:
-            raise SourceError(f"{_name(camera)}: FFmpeg has no decoder for its video codec")
+            raise SourceError(f"{name_of(camera)}: FFmpeg has no decoder for its video codec")
         self._audio = next(
             (s for s in container.streams.audio if s.codec_context is not None), None
         )
         self.facts = self._facts(kind)
         if self.facts.local and 0 in self.facts.wh:
             raise EmptySourceError(
-                f"{_name(camera)}: its frames have no size, found "
+                f"{name_of(camera)}: its frames have no size, found "
                 f"{self.facts.wh[0]}x{self.facts.wh[1]}"
             )
         self.origin_us = None if self.facts.live else self._seek(offset_s)
+        self.lost: Counter[str] = Counter()
 
     def _facts(self, kind: SourceKind) -> StreamFacts:
         video = self._video
@@ -333,7 +263,7 @@ class _FFmpegSource:
             return None
         if self.facts.duration_s is not None and offset_s >= self.facts.duration_s:
             raise EmptySourceError(
-                f"{_name(self._camera)}: start_offset_s is {offset_s:g}, but the video is only "
+                f"{name_of(self._camera)}: start_offset_s is {offset_s:g}, but the video is only "
                 f"{self.facts.duration_s:.1f} s long"
             )
         begin_us = self._container.start_time or 0
@@ -343,7 +273,7 @@ class _FFmpegSource:
 
     def packets(self) -> Iterator[RawPacket]:
         untimed = self.facts.container in _UNTIMED_FORMATS
-        watch = ParameterWatch(StreamFormat.of(self._video))
+        watch = ParameterWatch(StreamFormat.of(self._video), self._video.codec_context)
         audio = None if self._audio is None else AudioPackets(self._audio)
         # Of a live source also what is not used: a camera may go on with that and send no video.
         wanted = None if self.facts.live else (self._video, self._audio)
@@ -397,7 +327,7 @@ class _FFmpegSource:
         waited_s = self._clock.monotonic() - video_since_s
         if self.facts.live and waited_s > self._limit_s:
             raise SourceTimeoutError(
-                f"{_name(self._camera)}: sent no video for {waited_s:.1f} s, while its {found} "
+                f"{name_of(self._camera)}: sent no video for {waited_s:.1f} s, while its {found} "
                 f"stream went on ({self._limit_words})"
             )
 
@@ -405,10 +335,10 @@ class _FFmpegSource:
         late = waited_s >= _SLACK * self._limit_s
         if isinstance(error, av.error.ExitError | TimeoutError) or late:
             return SourceTimeoutError(
-                f"{_name(self._camera)}: sent nothing for {waited_s:.1f} s ({self._limit_words})"
+                f"{name_of(self._camera)}: sent nothing for {waited_s:.1f} s ({self._limit_words})"
             )
         reason = "the other side ended the stream" if error is None else reason_of(error)
-        return SourceError(f"{_name(self._camera)}: reading failed: {reason}")
+        return SourceError(f"{name_of(self._camera)}: reading failed: {reason}")
 
     def _require_whole(self, last_us: int) -> None:
         """A file that stops well before the end its own index declares was cut off."""
@@ -420,7 +350,7 @@ class _FFmpegSource:
         found_s = (last_us - begin_us) / 1_000_000
         if declared_s - found_s > max(1.0, 0.05 * declared_s):
             raise SourceError(
-                f"{_name(self._camera)}: truncated: declares {declared_s:.1f} s of video, "
+                f"{name_of(self._camera)}: truncated: declares {declared_s:.1f} s of video, "
                 f"{max(0.0, found_s):.1f} s could be read"
             )
 
@@ -432,113 +362,3 @@ def _stamps(packet: Packet) -> Stamps:
         dts_us=None if packet.dts is None else round(packet.dts * scale),
         duration_us=round((packet.duration or 0) * scale),
     )
-
-
-class _StillPictures:
-    """An address that gives one picture a request: requested again `image_fps` times a second."""
-
-    origin_us: int | None = None
-
-    def __init__(
-        self,
-        camera: CameraConfig,
-        container: av.container.InputContainer,
-        *,
-        clock: Clock,
-        stopped: Callable[[], bool],
-    ) -> None:
-        self._camera, self._clock, self._stopped = camera, clock, stopped
-        self._first = self._read(container)
-        self.facts = StreamFacts(
-            kind=SourceKind.HTTP,
-            live=True,
-            container=container.format.name,
-            codec=self._first.format.codec,
-            wh=self._first.format.wh,
-            average_fps=camera.image_fps,
-            duration_s=None,
-        )
-
-    def packets(self) -> Iterator[RawPacket]:
-        fps = self._camera.image_fps
-        for still in poll(
-            self._first, self._fetch, fps=fps, clock=self._clock, stopped=self._stopped
-        ):
-            packet: Packet = av.Packet(still.data)
-            packet.is_keyframe = True
-            yield RawPacket(packet, still.format, Stamps(None, None, 0), untimed=True)
-
-    def _fetch(self) -> Still:
-        with _open_container(self._camera, SourceKind.HTTP, self._clock) as container:
-            return self._read(container)
-
-    def _read(self, container: av.container.InputContainer) -> Still:
-        try:
-            return read_still(container)
-        except (av.FFmpegError, OSError, LookupError) as error:
-            raise SourceError(
-                f"{_name(self._camera)}: its picture cannot be read: {reason_of(error)}"
-            ) from None
-
-
-class _ImageFolder:
-    """A folder of pictures, in the order of their names, played at `image_fps`."""
-
-    origin_us: int | None = None
-
-    def __init__(self, camera: CameraConfig, offset_s: float) -> None:
-        self._camera = camera
-        self._paths = sorted(
-            path for path in Path(camera.source).iterdir() if path.suffix.lower() in _IMAGE_CODECS
-        )
-        if not self._paths:
-            raise EmptySourceError(
-                f"{_name(camera)}: no images in the folder, expected files named "
-                f"{', '.join(f'*{suffix}' for suffix in sorted(_IMAGE_CODECS))}"
-            )
-        num_images = len(self._paths)
-        self._paths = self._paths[int(offset_s * camera.image_fps) :]
-        if not self._paths:
-            raise EmptySourceError(
-                f"{_name(camera)}: start_offset_s {offset_s:g} skips all {num_images} images"
-            )
-        codec, wh = self._first_picture()
-        self.facts = StreamFacts(
-            kind=SourceKind.IMAGES,
-            live=False,
-            container="images",
-            codec=codec,
-            wh=wh,
-            average_fps=camera.image_fps,
-            duration_s=len(self._paths) / camera.image_fps,
-        )
-
-    def _first_picture(self) -> tuple[str, tuple[int, int]]:
-        for path in self._paths:
-            try:
-                with av.open(str(path)) as container:
-                    context = container.streams.video[0].codec_context
-                    if context.width and context.height:
-                        return context.name, (context.width, context.height)
-            except (av.FFmpegError, OSError, ValueError, IndexError):
-                continue
-        raise EmptySourceError(
-            f"{_name(self._camera)}: none of its {len(self._paths)} images can be read"
-        )
-
-    def packets(self) -> Iterator[RawPacket]:
-        formats: dict[str, StreamFormat] = {}
-        step_us = int(1_000_000 / self._camera.image_fps)
-        for number, path in enumerate(self._paths):
-            codec = _IMAGE_CODECS[path.suffix.lower()]
-            if codec not in formats:
-                formats[codec] = StreamFormat(MediaKind.VIDEO, codec, wh=self.facts.wh)
-            try:
-                content = path.read_bytes()
-            except OSError as error:
-                reason = error.strerror or type(error).__name__
-                raise SourceError(f"{_name(self._camera)}: {path.name}: {reason}") from None
-            packet: Packet = av.Packet(content)
-            packet.is_keyframe = True
-            stamp = number * step_us
-            yield RawPacket(packet, formats[codec], Stamps(stamp, stamp, step_us))

@@ -353,7 +353,7 @@ class Watched:
         for frame in read_frames(settings, start=START):
             clips.offer(frame)
             found, _ = detector.find(frame)
-            tracks = tracker.step(found, frame.time_s)
+            tracks = tracker.step(found, frame.time_s, wh=frame.wh)
             observation = observe(
                 tracks, frame, camera_id="cam", epoch="0", seq=frame.index, step_s=0.04
             )
@@ -434,7 +434,10 @@ def test_clips_are_cut_from_clean_pixels_of_their_own_time(watched: Watched, cab
     clean = {}
     with av.open(str(cabin)) as container:
         for index, picture in enumerate(container.decode(video=0)):
-            clean[index] = picture.to_ndarray(format="rgb24", interpolation="BILINEAR")
+            # 176x144 stored; shown with square pixels
+            clean[index] = picture.to_ndarray(
+                width=193, height=144, format="rgb24", interpolation="BILINEAR"
+            )
     request = watched.requests[-1]
     for frame in request.frames:
         assert np.abs(frame.rgb().astype(int) - clean[frame.index]).max() <= 2

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from storeguard.config.models import DetectorSettings
-from storeguard.errors import ConfigError, DatasetError, ModelError, SourceError
+from storeguard.errors import ConfigError, DatasetError, ModelError
 from storeguard.offline.pictures import detect_folder
 from tests.detection.small_models import Box, save_constant, yolov8
 
@@ -52,7 +52,8 @@ def test_one_line_a_picture_in_pixels_of_the_picture(
 
     lines = lines_of(tmp_path / "out.jsonl")
     assert [line["image"] for line in lines] == ["a.PNG", "b.jpg", "c.png", "d.webp", "e.bmp"]
-    assert counted == len(lines)
+    assert counted.num_pictures == len(lines)
+    assert not counted.lost
     assert steps == [1, 2, 3, 4, 5]
     np.testing.assert_allclose(
         lines[0]["boxes_xyxy"], [(20, 100, 100, 220), (200, 100, 280, 220)], atol=0.1
@@ -91,17 +92,41 @@ def test_a_picture_without_people_is_an_empty_list(
     assert lines_of(tmp_path / "o") == [{"image": "a.png", "boxes_xyxy": [], "scores": []}]
 
 
+def half_a_picture(folder: Path) -> bytes:
+    whole = folder.parent / "whole.png"
+    Image.effect_noise((200, 200), 50).save(whole)
+    return whole.read_bytes()[:9000]
+
+
+def test_files_that_cannot_be_read_are_named_and_the_others_read(
+    folder: Path, settings: DetectorSettings, tmp_path: Path
+) -> None:
+    Image.new("RGB", (64, 64), GREY).save(folder / "good.jpg")
+    (folder / "empty.jpg").touch()
+    (folder / "text.jpg").write_text("no picture at all")
+    (folder / "half.png").write_bytes(half_a_picture(folder))
+    (folder / "._good.jpg").write_bytes(b"\x00\x05\x16\x07" + bytes(60))
+
+    result = detect_folder(folder, tmp_path / "out.jsonl", settings)
+
+    assert [line["image"] for line in lines_of(tmp_path / "out.jsonl")] == ["good.jpg"]
+    assert result.num_pictures == 1
+    assert result.lost == {
+        "empty_file": 1,
+        "not_a_picture": 1,
+        "damaged": 1,
+        "macos_sidecar": 1,
+    }
+    for name in ("empty.jpg", "text.jpg", "half.png", "._good.jpg"):
+        assert name in result.losses
+
+
 @pytest.mark.parametrize("content", [b"", b"no picture at all", b"\x89PNG\r\n\x1a\n", None])
-def test_a_picture_that_cannot_be_read_is_named(
+def test_a_folder_without_a_readable_picture_is_an_error(
     content: bytes | None, folder: Path, settings: DetectorSettings, tmp_path: Path
 ) -> None:
-    if content is None:  # a real one, cut in half
-        Image.effect_noise((200, 200), 50).save(folder / "whole.png")
-        content = (folder / "whole.png").read_bytes()[:9000]
-        (folder / "whole.png").unlink()
-    (folder / "broken.png").write_bytes(content)
-
-    with pytest.raises(SourceError, match=r"broken\.png: cannot read the picture"):
+    (folder / "broken.png").write_bytes(half_a_picture(folder) if content is None else content)
+    with pytest.raises(DatasetError, match=r"none of its pictures can be read: 1 .*broken\.png"):
         detect_folder(folder, tmp_path / "out.jsonl", settings)
 
 
@@ -110,7 +135,7 @@ def test_folders_and_files_that_cannot_be(
 ) -> None:
     with pytest.raises(DatasetError, match="absent: expected a folder"):
         detect_folder(tmp_path / "absent", tmp_path / "o", settings)
-    with pytest.raises(DatasetError, match=r"no picture in it \(.*\.jpg"):
+    with pytest.raises(DatasetError, match="no picture in it"):
         detect_folder(folder, tmp_path / "o", settings)
     Image.new("RGB", (64, 64), GREY).save(folder / "a.png")
     with pytest.raises(ConfigError, match=r"no/where\.jsonl: cannot be written"):

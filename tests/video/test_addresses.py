@@ -19,7 +19,8 @@ from storeguard.clock import SystemClock
 from storeguard.config.store import CameraConfig, Pace, ReconnectSettings
 from storeguard.errors import SourceError
 from storeguard.video.reader import CameraReader, ReaderState, read_frames
-from storeguard.video.source import SourceKind, kind_of, open_source
+from storeguard.video.source import open_source
+from storeguard.video.stream import SourceKind, kind_of
 from tests.conftest import MakeVideo
 from tests.waiting import wait_for
 
