@@ -32,7 +32,7 @@ from storeguard.rules.verdict import Verdict
 from storeguard.tracking.tracker import Tracker
 from storeguard.tracking.tracks import Tracks
 from storeguard.video.frame import Frame, Rgb
-from storeguard.video.reader import ReaderState, ReaderStats
+from storeguard.video.reader_stats import ReaderState, ReaderStats
 
 _RATE_WINDOW_S = 5.0
 _MIN_OVERLAY_PX = 288

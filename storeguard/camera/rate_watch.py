@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from storeguard.camera.status import CameraState
-from storeguard.video.reader import ReaderState, ReaderStats
+from storeguard.video.reader_stats import ReaderState, ReaderStats
 
 _WINDOW_S: Final = 10.0
 _WINDOW_FRAMES: Final = 4  # at least so many must have been due

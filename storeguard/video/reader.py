@@ -10,9 +10,7 @@ import logging
 import threading
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
 from datetime import datetime
-from enum import StrEnum
 from typing import Self
 
 from storeguard.backoff import Backoff, BackoffSettings
@@ -26,6 +24,7 @@ from storeguard.video.frame import Frame
 from storeguard.video.pacing import Pacer, sleep_until
 from storeguard.video.packets import EncodedPacket, MediaKind
 from storeguard.video.placing import Placer
+from storeguard.video.reader_stats import ReaderState, ReaderStats
 from storeguard.video.source import open_source
 from storeguard.video.stream import RawPacket, Source, SourceKind, StreamFacts, kind_of
 from storeguard.video.timing import FAST_START, Reanchor, Timeline
@@ -38,60 +37,6 @@ _ANCHOR_PACKETS = 256
 _NO_PICTURE_S = 120.0  # video without a picture for this long is connected again
 _STABLE_S = 10.0  # a connection that lasted this long resets the backoff
 _LOCAL = {SourceKind.FILE, SourceKind.IMAGES}
-
-
-class ReaderState(StrEnum):
-    """What a camera is doing."""
-
-    CONNECTING = "connecting"
-    PLAYING = "playing"
-    NO_PICTURE = "no_picture"
-    """Video arrives, but for longer than `read_timeout_s` no picture could be decoded."""
-    RECONNECTING = "reconnecting"
-    ENDED = "ended"
-    FAILED = "failed"
-    STOPPED = "stopped"
-
-
-@dataclass(frozen=True, slots=True)
-class ReaderStats:
-    """Counters of one camera at one moment.
-
-    Attributes:
-        state: what it is doing.
-        frames_in: video packets read; each is a picture.
-        frames_decoded: frames passed to `on_frame`.
-        dropped: frames lost, by cause: `decode_lag` (decoding too slow), `undecodable` (damage),
-            `before_keyframe` (decoding could not start yet), and those of `LossOfPicture`.
-        consumer_errors: times a callback raised.
-        reconnects: times the source was lost or could not be opened.
-        reanchors: faults of time by cause, see `storeguard.video.timing.Reanchor`.
-        last_error: message of the latest error, without credentials; None if there was none.
-        codec: None until connected.
-        wh: of the newest frame, else as the source declares; None until known.
-        fps_in: packets a second over the last 5 s.
-        late_s: seconds that a file at real-time pace plays late because the machine was too slow.
-        wall_offset_s: seconds that captured_at is ahead of the wall clock: not 0 after the wall
-            clock was set during a connection.
-    """
-
-    state: ReaderState
-    frames_in: int = 0
-    frames_decoded: int = 0
-    dropped: Mapping[str, int] = field(default_factory=dict)
-    consumer_errors: int = 0
-    reconnects: int = 0
-    reanchors: Mapping[str, int] = field(default_factory=dict)
-    last_error: str | None = None
-    codec: str | None = None
-    wh: tuple[int, int] | None = None
-    fps_in: float = 0.0
-    late_s: float = 0.0
-    wall_offset_s: float = 0.0
-    no_picture_s: float = 0.0
-    ended_early: str | None = None
-    live: bool | None = None
-    average_fps: float | None = None
 
 
 def _named(reanchors: Mapping[Reanchor, int]) -> dict[str, int]:
@@ -390,7 +335,7 @@ class CameraReader:
             no_picture_s = min(self._no_picture_s(now_s), now_s - connected_s)
         if no_picture_s > _NO_PICTURE_S:
             raise SourceTimeoutError(
-                f"camera {self._camera.id!r}: {redact(self._camera.source)}: video arrives, but "
+                f"camera {self._camera.id!r}: {shown(self._camera.source)}: video arrives, but "
                 f"no picture could be decoded for {no_picture_s:.0f} s "
                 f"({dict(self._decoder.dropped)})"
             )

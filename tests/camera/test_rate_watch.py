@@ -14,7 +14,7 @@ from storeguard.camera.status import CameraState
 from storeguard.config.models import TrackerSettings
 from storeguard.config.store import CameraConfig
 from storeguard.testing import FakeClock
-from storeguard.video.reader import ReaderState, ReaderStats
+from storeguard.video.reader_stats import ReaderState, ReaderStats
 
 LIVE = ReaderStats(state=ReaderState.PLAYING, live=True, average_fps=25.0)
 FILM = replace(LIVE, live=False)

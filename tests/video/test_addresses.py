@@ -18,7 +18,8 @@ import pytest
 from storeguard.clock import SystemClock
 from storeguard.config.store import CameraConfig, Pace, ReconnectSettings
 from storeguard.errors import SourceError
-from storeguard.video.reader import CameraReader, ReaderState, read_frames
+from storeguard.video.reader import CameraReader, read_frames
+from storeguard.video.reader_stats import ReaderState
 from storeguard.video.source import open_source
 from storeguard.video.stream import SourceKind, kind_of
 from tests.conftest import MakeVideo

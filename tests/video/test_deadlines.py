@@ -14,7 +14,8 @@ import pytest
 from storeguard.config.store import CameraConfig
 from storeguard.testing.video import VideoSpec, make_video
 from storeguard.video.frame import Frame
-from storeguard.video.reader import CameraReader, ReaderState
+from storeguard.video.reader import CameraReader
+from storeguard.video.reader_stats import ReaderState
 from tests.video.http_servers import begin, http_server
 from tests.waiting import wait_for
 

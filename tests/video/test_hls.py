@@ -8,7 +8,8 @@ from pathlib import Path
 from storeguard.config.store import CameraConfig
 from storeguard.testing.video import number_of
 from storeguard.video.frame import Frame
-from storeguard.video.reader import CameraReader, ReaderState
+from storeguard.video.reader import CameraReader
+from storeguard.video.reader_stats import ReaderState
 from tests.conftest import MakeVideo
 from tests.video.http_servers import LiveHls, http_server
 from tests.waiting import wait_for

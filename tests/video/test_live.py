@@ -22,7 +22,8 @@ from storeguard.testing.video import number_of, picture
 from storeguard.video.decode_queue import QueueLimits
 from storeguard.video.frame import Frame
 from storeguard.video.packets import EncodedPacket, MediaKind
-from storeguard.video.reader import CameraReader, ReaderState
+from storeguard.video.reader import CameraReader
+from storeguard.video.reader_stats import ReaderState
 from tests.conftest import MakeVideo
 from tests.rtsp_server import RtspServer
 

@@ -16,7 +16,8 @@ from storeguard.testing import FakeClock
 from storeguard.testing.video import number_of
 from storeguard.video.frame import Frame
 from storeguard.video.packets import EncodedPacket
-from storeguard.video.reader import CameraReader, ReaderState
+from storeguard.video.reader import CameraReader
+from storeguard.video.reader_stats import ReaderState
 from storeguard.video.timing import FAST_START
 from tests.conftest import MakeVideo
 from tests.video.cut_files import cut_short

@@ -11,7 +11,8 @@ from PIL import Image
 from storeguard.config.store import CameraConfig
 from storeguard.testing.video import number_of, picture
 from storeguard.video.frame import Frame
-from storeguard.video.reader import CameraReader, ReaderState
+from storeguard.video.reader import CameraReader
+from storeguard.video.reader_stats import ReaderState
 from tests.video.http_servers import begin, http_server
 from tests.waiting import wait_for
 
