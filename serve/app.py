@@ -10,8 +10,11 @@ from typing import Any
 import ray
 from fastapi import FastAPI
 from ray import serve
+from ray.serve.config import HTTPOptions
 from ray.serve.handle import DeploymentHandle
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+from starlette.datastructures import MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from actors.models import Models
 from actors.naming import NAMESPACE, actor_name
@@ -26,11 +29,36 @@ from serve.supervised import SupervisedAnalytics, SupervisedCameras, SystemHealt
 from serve.supervisor_lease import SupervisorLease
 from storeguard.clock import Clock
 from storeguard.config.loading import resolve_paths
-from storeguard.config.store import StoreConfig
+from storeguard.config.store import ApiSettings, StoreConfig
 from storeguard.events.store import EventReader
 from storeguard.storage.objects import object_store
 
 APP_NAME = "storeguard"
+RUN_HEADER = "x-storeguard-run"
+"""Header of every response: which run of a store it is from."""
+
+
+class NamedRun:
+    """ASGI middleware: names the run in every response.
+
+    Args:
+        app: the application.
+        run_id: which run of a store this is.
+    """
+
+    def __init__(self, app: ASGIApp, run_id: str) -> None:
+        self._app = app
+        self._run_id = run_id
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Handle one request."""
+
+        async def named(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                MutableHeaders(scope=message)[RUN_HEADER] = self._run_id
+            await send(message)
+
+        await self._app(scope, receive, named)
 
 
 class _Api:
@@ -42,9 +70,12 @@ class _Api:
         detector: DeploymentHandle[Any],
         classifier: DeploymentHandle[Any] | None = None,
         attributes: Mapping[str, DeploymentHandle[Any]] | None = None,
+        *,
         clock: Clock | None = None,
+        run_id: str | None = None,
     ) -> None:
         self._config = config
+        self._run_id = run_id
         self._models = Models(detector, classifier, attributes or {})
         self._supervisor = supervisor_of(config, self._models, clock=clock)
         self._lease = SupervisorLease(self._supervisor)
@@ -69,6 +100,8 @@ class _Api:
             ],
         )
         app.router.lifespan_context = self._while_serving(reader)
+        if self._run_id is not None:
+            app.add_middleware(NamedRun, run_id=self._run_id)
         return app
 
     def _while_serving(
@@ -117,12 +150,25 @@ def supervisor_of(config: StoreConfig, models: Models, *, clock: Clock | None = 
     )
 
 
-def build(config: StoreConfig, *, clock: Clock | None = None) -> serve.Application:
+def set_serve_defaults(api: ApiSettings) -> None:
+    """Make `api.host` and `api.port` what `serve run` binds, which has no options for them.
+
+    It applies to a Serve that this process starts. One that runs already keeps its own.
+    """
+    HTTPOptions.model_fields["host"].default = api.host
+    HTTPOptions.model_fields["port"].default = api.port
+    HTTPOptions.model_rebuild(force=True)
+
+
+def build(
+    config: StoreConfig, *, clock: Clock | None = None, run_id: str | None = None
+) -> serve.Application:
     """The application: the API and behind it the detector and the other models of the store.
 
     Args:
         config: the store.
         clock: the clock of cameras, rules and recorders; None is the machine's.
+        run_id: names this run in the header `RUN_HEADER` of responses; None names none.
     """
     resolved = resolve_paths(config)
     detector = detector_application(resolved.detector, resolved.placement.detector_resources)
@@ -135,4 +181,4 @@ def build(config: StoreConfig, *, clock: Clock | None = None) -> serve.Applicati
         attribute.name: attribute_application(attribute, resolved.placement.attribute_resources)
         for attribute in resolved.attributes
     }
-    return Api.bind(resolved, detector, classifier, attributes, clock)
+    return Api.bind(resolved, detector, classifier, attributes, clock=clock, run_id=run_id)

@@ -29,7 +29,9 @@ def app(args: AppArgs) -> Any:
     Raises:
         ConfigError: the configuration is wrong.
     """
-    from serve.app import build  # noqa: PLC0415, TID251 - the one edge upwards
+    from serve.app import build, set_serve_defaults  # noqa: PLC0415, TID251 - the one edge upwards
     from storeguard.config.loading import load_config  # noqa: PLC0415
 
-    return build(load_config(args.config))
+    config = load_config(args.config)
+    set_serve_defaults(config.api)
+    return build(config)

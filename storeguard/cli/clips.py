@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from storeguard.cli.api_client import DEFAULT_URL, ApiClient
-from storeguard.cli.events import Token, Url
+from storeguard.cli.events import Token, Url, Wide, open_table, print_table
 from storeguard.errors import ConfigError, StoreError
 
 app = typer.Typer(help="Record cameras of a running store; list and get clips.")
@@ -61,6 +61,7 @@ def list_clips(  # noqa: PLR0917 - Typer reads options off the signature
     end: Annotated[str | None, typer.Option(help="RFC 3339, before this moment.")] = None,
     limit: Annotated[int, typer.Option(min=1, max=1000, help="Events to search.")] = 100,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON line an event.")] = False,
+    wide: Wide = False,
     url: Url = DEFAULT_URL,
     token: Token = None,
 ) -> None:
@@ -75,7 +76,7 @@ def list_clips(  # noqa: PLR0917 - Typer reads options off the signature
         for event in found:
             print(json.dumps(event))  # noqa: T201 - the command's output
     else:
-        Console().print(clip_table(found, title=f"clips of {url}"))
+        print_table(clip_table(found, title=f"clips of {url}", wide=wide), wide=wide)
 
 
 @app.command("get")
@@ -90,32 +91,33 @@ def get_clip(
         _save(api, event_id, out)
 
 
-def clip_table(events: Sequence[dict[str, Any]], *, title: str) -> Table:
-    """A table of events with clips, as the API returns them, one a row."""
-    table = Table(title=title, title_justify="left")
-    for heading in (
-        "event",
-        "type",
-        "camera",
-        "clip from (UTC)",
-        "seconds",
-        "requested s",
-        "state",
-    ):
-        table.add_column(heading)
+def clip_table(events: Sequence[dict[str, Any]], *, title: str, wide: bool = False) -> Table:
+    """A table of events with clips, as the API returns them, one a row, with whole ids.
+
+    Args:
+        events: as in the API's answer.
+        title: of the table.
+        wide: every column; else those that fit into 80 characters.
+    """
+    table = open_table(
+        title,
+        ("event", "camera", "from (UTC)", "seconds", "state"),
+        more=("type", "requested s") if wide else (),
+    )
     for event in events:
         clip = event["clip"]
         stored = clip.get("uri") is not None
         last = clip["parts"][-1]["end"] if clip.get("parts") else clip.get("end")
-        table.add_row(
+        start = clip["start"].replace("T", " ").removesuffix("Z") if stored else "-"
+        row = (
             event["event_id"],
-            event["type"],
             event["camera_id"],
-            clip["start"].replace("T", " ").removesuffix("Z") if stored else "-",
+            start if wide else start[5:19] or start,
             _seconds(clip.get("start"), last),
-            _seconds(clip.get("requested_start"), clip.get("requested_end")),
             clip.get("error") or ("stored" if stored else "not stored yet"),
         )
+        more = (event["type"], _seconds(clip.get("requested_start"), clip.get("requested_end")))
+        table.add_row(*row, *(more if wide else ()))
     return table
 
 

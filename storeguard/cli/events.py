@@ -33,6 +33,11 @@ Start = Annotated[str | None, typer.Option(help="RFC 3339, from this moment on."
 End = Annotated[str | None, typer.Option(help="RFC 3339, before this moment.")]
 
 
+Wide = Annotated[bool, typer.Option("--wide", help="All columns, however wide the terminal is.")]
+_MORE = ("status", "zone", "person")
+_WIDE = 1000  # characters: the table takes what it needs
+
+
 @app.command("list")
 def list_events(  # noqa: PLR0917 - Typer reads options off the signature
     camera: Camera = None,
@@ -44,6 +49,7 @@ def list_events(  # noqa: PLR0917 - Typer reads options off the signature
     end: End = None,
     limit: Annotated[int, typer.Option(min=1, max=1000)] = 20,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON line an event.")] = False,
+    wide: Wide = False,
     url: Url = DEFAULT_URL,
     token: Token = None,
 ) -> None:
@@ -63,7 +69,7 @@ def list_events(  # noqa: PLR0917 - Typer reads options off the signature
         for event in events:
             print(json.dumps(event))  # noqa: T201 - the command's output
     else:
-        Console().print(event_table(events, title=f"events of {url}"))
+        print_table(event_table(events, title=f"events of {url}", wide=wide), wide=wide)
 
 
 @app.command("get")
@@ -132,20 +138,41 @@ def _moment(name: str, text: str | None) -> datetime | None:
         ) from None
 
 
-def event_table(events: Sequence[dict[str, Any]], *, title: str) -> Table:
-    """A table of events as the API returns them, one a row."""
-    table = Table(title=title, title_justify="left")
-    for heading in ("type", "status", "camera", "zone", "person", "started (UTC)", "dwell s"):
-        table.add_column(heading, no_wrap=True)
+def event_table(events: Sequence[dict[str, Any]], *, title: str, wide: bool = False) -> Table:
+    """A table of events as the API returns them, one a row, with whole ids.
+
+    Args:
+        events: as in the API's answer.
+        title: of the table.
+        wide: every column; else those that fit into 80 characters.
+    """
+    table = open_table(
+        title, ("event", "type", "camera", "started (UTC)", "dwell s"), more=_MORE if wide else ()
+    )
     for event in events:
         dwell, person = event.get("dwell_s"), event.get("person_id")
-        table.add_row(
+        started = event["started_at"].replace("T", " ").removesuffix("Z")
+        row = (
+            event["event_id"],
             event["type"],
-            event["status"],
             event["camera_id"],
-            event.get("zone_id") or "-",
-            f"#{person.rsplit('-', 1)[-1]}" if person else "-",
-            event["started_at"].replace("T", " ").removesuffix("Z"),
+            started if wide else started[5:19],
             "-" if dwell is None else f"{dwell:.1f}",
         )
+        more = (event["status"], event.get("zone_id") or "-", person or "-")
+        table.add_row(*row, *(more if wide else ()))
     return table
+
+
+def open_table(title: str, headings: Sequence[str], *, more: Sequence[str] = ()) -> Table:
+    """An empty table without lines, whose first column is never cut; the others are folded."""
+    table = Table(title=title, title_justify="left", box=None, padding=(0, 2, 0, 0), pad_edge=False)
+    for number, heading in enumerate((*headings, *more)):
+        table.add_column(heading, no_wrap=number == 0, overflow="fold")
+    return table
+
+
+def print_table(table: Table, *, wide: bool) -> None:
+    """Print a table, in the terminal's width or as wide as it is."""
+    console = Console(width=_WIDE if wide else None)
+    console.print(table, crop=False)

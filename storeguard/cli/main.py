@@ -23,12 +23,14 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from storeguard.camera.status import CameraState, CameraStatus
 from storeguard.cli import bench, classify, clips, engine, events, models, train
 from storeguard.cli.api_client import ApiClient
+from storeguard.cli.demo import demo_config
 from storeguard.cli.events import event_table
 from storeguard.cli.live_table import live_table
-from storeguard.config.addresses import redact, resolve_source
+from storeguard.cli.options import moment, require_writable
+from storeguard.config.addresses import redact, resolve_source, trace_of
 from storeguard.config.loading import load_config, load_zones, parse
 from storeguard.config.models import AttributeSettings, DetectorSettings
-from storeguard.config.store import CameraConfig, StoreConfig
+from storeguard.config.store import StoreConfig
 from storeguard.errors import ConfigError, StoreguardError
 
 app = typer.Typer(
@@ -49,7 +51,6 @@ app.command()(classify.classify)
 app.command(context_settings={"allow_extra_args": True, "allow_interspersed_args": False})(
     bench.bench
 )
-_DEMO_CONFIG = Path(__file__).with_name("demo.yaml")
 _PLAIN_EVERY_S = 5.0
 
 Seconds = Annotated[
@@ -66,14 +67,33 @@ InputSize = Annotated[
 
 
 def main() -> None:
-    """Run the command; a StoreguardError ends it with its message and exit code 2."""
-    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+    """Run the command.
+
+    A StoreguardError ends it with its message and exit code 2, any other error with a traceback
+    without credentials and exit code 1.
+    """
+    handler = logging.StreamHandler()
+    handler.setFormatter(RedactingFormatter("%(levelname)s %(name)s: %(message)s"))
+    logging.basicConfig(level=logging.WARNING, handlers=[handler])
     try:
         app()
     except StoreguardError as error:
-        message = escape(redact(str(error)))
-        console.print(f"[bold red]error:[/] {message}", highlight=False, soft_wrap=True)
+        _print_error(str(error))
         sys.exit(2)
+    except Exception as error:  # noqa: BLE001 - its text may quote an address
+        _print_error(f"unexpected, please report it: {trace_of(error)}\n{error}")
+        sys.exit(1)
+
+
+class RedactingFormatter(logging.Formatter):
+    """Hides credentials in all that is logged, also in other libraries' messages."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return redact(super().format(record))
+
+
+def _print_error(text: str) -> None:
+    console.print(f"[bold red]error:[/] {escape(redact(text))}", highlight=False, soft_wrap=True)
 
 
 # --------------------------------------------------------------------------- the system
@@ -94,37 +114,16 @@ def demo(
     seconds: Seconds = None,
     source: Annotated[
         str | None,
-        typer.Option(help="A file, rtsp:// address or camera device instead of the demo's videos."),
+        typer.Option(help="A file, device or address such as rtsp://... for the only camera."),
     ] = None,
     port: Annotated[
         int, typer.Option(min=0, max=65535, help="HTTP port; 0 for any free port.")
     ] = 8080,
 ) -> None:
-    """Run the demo store: two cameras with real video, everything embedded."""
-    config = load_config(_DEMO_CONFIG)
-    cameras = config.cameras
-    if source is not None:
-        loop = "://" not in source and not source.startswith("/dev/")
-        cameras = tuple(
-            camera.model_copy(update={"source": source, "loop": loop, "start_offset_s": 0.0})
-            for camera in cameras
-        )
-    _require_videos(cameras)
+    """Run the demo store: two cameras with real video, or one with --source; all embedded."""
+    config = demo_config(source)
     api = config.api.model_copy(update={"port": port})
-    _run_store(
-        config.model_copy(update={"cameras": cameras, "api": api}), seconds=seconds, any_port=True
-    )
-
-
-def _require_videos(cameras: Sequence[CameraConfig]) -> None:
-    for camera in cameras:
-        try:
-            resolve_source(camera.source)
-        except ConfigError as error:
-            raise ConfigError(
-                f"camera {camera.id!r}: {error}; install storeguard[demo], or give a video with "
-                "--source"
-            ) from None
+    _run_store(config.model_copy(update={"api": api}), seconds=seconds, any_port=True)
 
 
 def _run_store(
@@ -136,7 +135,7 @@ def _run_store(
 ) -> None:
     from serve.runner import free_port, running_store  # noqa: PLC0415, TID251 - one edge upwards
 
-    if any_port:
+    if any_port or config.api.port == 0:
         port = free_port(config.api.host, config.api.port)
         config = config.model_copy(update={"api": config.api.model_copy(update={"port": port})})
     signal.signal(signal.SIGTERM, _interrupt)
@@ -158,6 +157,7 @@ def _run_store(
 
 
 def _interrupt(*_: Any) -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a second one must not cut the stopping short
     raise KeyboardInterrupt
 
 
@@ -241,8 +241,11 @@ def process(  # noqa: PLR0917 - Typer reads options off the signature
     input_size: InputSize = None,
     every: Annotated[int, typer.Option(min=1, help="Process only each n-th frame.")] = 1,
     start: Annotated[
-        datetime | None,
-        typer.Option(help="Capture time of the first frame, UTC; 1970-01-01 if left out."),
+        str | None,
+        typer.Option(
+            help="Capture time of the first frame, such as 2026-01-31T09:00:00+09:00; UTC without "
+            "an offset; 1970-01-01 if left out."
+        ),
     ] = None,
     attribute: Annotated[
         list[str] | None,
@@ -260,8 +263,15 @@ def process(  # noqa: PLR0917 - Typer reads options off the signature
     options = ProcessOptions(
         zones=load_zones(zones) if zones else (),
         every=every,
-        started_at=start.replace(tzinfo=UTC) if start else FILE_START,
+        started_at=moment("--start", start) if start else FILE_START,
     )
+    for option, path in (
+        ("--events", events),
+        ("--tracks", tracks),
+        ("--video", overlay),
+        ("--metrics", metrics),
+    ):
+        require_writable(option, path)
     outputs = ProcessOutputs(events=events, tracks=tracks, video=overlay, metrics=metrics)
     source = resolve_source(video)
     with _progress("frames") as step:
@@ -285,6 +295,7 @@ def detect(
     """Find people in a folder of pictures; one line each: image, boxes_xyxy (pixels), scores."""
     from storeguard.offline.pictures import detect_folder  # noqa: PLC0415
 
+    require_writable("--out", out)
     settings = _detector_settings(model, input_size).model_copy(update={"min_score": min_score})
     with _progress("pictures") as step:
         result = detect_folder(images, out, settings, progress=step)

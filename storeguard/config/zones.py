@@ -2,17 +2,51 @@
 
 from __future__ import annotations
 
+import re
+import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from enum import StrEnum
 from typing import Annotated, Any, ClassVar, Final, Literal, Self, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    field_validator,
+    model_validator,
+)
 
 from storeguard.config.addresses import redact, shown
 from storeguard.geometry import polygon_area, polygon_fault
 
-Id = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,62}$")]
+_ID_BYTES = 80  # with each encoded as %XX, a folder named after it still fits a file system
+_ID = re.compile(r"[^\W_][\w.-]{0,62}")
+
+
+def _is_id(text: str) -> str:
+    normal = unicodedata.normalize("NFC", text)
+    if _ID.fullmatch(normal) is None:
+        raise ValueError(
+            "expected 1 to 63 letters or digits of any script, or _ . - after the first one"
+        )
+    if len(normal.encode()) > _ID_BYTES:
+        raise ValueError(
+            f"expected at most {_ID_BYTES} bytes in UTF-8, found {len(normal.encode())}"
+        )
+    return normal
+
+
+def _number_as_text(value: Any) -> Any:
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        raise ValueError(f"expected text, found the number {value}; put it in quotes: '{value}'")  # noqa: TRY004 - pydantic collects only these
+    return value
+
+
+Id = Annotated[str, BeforeValidator(_number_as_text), AfterValidator(_is_id)]
+"""The name of a camera, zone or store: letters and digits of any script, and `_ . -`."""
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Point = tuple[Fraction, Fraction]
 

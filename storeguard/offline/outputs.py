@@ -96,14 +96,17 @@ class _OverlayVideo:
         # 4:2:0 colour needs even sides.
         self._wh = wh[0] - wh[0] % 2, wh[1] - wh[1] % 2
         try:
-            self._container = av.open(str(path), "w")
+            # FFmpeg takes a name such as 09:00.mp4 for an address, but not an absolute path.
+            self._container = av.open(str(path.absolute()), "w")
             self._stream = self._container.add_stream("libx264", rate=30)
+            self._stream.width, self._stream.height = self._wh
+            self._stream.pix_fmt = "yuv420p"
+            self._stream.options = {"preset": "veryfast", "crf": "23"}
+            self._stream.codec_context.time_base = Fraction(1, self._TICKS_PER_S)
+            self._container.start_encoding()  # opens the file
         except (OSError, ValueError) as error:
-            raise RecordingError(f"{path}: cannot write the overlay video: {error}") from None
-        self._stream.width, self._stream.height = self._wh
-        self._stream.pix_fmt = "yuv420p"
-        self._stream.options = {"preset": "veryfast", "crf": "23"}
-        self._stream.codec_context.time_base = Fraction(1, self._TICKS_PER_S)
+            reason = getattr(error, "strerror", None) or error
+            raise RecordingError(f"{path}: cannot write the overlay video: {reason}") from None
 
     def add(self, rgb: Rgb, time_s: float) -> None:
         picture = av.VideoFrame.from_ndarray(rgb, format="rgb24")

@@ -29,9 +29,7 @@ _log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-_KEY: Final = re.compile(
-    r"[A-Za-z0-9_=+@-][A-Za-z0-9_.=+@-]*(/[A-Za-z0-9_=+@-][A-Za-z0-9_.=+@-]*)*"
-)
+_KEY: Final = re.compile(r"[\w=+@-][\w.=+@-]*(/[\w=+@-][\w.=+@-]*)*")
 _MAX_KEY: Final = 900
 _COPY_BYTES: Final = 1 << 20
 

@@ -107,3 +107,14 @@ def test_get_of_an_event_without_a_clip_reports_why_and_writes_nothing(
     assert isinstance(result.exception, NotFoundError)
     assert "the disk was full" in str(result.exception)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("wide", [[], ["--wide"]])
+def test_list_shows_whole_ids_and_why_there_is_no_clip(url: str, wide: list[str]) -> None:
+    done = CliRunner().invoke(app, ["list", "--url", url, *wide], env={"COLUMNS": "80"})
+    assert done.exception is None, done.output
+    rows = {row.split()[0]: row for row in done.output.splitlines()[2:]}
+    assert {"long", "short", "none"} <= set(rows)
+    assert "stored" in rows["short"]
+    assert "the disk was full" in rows["none"]
+    assert ("intrusion" in rows["short"]) == bool(wide)

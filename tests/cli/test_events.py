@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import io
 import json
 import threading
+import uuid
 from collections.abc import Iterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
@@ -12,13 +14,14 @@ import pyarrow.dataset as ds
 import pytest
 import uvicorn
 from fastapi import APIRouter, FastAPI
+from rich.console import Console
 from typer.testing import CliRunner, Result
 
 from serve.api.events import events_router
 from serve.api.problems import install
 from storeguard.analytics.track_log import TrackLog
 from storeguard.cli.api_client import ApiClient
-from storeguard.cli.events import app
+from storeguard.cli.events import app, event_table
 from storeguard.errors import NotFoundError, QueryError, StorageError, StoreError
 from storeguard.events.event import Event, EventStatus, EventType
 from storeguard.events.store import EventReader, EventStore
@@ -102,6 +105,32 @@ def test_list_and_get(url: str) -> None:
     assert "intrusion" in output_of("list", "--type", "intrusion", "--url", url)
     assert json.loads(output_of("get", "event-07", "--url", url))["dwell_s"] == 7.0
     assert isinstance(run("get", "event-99", "--url", url).exception, NotFoundError)
+
+
+@pytest.mark.parametrize("columns", ["80", "40", "200"])
+@pytest.mark.parametrize("wide", [[], ["--wide"]])
+def test_ids_are_whole_however_narrow_the_terminal_is(
+    url: str, wide: list[str], columns: str
+) -> None:
+    done = CliRunner().invoke(app, ["list", "--url", url, *wide], env={"COLUMNS": columns})
+    rows = done.output.splitlines()
+    for event in EVENTS[-20:]:
+        assert any(row.startswith(event.event_id) for row in rows)
+    assert ("table-e-14" in done.output) == bool(wide)
+
+
+def test_a_table_of_real_ids_fits_80_columns() -> None:
+    event = {
+        "event_id": str(uuid.uuid5(uuid.NAMESPACE_DNS, "shop")),
+        "type": "intrusion",
+        "status": "open",
+        "camera_id": "door",
+        "started_at": "2026-01-31T23:00:00.250Z",
+    }
+    console = Console(file=io.StringIO(), width=80, record=True)
+    console.print(event_table([event], title="events"))
+    row = console.export_text().splitlines()[-1].split()
+    assert row == [event["event_id"], "intrusion", "door", "01-31", "23:00:00", "-"]
 
 
 @pytest.mark.parametrize("size", [1, 7, 30, 1000])

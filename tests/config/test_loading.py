@@ -141,7 +141,11 @@ def test_the_valid_configuration_is_read(tmp_path: Path) -> None:
             "shelf",
             ["zones in camera 'table'", "zone id 'shelf' is used 2 times"],
         ),
-        (("cameras", 1, "id"), "my camera", ["cameras[1].id", "pattern", "'my camera'"]),
+        (
+            ("cameras", 1, "id"),
+            "my camera",
+            ["cameras[1].id", "letters or digits of any script", "'my camera'"],
+        ),
         # polygons
         (
             (*SHELF, "polygon"),

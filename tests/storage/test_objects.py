@@ -64,6 +64,12 @@ def test_what_was_put_is_found_by_key_and_uri(store: ObjectStore, clip: Path) ->
         reader.close()
 
 
+def test_keys_may_be_of_any_script(store: ObjectStore, clip: Path) -> None:
+    stored = store.put_file(clip, "가게/문_1.mp4")
+    for name in ("가게/문_1.mp4", stored.uri):
+        assert store.size(name) == len(CLIP)
+
+
 def test_putting_again_replaces(store: ObjectStore) -> None:
     put(store, b"one", KEY)
     put(store, b"another", KEY)
@@ -95,7 +101,8 @@ def test_deleting(store: ObjectStore) -> None:
 
 
 @pytest.mark.parametrize(
-    "key", ["", "/etc/passwd", "../x", "a/../b", "a//b", "a/", ".hidden", "a\x00b", "ä", "x" * 901]
+    "key",
+    ["", "/etc/passwd", "../x", "a/../b", "a//b", "a/", ".hidden", "a\x00b", "a b", "x" * 901],
 )
 def test_keys_that_could_lead_elsewhere(store: ObjectStore, key: str) -> None:
     with pytest.raises(StorageError, match="expected a key"):
