@@ -13,6 +13,7 @@ from ray.actor import ActorHandle
 from actors.lease import Lease
 from actors.models import Models
 from storeguard.camera.group import CameraGroup
+from storeguard.camera.live_picture import LivePicture, PictureQuery
 from storeguard.camera.status import CameraStatus
 from storeguard.classification.attributes.service import CropAnswer, CropBatch
 from storeguard.classification.clips.service import ClipAnswer, ClipBatch
@@ -80,10 +81,10 @@ class CameraActor:
         self._lease.renew()
         return self._group.statuses() if self._group else []
 
-    async def jpeg(self, camera_id: str, *, overlay: bool = True) -> bytes | None:
-        """The last processed frame as JPEG; None before the first."""
+    async def picture(self, camera_id: str, query: PictureQuery) -> LivePicture | None:
+        """The last processed frame as JPEG; None if there was no such picture in time."""
         group = await self._ready()
-        return await group.jpeg(camera_id, overlay=overlay)
+        return await group.picture(camera_id, query)
 
     async def record(self, camera_id: str, command: RecordCommand) -> RecordingAnswer:
         """Carry out a command to record.

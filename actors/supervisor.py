@@ -211,18 +211,6 @@ class Supervisor:
         self._roster.remove(camera_id)
         await self._apply()
 
-    async def jpeg(self, camera_id: str, *, overlay: bool = True) -> bytes | None:
-        """A camera's last processed frame as JPEG; None before the first.
-
-        Raises:
-            NotFoundError: there is no such camera.
-        """
-        group = self._actor_of(camera_id)
-        if group is None:
-            return None
-        jpeg: bytes | None = await group.jpeg.remote(camera_id, overlay=overlay)
-        return jpeg
-
     async def camera_actor(self, camera_id: str) -> ActorHandle[Any] | None:
         """The actor that runs a camera; None while it is disabled or not started yet."""
         return self._actor_of(camera_id)

@@ -20,6 +20,7 @@ from actors.models import Models
 from actors.naming import NAMESPACE, actor_name
 from actors.supervisor import Supervisor
 from serve.api.analytics import analytics_router
+from serve.api.converted import ConvertedClips
 from serve.api.marks import marks_router
 from serve.api.routes import create_api
 from serve.models.attribute import attribute_application
@@ -83,12 +84,14 @@ class _Api:
     async def __serve_build_asgi_app__(self) -> FastAPI:
         await self._supervisor.start.remote()
         store_url = await self._supervisor.store_url.remote()
-        cameras = SupervisedCameras(self._supervisor, self._config.api)
+        cameras = SupervisedCameras(self._supervisor)
         reader = EventReader(store_url)
+        objects = object_store(self._config)
         app = create_api(
             events=reader,
             cameras=cameras,
-            objects=object_store(self._config),
+            objects=objects,
+            converted=ConvertedClips(self._config.data_dir / "converted-clips", objects),
             settings=self._config.api,
             health=SystemHealth(self._supervisor, self._models),
             routers=[

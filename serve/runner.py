@@ -196,7 +196,12 @@ def init_ray(address: str | None) -> None:
         log_to_driver=False,
         logging_level=logging.ERROR,
         configure_logging=True,
-        runtime_env={"env_vars": {"PYTHONPATH": os.pathsep.join(paths)}},
+        runtime_env={
+            "env_vars": {
+                "PYTHONPATH": os.pathsep.join(paths),
+                "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": "serve.api.newest.proxy_middlewares",
+            }
+        },
     )
 
 

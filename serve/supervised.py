@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
 from dataclasses import replace
 from typing import Any
 
@@ -17,9 +16,10 @@ from actors.supervisor import Health
 from serve.api.cameras import patched
 from serve.api.protocols import HealthReport
 from storeguard.analytics.visitors import VisitorBucket, VisitorQuery
+from storeguard.camera.live_picture import LivePicture, PictureQuery
 from storeguard.camera.status import CameraStatus
 from storeguard.config.loading import resolve_camera
-from storeguard.config.store import ApiSettings, CameraConfig
+from storeguard.config.store import CameraConfig
 from storeguard.errors import StoreguardError
 from storeguard.events.commands import RecordCommand
 from storeguard.events.event import Event
@@ -27,6 +27,7 @@ from storeguard.inference.batcher import BatcherStats
 
 _ANSWER_S = 15.0
 _STATS_S = 3.0
+_WAIT_S = 2.0  # of one call for a picture
 
 
 async def _answer(call: Any) -> Any:
@@ -53,12 +54,10 @@ class SupervisedCameras:
 
     Args:
         supervisor: the actor.
-        settings: `live_fps` is the rate of the live view.
     """
 
-    def __init__(self, supervisor: ActorHandle[Any], settings: ApiSettings) -> None:
+    def __init__(self, supervisor: ActorHandle[Any]) -> None:
         self._supervisor = supervisor
-        self._settings = settings
 
     async def list(self) -> list[CameraStatus]:
         """All cameras, in configured order."""
@@ -87,22 +86,23 @@ class SupervisedCameras:
         """Stop a camera and remove it from the store."""
         await _answer(self._supervisor.remove_camera.remote(camera_id))
 
-    async def snapshot(self, camera_id: str) -> bytes | None:
-        """The newest picture as the camera sent it, JPEG; None while there is none."""
-        return await self._jpeg(camera_id, overlay=False)
-
-    async def live(self, camera_id: str) -> AsyncIterator[bytes]:
-        """Pictures with their overlay, JPEG, at `live_fps`."""
-        await self.get(camera_id)
-        step_s = 1.0 / self._settings.live_fps
-        previous: bytes | None = None
+    async def picture(self, camera_id: str, query: PictureQuery) -> LivePicture | None:
+        """The newest picture of a camera; None if there was no such picture in time."""
+        until_s = time.monotonic() + query.wait_s
         while True:
-            due_s = time.monotonic() + step_s
-            picture = await self._jpeg(camera_id, overlay=True)
-            if picture is not None and picture != previous:
-                yield picture
-                previous = picture
-            await asyncio.sleep(max(0.0, due_s - time.monotonic()))
+            actor = await _answer(self._supervisor.camera_actor.remote(camera_id))
+            if actor is not None:
+                # The camera may move to another actor meanwhile: no single wait is long.
+                left_s = until_s - time.monotonic()
+                once = replace(query, wait_s=min(max(0.0, left_s), _WAIT_S))
+                picture: LivePicture | None = await _answer(actor.picture.remote(camera_id, once))
+                if picture is not None:
+                    return picture
+            left_s = until_s - time.monotonic()
+            if left_s <= 0:
+                return None
+            if actor is None:
+                await asyncio.sleep(min(left_s, _WAIT_S))
 
     async def record(self, camera_id: str, command: RecordCommand) -> dict[str, Any]:
         """Start or stop a recording."""
@@ -114,13 +114,6 @@ class SupervisedCameras:
         """Mark an event to be kept by retention, or not."""
         event: Event = await _answer(self._supervisor.keep.remote(event_id, keep=keep))
         return event
-
-    async def _jpeg(self, camera_id: str, *, overlay: bool) -> bytes | None:
-        actor = await _answer(self._supervisor.camera_actor.remote(camera_id))
-        if actor is None:
-            return None
-        jpeg: bytes | None = await _answer(actor.jpeg.remote(camera_id, overlay=overlay))
-        return jpeg
 
 
 class SupervisedAnalytics:

@@ -1,29 +1,22 @@
-"""Cameras over HTTP: their state and settings, pictures, and recording commands."""
+"""Cameras over HTTP: their state and settings, and recording commands."""
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator
 from http import HTTPStatus
 from typing import Annotated, Any, Final
 
 from fastapi import APIRouter, Body, Response
-from fastapi.responses import StreamingResponse
 from pydantic import BaseModel, ConfigDict
 
 from serve.api.problems import ConflictError
 from serve.api.protocols import CameraControl
-from serve.api.stream_limit import StreamLimit
 from storeguard.camera.status import CameraStatus
 from storeguard.config.addresses import redact, shown
 from storeguard.config.loading import parse
 from storeguard.config.store import CameraConfig
-from storeguard.errors import ConfigError, NotFoundError, OverloadedError, QueryError
+from storeguard.errors import ConfigError, NotFoundError, QueryError
 from storeguard.events.commands import RecordCommand
 
-_MAX_VIEWERS: Final = 32
-_FIRST_PICTURE_S: Final = 10.0
-_BOUNDARY: Final = "frame"
 _HIDDEN: Final = "***"
 
 
@@ -70,7 +63,6 @@ def cameras_router(cameras: CameraControl) -> APIRouter:
     router = APIRouter(prefix="/cameras", tags=["cameras"])
     _add_reading(router, cameras)
     _add_changing(router, cameras)
-    _add_pictures(router, cameras)
 
     @router.post("/{camera_id}/recordings", status_code=HTTPStatus.ACCEPTED)
     async def record(camera_id: str, command: RecordCommand) -> dict[str, Any]:
@@ -126,50 +118,6 @@ def _add_changing(router: APIRouter, cameras: CameraControl) -> None:
         return Response(status_code=HTTPStatus.NO_CONTENT)
 
 
-def _add_pictures(router: APIRouter, cameras: CameraControl) -> None:
-    viewers = StreamLimit(_MAX_VIEWERS, "watch")
-
-    @router.get(
-        "/{camera_id}/snapshot",
-        response_class=Response,
-        responses={HTTPStatus.OK: {"content": {"image/jpeg": {}}}},
-    )
-    async def get_snapshot(camera_id: str) -> Response:
-        """The camera's newest picture, with boxes and zones."""
-        jpeg = await cameras.snapshot(camera_id)
-        if jpeg is None:
-            raise OverloadedError(f"camera {camera_id!r}: there is no picture yet")
-        return Response(jpeg, media_type="image/jpeg")
-
-    @router.get("/{camera_id}/live", response_class=StreamingResponse)
-    async def watch_live(camera_id: str) -> StreamingResponse:
-        """The camera's pictures as they arrive (MJPEG), for an `<img>`."""
-        viewers.check()
-        await cameras.get(camera_id)
-        frames = cameras.live(camera_id)
-        # Waiting for the first picture before answering lets a failure have its own status.
-        try:
-            first = await asyncio.wait_for(anext(frames), _FIRST_PICTURE_S)
-        except (TimeoutError, StopAsyncIteration):
-            await _close(frames)
-            raise OverloadedError(
-                f"camera {camera_id!r}: no picture within {_FIRST_PICTURE_S:g} s"
-            ) from None
-
-        async def parts() -> AsyncIterator[bytes]:
-            with viewers.counted():
-                try:
-                    yield _part(first)
-                    async for jpeg in frames:
-                        yield _part(jpeg)
-                finally:
-                    await _close(frames)
-
-        return StreamingResponse(
-            parts(), media_type=f"multipart/x-mixed-replace; boundary={_BOUNDARY}"
-        )
-
-
 async def _described(cameras: CameraControl, camera_id: str) -> Camera:
     settings = await cameras.get(camera_id)
     return Camera(status=await _status(cameras, camera_id), settings=hidden(settings))
@@ -205,14 +153,3 @@ def _merge_patch(target: Any, patch: Any) -> Any:
         else:
             merged[key] = _merge_patch(merged.get(key), value)
     return merged
-
-
-def _part(jpeg: bytes) -> bytes:
-    head = f"--{_BOUNDARY}\r\nContent-Type: image/jpeg\r\nContent-Length: {len(jpeg)}\r\n\r\n"
-    return head.encode() + jpeg + b"\r\n"
-
-
-async def _close(frames: AsyncIterator[bytes]) -> None:
-    close = getattr(frames, "aclose", None)
-    if close is not None:
-        await close()

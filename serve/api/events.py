@@ -5,16 +5,17 @@ from __future__ import annotations
 import re
 from collections.abc import AsyncIterator
 from http import HTTPStatus
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, Literal
 
-from fastapi import APIRouter, Header, Query, Request, Response
+from fastapi import APIRouter, Header, HTTPException, Query, Request, Response
 from fastapi.responses import StreamingResponse
 from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field
 
-from serve.api.media import serve_object
+from serve.api.converted import ConvertedClips
+from serve.api.media import LocalFiles, serve_object
 from serve.api.protocols import EventSource, Objects
-from serve.api.stream_limit import StreamLimit
-from storeguard.errors import NotFoundError, QueryError, StoreError
+from serve.api.stream_limit import ClosingStream, StreamLimit
+from storeguard.errors import NotFoundError, QueryError, RecordingError, StoreError
 from storeguard.events.event import Event, EventStatus, EventType
 from storeguard.events.keyspace import StoredChange
 from storeguard.events.query import MAX_ID, MAX_LIMIT, EventQuery
@@ -36,6 +37,9 @@ def _rfc3339_text(value: Any) -> Any:
 
 FilterId = Annotated[str, Field(min_length=1, max_length=MAX_ID)]
 PartNumber = Annotated[int, Query(ge=0, description="which file of the clip, from 0 for the first")]
+ClipCodec = Annotated[
+    Literal["h264"], Query(description="the video's codec; without it, as the camera sent it")
+]
 Time = Annotated[AwareDatetime, BeforeValidator(_rfc3339_text)]
 
 
@@ -79,17 +83,18 @@ class EventsPage(BaseModel):
     next_cursor: str | None
 
 
-def events_router(events: EventSource, objects: Objects) -> APIRouter:
+def events_router(events: EventSource, objects: Objects, converted: ConvertedClips) -> APIRouter:
     """The routes under ``/events``.
 
     Args:
         events: where events are found.
         objects: where clips and snapshots are.
+        converted: clips in a codec that was requested.
     """
     router = APIRouter(prefix="/events", tags=["events"])
     _add_pages(router, events)
     _add_stream(router, events)  # before {event_id}, which would match "stream"
-    _add_media(router, events, objects)
+    _add_media(router, events, objects, converted)
 
     @router.get("/{event_id}")
     async def get_event(event_id: str) -> Event:
@@ -138,7 +143,7 @@ def _add_stream(router: APIRouter, events: EventSource) -> None:
                 async for line in _lines(changes, query):
                     yield line
 
-        return StreamingResponse(
+        return ClosingStream(
             lines(), media_type="text/event-stream", headers={"X-Accel-Buffering": "no"}
         )
 
@@ -156,7 +161,9 @@ async def _lines(
         yield ": the event store does not answer\n\n"
 
 
-def _add_media(router: APIRouter, events: EventSource, objects: Objects) -> None:
+def _add_media(
+    router: APIRouter, events: EventSource, objects: Objects, converted: ConvertedClips
+) -> None:
     @router.head("/{event_id}/clip", include_in_schema=False)
     @router.get(
         "/{event_id}/clip",
@@ -165,16 +172,33 @@ def _add_media(router: APIRouter, events: EventSource, objects: Objects) -> None
             HTTPStatus.OK: {"content": {"video/mp4": {}}},
             HTTPStatus.PARTIAL_CONTENT: {"description": "the bytes requested"},
             HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE: {"description": "no such bytes"},
+            HTTPStatus.UNPROCESSABLE_ENTITY: {"description": "it cannot be converted"},
         },
     )
-    async def get_clip(event_id: str, request: Request, part: PartNumber = 0) -> Response:
+    async def get_clip(
+        event_id: str, request: Request, part: PartNumber = 0, codec: ClipCodec | None = None
+    ) -> Response:
         """The video kept for an event; answers Range requests and HEAD.
 
         A long clip, or one that was interrupted, consists of several files, in order of time: the
         clip itself is part 0, those of its `parts` follow.
+
+        The video is as the camera sent it, in a codec that a browser may not play: HEAD names it in
+        `X-Video-Codec`. `codec=h264` converts it, with its sound as AAC; the response begins when
+        that is done.
         """
         uri, sha256 = _file_of(await _existing(events, event_id), part)
-        return await serve_object(request, objects, uri, sha256=sha256)
+        if codec is None:
+            answer = await serve_object(request, objects, uri, sha256=sha256)
+            name = await converted.codec_of(uri) if request.method == "HEAD" else None
+            if name is not None:
+                answer.headers["X-Video-Codec"] = name
+            return answer
+        try:
+            path = await converted.file_of(uri, sha256)
+        except RecordingError as error:
+            raise HTTPException(HTTPStatus.UNPROCESSABLE_ENTITY, str(error)) from error
+        return await serve_object(request, LocalFiles(), str(path), sha256=path.stem)
 
     @router.head("/{event_id}/snapshot", include_in_schema=False)
     @router.get(

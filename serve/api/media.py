@@ -7,14 +7,16 @@ import re
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from http import HTTPStatus
+from pathlib import Path
 from typing import Final
 
 from anyio import to_thread
 from fastapi import Request, Response
-from fastapi.responses import StreamingResponse
 
 from serve.api.problems import problem
 from serve.api.protocols import Objects
+from serve.api.stream_limit import ClosingStream
+from storeguard.errors import NotFoundError
 from storeguard.storage.objects import Reader
 
 _CHUNK_BYTES: Final = 256 * 1024
@@ -71,6 +73,24 @@ def span_of(header: str, size: int) -> Span | None:
     return Span(first, last)
 
 
+class LocalFiles:
+    """`Objects` whose addresses are paths of this machine's files."""
+
+    def open(self, key_or_uri: str) -> Reader:
+        """The file, opened for reading. Raises NotFoundError."""
+        try:
+            return Path(key_or_uri).open("rb")
+        except FileNotFoundError as error:  # deleted since it was found
+            raise NotFoundError(f"{Path(key_or_uri).name}: there is no such file") from error
+
+    def size(self, key_or_uri: str) -> int:
+        """Its size in bytes. Raises NotFoundError."""
+        try:
+            return Path(key_or_uri).stat().st_size
+        except FileNotFoundError as error:
+            raise NotFoundError(f"{Path(key_or_uri).name}: there is no such file") from error
+
+
 async def serve_object(
     request: Request, objects: Objects, uri: str, *, sha256: str | None = None
 ) -> Response:
@@ -110,7 +130,7 @@ async def serve_object(
     if request.method == "HEAD" or span.length == 0:
         return Response(status_code=status, headers=headers, media_type=media_type)
     reader = await to_thread.run_sync(objects.open, uri)
-    return StreamingResponse(
+    return ClosingStream(
         _chunks(reader, span), status_code=status, headers=headers, media_type=media_type
     )
 

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from storeguard.camera.live_picture import LivePicture, PictureQuery
 from storeguard.camera.status import CameraStatus
 from storeguard.config.store import CameraConfig
 from storeguard.events.commands import CommandStats, RecordCommand
@@ -61,12 +62,8 @@ class CameraControl(Protocol):
         """Stop a camera and remove it from the store."""
         ...
 
-    async def snapshot(self, camera_id: str) -> bytes | None:
-        """The newest picture as JPEG; None while there is none."""
-        ...
-
-    def live(self, camera_id: str) -> AsyncIterator[bytes]:
-        """Pictures as JPEG, as they arrive; the caller closes it."""
+    async def picture(self, camera_id: str, query: PictureQuery) -> LivePicture | None:
+        """The newest picture; None if there was no such picture in time."""
         ...
 
     async def record(self, camera_id: str, command: RecordCommand) -> dict[str, Any]:

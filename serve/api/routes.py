@@ -11,11 +11,13 @@ from fastapi.responses import HTMLResponse
 
 from serve.api import problems
 from serve.api.cameras import cameras_router
+from serve.api.converted import ConvertedClips
 from serve.api.dashboard import dashboard_router
 from serve.api.docs import docs_page
 from serve.api.events import events_router
 from serve.api.guard import Guard, session_router
 from serve.api.health import health_router
+from serve.api.pictures import pictures_router
 from serve.api.protocols import CameraControl, EventSource, HealthCheck, Objects
 from storeguard.config.store import ApiSettings
 
@@ -28,6 +30,7 @@ def create_api(
     events: EventSource,
     cameras: CameraControl,
     objects: Objects,
+    converted: ConvertedClips,
     settings: ApiSettings,
     health: HealthCheck,
     routers: Sequence[APIRouter] = (),
@@ -39,7 +42,8 @@ def create_api(
         events: where events are found.
         cameras: the running cameras.
         objects: where clips and snapshots are.
-        settings: token and bind address.
+        converted: clips in a codec that was requested.
+        settings: token, bind address and rate of the live view.
         health: reports the state of the other parts.
         routers: further routes under ``/api/v1``, such as analytics.
         public: paths besides ``/healthz`` that need no token: those of the dashboard, whose page
@@ -55,8 +59,9 @@ def create_api(
     problems.install(app)
     app.add_middleware(Guard, settings=settings, public={"/healthz", *public})
     for router in (
-        events_router(events, objects),
+        events_router(events, objects, converted),
         cameras_router(cameras),
+        pictures_router(cameras, live_fps=settings.live_fps),
         session_router(settings),
         *routers,
     ):

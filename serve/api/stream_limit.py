@@ -1,11 +1,30 @@
-"""A bound on how many clients follow a stream at once."""
+"""Streams that end with their clients, and a bound on how many clients there are at once."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from fastapi.responses import StreamingResponse
+from starlette.types import Receive, Scope, Send
+
 from storeguard.errors import OverloadedError
+
+
+class ClosingStream(StreamingResponse):
+    """A response that closes its body's generator at the end, also if the client left before.
+
+    Otherwise the generator's `finally` would run whenever its memory is collected.
+    """
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send the response."""
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            close = getattr(self.body_iterator, "aclose", None)
+            if close is not None:
+                await close()
 
 
 class StreamLimit:

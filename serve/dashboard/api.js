@@ -32,8 +32,8 @@ export function pathOf(...parts) {
 }
 
 /** Sends a request and returns the response; throws ApiError for errors. */
-export async function request(path, { method = "GET", body, signal, patient = false } = {}) {
-  const limits = [signal, patient ? null : AbortSignal.timeout(ANSWER_MS)].filter(Boolean);
+export async function request(path, { method = "GET", body, signal } = {}) {
+  const limits = [signal, AbortSignal.timeout(ANSWER_MS)].filter(Boolean);
   const sentIn = session;
   let response;
   try {
@@ -43,7 +43,7 @@ export async function request(path, { method = "GET", body, signal, patient = fa
       credentials: "same-origin",
       headers: body === undefined ? {} : { "Content-Type": "application/json" },
       body: body === undefined ? undefined : JSON.stringify(body),
-      signal: limits.length ? AbortSignal.any(limits) : undefined,
+      signal: AbortSignal.any(limits),
     });
   } catch (error) {
     if (signal?.aborted) throw error;

@@ -71,7 +71,8 @@ export class CameraView {
       viewBox: "0 0 1 1", preserveAspectRatio: "none", "aria-hidden": "true",
     });
     this.message = element("span", { className: "message", hidden: true });
-    this.stage = element("div", { className: "stage" }, this.canvas, this.shapes, this.message);
+    this.age = element("span", { className: "age", title: "Age of this picture", hidden: true });
+    this.stage = element("div", { className: "stage" }, this.canvas, this.shapes, this.message, this.age);
     this.pill = element("span", { className: "pill" });
     this.fault = element("p", { className: "fault", role: "alert", hidden: true });
     this.result = element("p", { className: "muted", role: "status", hidden: true });
@@ -83,6 +84,7 @@ export class CameraView {
         this.stage.style.setProperty("--shape", width / height);
         this.stage.dataset.live = live ? "yes" : "no";
         this.message.hidden = true;
+        this.picture.showAge(this.age);
       },
       onFault: (words) => { if (words) setNotice(this.message, words); },
     });
@@ -124,6 +126,7 @@ export class CameraView {
   }
 
   update(status) {
+    this.picture.showAge(this.age);
     this.pill.dataset.state = status.state;
     setText(this.pill, stateName(status.state));
     this.record.disabled = !showsPictures(status);

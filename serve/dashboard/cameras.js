@@ -144,13 +144,14 @@ class Tile {
     this.canvas = element("canvas", { width: 16, height: 9, "aria-hidden": "true" });
     this.message = element("span", { className: "message" });
     this.recording = element("span", { className: "rec", hidden: true }, "REC");
+    this.age = element("span", { className: "age", title: "Age of this picture", hidden: true });
     this.pill = element("span", { className: "pill" });
     this.people = element("span", { className: "people" });
     this.figures = element("span", { className: "figures muted" });
     this.button = element(
       "button",
       { type: "button", className: "tile", on: { click: onOpen } },
-      element("span", { className: "screen" }, this.canvas, this.message, this.recording),
+      element("span", { className: "screen" }, this.canvas, this.message, this.recording, this.age),
       element(
         "span",
         { className: "foot" },
@@ -165,6 +166,7 @@ class Tile {
       onPicture: ({ live }) => {
         this.button.dataset.pictured = "yes";
         this.button.dataset.live = live ? "yes" : "no";
+        this.picture.showAge(this.age);
       },
       onFault: (words) => {
         this.fault = words;
@@ -191,6 +193,7 @@ class Tile {
       "Pictures a second that arrive, and of these how many are searched for people; " +
       "pictures dropped since the start";
     this.speak();
+    this.picture.showAge(this.age);
     this.adjust();
   }
 

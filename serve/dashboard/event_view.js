@@ -7,6 +7,8 @@ import {
   attributeFacts, clipReason, percent, remark, sentence, theftCheck, typeName,
 } from "./words.js";
 
+const CONVERTING = "Converting the clip, which this browser cannot play as the camera sent it …";
+const CONVERTED = "Converted to H.264. The download is as the camera sent it.";
 const LEAD_S = 1; // a jump to the event goes to a moment before it
 
 export class EventView {
@@ -195,29 +197,44 @@ export class EventView {
   /** A video that plays the clip's files one after the other, and what belongs below it. */
   player(event, still, fault) {
     let part = 0;
+    let converted = false; // whether the video's source is the H.264 copy
+    const load = (convert) => {
+      converted = convert;
+      video.src = clipPath(event, part, converted);
+      setNotice(fault, converted ? CONVERTING : "");
+    };
+    const onUnplayable = () => {
+      if (converted) this.explain(video, clipPath(event, part, true), fault);
+      else load(true);
+    };
     const video = element("video", {
-      controls: true, preload: "metadata", playsInline: true, src: clipPath(event, 0),
+      controls: true, preload: "metadata", playsInline: true,
       poster: still ?? undefined, "aria-label": `Clip: ${sentence(event)}`,
       on: {
-        error: () => this.explain(video, clipPath(event, part), fault),
+        error: onUnplayable,
+        loadedmetadata: () => {
+          if (video.videoWidth === 0) onUnplayable(); // it would play the sound alone
+          else setNotice(fault, converted ? CONVERTED : "");
+        },
         ended: () => {
           if (part >= numParts(this.event)) return; // of its newest version
-          show(part + 1);
-          video.play().catch(() => {});
+          show(part + 1).then(() => video.play()).catch(() => {});
         },
       },
     });
-    const show = (next) => {
+    const show = async (next) => {
       part = next;
-      video.src = clipPath(event, part);
       this.showParts(part);
+      const playable = await canPlay(video, clipPath(event, next));
+      if (part === next && video.isConnected) load(!playable);
     };
     const into_s = (Date.parse(event.started_at) - Date.parse(event.clip.start ?? "")) / 1000;
     this.jump = into_s > LEAD_S ? element("button", {
       type: "button", className: "small",
       on: {
-        click: () => {
-          if (part !== 0) show(0);
+        click: async () => {
+          if (part !== 0) shown = show(0);
+          await shown;
           video.currentTime = Math.max(0, into_s - LEAD_S); // kept until the file is open
           video.play().catch(() => {});
         },
@@ -225,7 +242,7 @@ export class EventView {
     }, "Play from the event") : null;
     this.links = element("div", { className: "buttons" });
     this.partNote = element("p", { className: "parts" });
-    this.showParts(part);
+    let shown = show(0);
     return [video, this.links, this.partNote];
   }
 
@@ -252,14 +269,13 @@ export class EventView {
     } catch (error) {
       video.remove();
       if (error.status === 404) {
-        const reason = await get(source).catch((problem) => problem.message);
-        setNotice(fault, `There is no clip: ${reason}.`);
+        setNotice(fault, `There is no clip: ${await reasonOf(source)}.`);
       } else {
-        setNotice(fault, `The clip cannot be loaded: ${error.message}.`);
+        setNotice(fault, `The clip cannot be played: ${await reasonOf(source)}.`);
       }
       return;
     }
-    setNotice(fault, "This browser cannot play the clip, which is as the camera sent it. It can be downloaded.");
+    setNotice(fault, "This browser cannot play the clip. It can be downloaded.");
   }
 }
 
@@ -268,9 +284,26 @@ function numParts(event) {
   return event?.clip?.parts?.length ?? 0;
 }
 
-function clipPath(event, part) {
-  const path = pathOf("events", event.event_id, "clip");
-  return part ? `${path}?part=${part}` : path;
+function clipPath(event, part, converted = false) {
+  const query = [part ? `part=${part}` : "", converted ? "codec=h264" : ""].filter(Boolean);
+  return [pathOf("events", event.event_id, "clip"), query.join("&")].filter(Boolean).join("?");
+}
+
+/** Whether this browser can play a clip as it is stored; true where only trying can tell. */
+async function canPlay(video, source) {
+  try {
+    const answer = await request(source, { method: "HEAD" });
+    const codec = answer.headers.get("X-Video-Codec");
+    const container = codec === "vp8" ? "webm" : "mp4"; // as browsers know it
+    return codec === null || video.canPlayType(`video/${container}; codecs="${codec}"`) !== "";
+  } catch {
+    return true; // the video's own request reports why
+  }
+}
+
+/** Why a request is refused: the response to HEAD has no body that could name it. */
+async function reasonOf(source) {
+  return get(source).then(() => "it is there now", (problem) => problem.message);
 }
 
 function ending(uri) {

@@ -1,18 +1,19 @@
-// One camera's picture on a canvas: live (MJPEG) while it is visible and a connection is free,
-// single pictures otherwise. The stream is read in here, so that it can be stopped and timed out.
+// One camera's picture on a canvas: live while it is visible and a connection is free, single
+// pictures otherwise. Each picture is requested when the one before is drawn, so that a slow page
+// shows fewer pictures and never old ones.
 
 import { ApiError, request, pathOf } from "./api.js";
+import { setText } from "./element.js";
 import { takeLine } from "./lines.js";
+import { pictureAge } from "./times.js";
 
 const SINGLE_MS = 1500; // between single pictures, in view
 const ASIDE_MS = 20000; // the same, out of view
 const AGAIN_MS = 3000; // after an error
-const SILENT_MS = 30000; // a stream without data for so long is reopened
+const LATE_S = 2; // a picture older than this is marked
 const LIVE_AGAIN_MS = 6000; // between attempts to go live
-const MAX_HEAD = 4096;
-const MAX_PICTURE = 32 * 1024 * 1024;
 
-/** What a picture shows: nothing, single pictures, or the live stream. */
+/** What a picture shows: nothing, single pictures, or live ones. */
 export const PictureMode = Object.freeze({ NOTHING: "nothing", SINGLE: "single", LIVE: "live" });
 
 export class Picture {
@@ -29,6 +30,16 @@ export class Picture {
     this.onFault = onFault;
     this.mode = PictureMode.NOTHING;
     this.stopping = null;
+    this.capturedAt_ms = NaN;
+  }
+
+  /** Shows in a node how old the picture is now; hides the node while that is unknown. */
+  showAge(node) {
+    const age_s = (performance.now() - this.capturedAt_ms) / 1000;
+    node.hidden = Number.isNaN(age_s);
+    if (node.hidden) return;
+    setText(node, pictureAge(age_s));
+    node.classList.toggle("late", age_s > LATE_S);
   }
 
   /** Changes the mode; the requests of the one before are aborted. */
@@ -57,7 +68,7 @@ export class Picture {
           pause_ms = AGAIN_MS;
         } else {
           const answer = await request(pathOf("cameras", this.cameraId, "snapshot"), { signal });
-          await this.draw(await answer.blob(), { live: false }, signal);
+          await this.show(answer, { live: false }, signal);
         }
       } catch (error) {
         if (signal.aborted) return;
@@ -69,25 +80,23 @@ export class Picture {
     }
   }
 
+  /** Requests one picture after the other: none waits here while another is drawn. */
   async live(signal) {
-    const silence = new AbortController();
-    const either = AbortSignal.any([signal, silence.signal]);
-    let timer = setTimeout(() => silence.abort(), SILENT_MS);
-    try {
-      const path = pathOf("cameras", this.cameraId, "live");
-      const response = await request(path, { signal: either, patient: true });
-      for await (const jpeg of pictures(response.body)) {
-        clearTimeout(timer);
-        timer = setTimeout(() => silence.abort(), SILENT_MS);
-        await this.draw(new Blob([jpeg], { type: "image/jpeg" }), { live: true }, either);
-      }
-    } finally {
-      clearTimeout(timer);
+    const path = pathOf("cameras", this.cameraId, "live", "picture");
+    let after = null;
+    while (!signal.aborted) {
+      const search = after === null ? "" : `?after=${encodeURIComponent(after)}`;
+      const answer = await request(path + search, { signal });
+      if (answer.status === 204) continue; // the camera has sent none since
+      after = answer.headers.get("X-Captured-At");
+      await this.show(answer, { live: true }, signal);
     }
   }
 
-  async draw(blob, { live }, signal) {
-    const bitmap = await createImageBitmap(blob);
+  async show(answer, { live }, signal) {
+    const received_ms = performance.now();
+    const age_ms = Number(answer.headers.get("X-Age-Ms") ?? NaN);
+    const bitmap = await createImageBitmap(await answer.blob());
     try {
       if (signal.aborted) return;
       const { width, height } = bitmap;
@@ -95,65 +104,13 @@ export class Picture {
         Object.assign(this.canvas, { width, height });
       }
       this.canvas.getContext("2d").drawImage(bitmap, 0, 0);
+      this.capturedAt_ms = received_ms - age_ms; // by this page's clock, whatever the camera's shows
       this.onFault(null);
       this.onPicture({ width, height, live });
     } finally {
       bitmap.close();
     }
   }
-}
-
-/** The JPEGs of a multipart/x-mixed-replace body whose parts have a Content-Length. */
-export async function* pictures(body) {
-  let kept = new Uint8Array(0);
-  for await (const chunk of chunks(body)) {
-    kept = joined(kept, chunk);
-    for (;;) {
-      const head = headEnd(kept);
-      if (head < 0) {
-        if (kept.length > MAX_HEAD) throw new Error("a part without a head");
-        break;
-      }
-      const text = new TextDecoder("latin1").decode(kept.subarray(0, head));
-      const length = Number(/content-length:\s*(\d+)/i.exec(text)?.[1] ?? NaN);
-      if (!(length <= MAX_PICTURE)) throw new Error("a part without a usable length");
-      if (kept.length < head + length) break;
-      yield kept.slice(head, head + length);
-      kept = kept.slice(head + length);
-    }
-  }
-}
-
-async function* chunks(body) {
-  const reader = body.getReader(); // for await over a body is not in every browser yet
-  try {
-    for (;;) {
-      const { done, value } = await reader.read();
-      if (done) return;
-      yield value;
-    }
-  } finally {
-    await reader.cancel().catch(() => {});
-  }
-}
-
-function joined(first, second) {
-  if (first.length === 0) return second;
-  const both = new Uint8Array(first.length + second.length);
-  both.set(first);
-  both.set(second, first.length);
-  return both;
-}
-
-/** Where the body after an empty line begins; -1 while that line has not arrived. */
-function headEnd(bytes) {
-  const last = Math.min(bytes.length, MAX_HEAD) - 3;
-  for (let at = 0; at < last; at += 1) {
-    if (bytes[at] === 13 && bytes[at + 1] === 10 && bytes[at + 2] === 13 && bytes[at + 3] === 10) {
-      return at + 4;
-    }
-  }
-  return -1;
 }
 
 function pause(ms, signal) {

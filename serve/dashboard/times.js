@@ -21,6 +21,11 @@ export function duration(seconds) {
   return joined(days, days === 1 ? "day" : "days", hours % 24, "h");
 }
 
+/** The age of a live picture: "0.4 s", "12 s", "2 min". */
+export function pictureAge(seconds) {
+  return seconds < 9.95 ? `${Math.max(0, seconds).toFixed(1)} s` : duration(seconds);
+}
+
 function joined(large, largeUnit, small, smallUnit) {
   return small ? `${large} ${largeUnit} ${small} ${smallUnit}` : `${large} ${largeUnit}`;
 }

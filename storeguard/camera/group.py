@@ -13,6 +13,7 @@ from typing import Any
 
 from storeguard.camera.detector_calls import DetectCall, DetectorCalls, FrameResult, LossCause
 from storeguard.camera.feeds import FRAMES_A_CALL, GIVE_UP_S, MAX_CALLS, feed_of
+from storeguard.camera.live_picture import LivePicture, PictureQuery
 from storeguard.camera.outbox import ObserveCall, Outbox
 from storeguard.camera.pipeline import CameraPipeline, new_epoch
 from storeguard.camera.running_camera import RunningCamera
@@ -33,6 +34,7 @@ from storeguard.video.jpeg import encode_jpeg
 _log = logging.getLogger(__name__)
 
 _LAST_VERDICTS_S = 1.0
+_PICTURE_POLL_S = 0.02
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -199,19 +201,35 @@ class CameraGroup:
         """The state and counters of each camera."""
         return [camera.status() for camera in self._cameras.values()]
 
-    async def jpeg(self, camera_id: str, *, overlay: bool = True) -> bytes | None:
-        """The last processed frame as JPEG; None before the first.
+    async def picture(self, camera_id: str, query: PictureQuery) -> LivePicture | None:
+        """The last processed frame as JPEG.
+
+        Args:
+            camera_id: the camera.
+            query: which picture, and how long to wait for it.
+
+        Returns:
+            None if there was no such picture in time.
 
         Raises:
             NotFoundError: the group has no such camera.
         """
-        pipeline = self._camera(camera_id).pipeline
+        until_s = self._loop.time() + query.wait_s
+        while True:
+            pipeline = self._camera(camera_id).pipeline
+            captured_at = pipeline.last_captured_at()
+            if captured_at is not None and query.admits(captured_at):
+                break
+            if self._loop.time() >= until_s:
+                return None
+            await asyncio.sleep(_PICTURE_POLL_S)
 
         def render() -> bytes | None:
-            rgb = pipeline.picture() if overlay else pipeline.still()
+            rgb = pipeline.picture() if query.overlay else pipeline.still()
             return None if rgb is None else encode_jpeg(rgb)
 
-        return await self._loop.run_in_executor(self._pool, render)
+        jpeg = await self._loop.run_in_executor(self._pool, render)
+        return None if jpeg is None else LivePicture(jpeg, captured_at)
 
     async def record(self, camera_id: str, command: RecordCommand) -> RecordingAnswer:
         """Carry out a command to record.

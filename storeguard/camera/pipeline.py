@@ -171,6 +171,10 @@ class CameraPipeline:
         """(height, width, 3) uint8 RGB: the last processed frame as the camera sent it."""
         return None if self._last is None else self._last[0].rgb()
 
+    def last_captured_at(self) -> datetime | None:
+        """Capture time of the last processed frame; None before the first."""
+        return None if self._last is None else self._last[0].captured_at
+
     def status(self, reader: ReaderStats, *, all_decoded: bool) -> CameraStatus:
         """The camera's counters, joined with its reader's.
 
@@ -218,7 +222,7 @@ class CameraPipeline:
             num_events=self._verdict.num_events,
             reconnects=reader.reconnects,
             last_error=reader.last_error,
-            last_frame_at=self._last[0].captured_at if self._last else None,
+            last_frame_at=self.last_captured_at(),
             latency_ms={step: s.p50 if s else None for step, s in summaries.items()},
         )
 

@@ -13,6 +13,7 @@ import pytest
 
 from storeguard.camera.detector_calls import Detected, LossCause
 from storeguard.camera.feeds import LatestFrame
+from storeguard.camera.live_picture import LivePicture, PictureQuery
 from storeguard.camera.pipeline import CameraPipeline
 from storeguard.camera.status import CameraState, CameraStatus
 from storeguard.clock import SystemClock
@@ -235,19 +236,19 @@ def test_people_are_not_followed_over_a_cut_whose_frame_was_lost(bikes: Path, ca
 
 
 def test_pictures_are_painted_on_copies(bikes: Path) -> None:
-    async def scenario() -> tuple[bytes | None, bytes | None]:
+    async def scenario() -> tuple[LivePicture | None, LivePicture | None]:
         async with running([street(bikes)], Detector(), Rules()) as group:
             await until(lambda: by_id(group)["street"].frames_processed)
-            painted = await group.jpeg("street")
-            clean = await group.jpeg("street", overlay=False)
+            painted = await group.picture("street", PictureQuery())
+            clean = await group.picture("street", PictureQuery(overlay=False))
             with pytest.raises(NotFoundError, match="nowhere"):
-                await group.jpeg("nowhere")
+                await group.picture("nowhere", PictureQuery())
         return painted, clean
 
     painted, clean = asyncio.run(scenario())
     assert painted is not None
     assert clean is not None
-    assert painted[:2] == clean[:2] == b"\xff\xd8"
+    assert painted.jpeg[:2] == clean.jpeg[:2] == b"\xff\xd8"
     assert painted != clean
 
 

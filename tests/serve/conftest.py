@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from playwright.sync_api import Browser, Page
@@ -26,6 +27,6 @@ def page(browser: Browser) -> Iterator[Page]:
 
 
 @pytest.fixture
-def system() -> Iterator[DashboardSystem]:
-    with serving(DashboardSystem(ApiSettings())) as system:
+def system(tmp_path: Path) -> Iterator[DashboardSystem]:
+    with serving(DashboardSystem(ApiSettings(), folder=tmp_path)) as system:
         yield system

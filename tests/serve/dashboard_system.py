@@ -9,14 +9,16 @@ import threading
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
-import uvicorn
 from fastapi import APIRouter
 from PIL import Image
 
+from serve.api.converted import ConvertedClips
 from serve.api.protocols import HealthReport
 from serve.api.routes import create_api
+from storeguard.camera.live_picture import LivePicture, PictureQuery
 from storeguard.camera.status import CameraState, CameraStatus
 from storeguard.config.store import ApiSettings, CameraConfig
 from storeguard.errors import NotFoundError, StoreError
@@ -26,7 +28,7 @@ from storeguard.events.keyspace import StoredChange
 from storeguard.events.query import EventQuery, Page, cursor_of, position_from, position_of
 from storeguard.events.shipper import ShipperStats
 from storeguard.inference.batcher import BatcherStats
-from tests.waiting import wait_for
+from tests.serve.server import serving_app
 
 TOKEN = "0123456789abcdef-token"
 ZONE = {"id": "table", "polygon": [[0.3, 0.3], [0.7, 0.3], [0.7, 0.9], [0.3, 0.9]]}
@@ -143,6 +145,9 @@ class Cameras:
         self.states = {"table": CameraState.PLAYING, "door": CameraState.RECONNECTING}
         self.more: dict[str, Any] = {}
         self.watched = 0
+        self.num_sent = 0
+        self.late = timedelta(0)
+        self.numbers = itertools.count()
         self.commands: list[Any] = []
         self.pictures = {"table": [jpeg("steelblue"), jpeg("seagreen")], "door": [jpeg("gray")]}
         self.down = False
@@ -173,15 +178,16 @@ class Cameras:
             raise NotFoundError(f"there is no camera {camera_id!r}")
         return self.settings[camera_id]
 
-    async def snapshot(self, camera_id: str) -> bytes | None:
-        return self.pictures[camera_id][0]
-
-    async def live(self, camera_id: str) -> AsyncIterator[bytes]:
+    async def picture(self, camera_id: str, query: PictureQuery) -> LivePicture | None:
+        pictures = self.pictures[camera_id]
+        if not query.overlay:
+            return LivePicture(pictures[0], datetime.now(UTC))
         self.watched += 1
         try:
-            for picture in itertools.cycle(self.pictures[camera_id]):
-                yield picture
-                await asyncio.sleep(0.1)
+            await asyncio.sleep(0.1)
+            self.num_sent += 1
+            picture = pictures[next(self.numbers) % len(pictures)]
+            return LivePicture(picture, datetime.now(UTC) - self.late)
         finally:
             self.watched -= 1
 
@@ -212,9 +218,17 @@ class Objects:
 
 
 class DashboardSystem:
-    """The API and the fakes behind it."""
+    """The API and the fakes behind it.
 
-    def __init__(self, settings: ApiSettings, *, routers: Sequence[APIRouter] = ()) -> None:
+    Args:
+        settings: its settings.
+        folder: where converted clips are.
+        routers: further routes.
+    """
+
+    def __init__(
+        self, settings: ApiSettings, *, folder: Path, routers: Sequence[APIRouter] = ()
+    ) -> None:
         self.events = Events()
         self.cameras = Cameras()
         self.objects = Objects()
@@ -223,6 +237,7 @@ class DashboardSystem:
             events=self.events,
             cameras=self.cameras,
             objects=self.objects,
+            converted=ConvertedClips(folder, self.objects),
             settings=settings,
             health=self.report,
             routers=routers,
@@ -237,17 +252,6 @@ class DashboardSystem:
 @contextmanager
 def serving(system: DashboardSystem) -> Iterator[DashboardSystem]:
     """Serve on a free port of 127.0.0.1 until the end of the block."""
-    config = uvicorn.Config(
-        system.app, port=0, log_level="error", lifespan="off", timeout_graceful_shutdown=1
-    )
-    server = uvicorn.Server(config)
-    thread = threading.Thread(target=server.run, daemon=True)
-    thread.start()
-    try:
-        wait_for(lambda: server.started, every_s=0.02)
-        system.url = f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
+    with serving_app(system.app) as port:
+        system.url = f"http://127.0.0.1:{port}"
         yield system
-    finally:
-        server.should_exit = True
-        thread.join(120)
-        assert not thread.is_alive()

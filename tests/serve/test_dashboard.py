@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import httpx
 import pytest
@@ -254,8 +255,8 @@ def test_names_from_the_store_are_text(system: DashboardSystem, page: Page) -> N
     assert page.locator("img[src=x], .words b").count() == 0
 
 
-def test_the_token_is_required_and_signs_in(page: Page) -> None:
-    with serving(DashboardSystem(ApiSettings(token=TOKEN))) as system:
+def test_the_token_is_required_and_signs_in(page: Page, tmp_path: Path) -> None:
+    with serving(DashboardSystem(ApiSettings(token=TOKEN), folder=tmp_path)) as system:
         system.events.put(event(1))
         page.goto(system.url)
         expect(page.locator("#login")).to_have_attribute("open", "")
@@ -315,8 +316,8 @@ def test_faults_are_shown_in_words_and_disappear(system: DashboardSystem, page: 
     expect(page.locator("#stream-state")).to_contain_text("live")
 
 
-def test_a_late_refusal_of_an_earlier_request_does_not_sign_out(page: Page) -> None:
-    with serving(DashboardSystem(ApiSettings(token=TOKEN))) as system:
+def test_a_late_refusal_of_an_earlier_request_does_not_sign_out(page: Page, tmp_path: Path) -> None:
+    with serving(DashboardSystem(ApiSettings(token=TOKEN), folder=tmp_path)) as system:
         page.goto(system.url)
         expect(page.locator("#login")).to_have_attribute("open", "")
         page.evaluate(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from pathlib import Path
 
 import httpx
 import pytest
@@ -18,9 +19,9 @@ from tests.serve.dashboard_system import (
 
 
 @pytest.fixture
-def client() -> Iterator[httpx.Client]:
+def client(tmp_path: Path) -> Iterator[httpx.Client]:
     with (
-        serving(DashboardSystem(ApiSettings(token=TOKEN))) as system,
+        serving(DashboardSystem(ApiSettings(token=TOKEN), folder=tmp_path)) as system,
         httpx.Client(base_url=system.url, trust_env=False, timeout=120) as client,
     ):
         yield client

@@ -57,6 +57,34 @@ def test_a_clip_plays_and_seeks(system: DashboardSystem, page: Page, tmp_path: P
     assert page.evaluate("document.querySelector('video').error") is None
 
 
+@pytest.mark.parametrize("audio", [None, "aac"])  # with sound, a browser plays the sound alone
+def test_a_clip_that_the_browser_cannot_play_is_converted(
+    system: DashboardSystem, page: Page, tmp_path: Path, audio: str | None
+) -> None:
+    file = make_video(tmp_path / "clip.mp4", VideoSpec(codec="hevc", num_frames=60, audio=audio))
+    system.objects.files["file:///clip.mp4"] = file.read_bytes()
+    system.events.put(event(1, clip=ClipRef(uri="file:///clip.mp4")))
+    page.goto(system.url)
+    page.locator(".event").first.click()
+    wait_for(lambda: page.evaluate("document.querySelector('video')?.readyState >= 2"))
+    assert page.evaluate("document.querySelector('video').videoWidth") == 160
+    assert page.evaluate("document.querySelector('video').duration") == pytest.approx(6.0, abs=0.2)
+    assert page.evaluate("document.querySelector('video').currentSrc.endsWith('?codec=h264')")
+    expect(page.locator("#event-view .note")).to_contain_text("Converted to H.264")
+    link = page.evaluate("document.querySelector('.view-main a').href")
+    assert httpx.get(link, timeout=120).content == file.read_bytes()
+
+
+def test_a_clip_that_cannot_be_converted_shows_the_reason(
+    system: DashboardSystem, page: Page
+) -> None:
+    system.objects.files["file:///clip.mp4"] = b"this is no video"
+    system.events.put(event(1, clip=ClipRef(uri="file:///clip.mp4")))
+    page.goto(system.url)
+    page.locator(".event").first.click()
+    expect(page.locator("#event-view .note")).to_contain_text("cannot be converted to H.264")
+
+
 def test_the_files_of_a_long_clip_play_one_after_the_other(
     system: DashboardSystem, page: Page, tmp_path: Path
 ) -> None:

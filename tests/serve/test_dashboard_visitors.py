@@ -40,7 +40,8 @@ class Log:
 
 class Shop(DashboardSystem):
     def __init__(self, log: Log, attributes: list[str]) -> None:
-        super().__init__(ApiSettings(), routers=[analytics_router(log, attributes=attributes)])
+        analytics = analytics_router(log, attributes=attributes)
+        super().__init__(ApiSettings(), folder=log.folder / "converted", routers=[analytics])
         self.log = log
 
 

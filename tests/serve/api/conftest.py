@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -11,8 +12,8 @@ from tests.serve.api.memory_system import TOKEN, Client, MemorySystem
 
 
 @pytest.fixture
-def system() -> MemorySystem:
-    return MemorySystem(ApiSettings())
+def system(tmp_path: Path) -> MemorySystem:
+    return MemorySystem(ApiSettings(), folder=tmp_path)
 
 
 @pytest.fixture
@@ -22,9 +23,9 @@ def client(system: MemorySystem) -> Iterator[Client]:
 
 
 @pytest.fixture
-def locked() -> Iterator[Client]:
+def locked(tmp_path: Path) -> Iterator[Client]:
     """An API that demands a token."""
-    with MemorySystem(ApiSettings(host="0.0.0.0", token=TOKEN)).client(
+    with MemorySystem(ApiSettings(host="0.0.0.0", token=TOKEN), folder=tmp_path).client(
         "http://shop.example:8080"
     ) as client:
         yield client

@@ -7,14 +7,17 @@ import io
 from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime, timedelta
 from functools import partial
+from pathlib import Path
 from typing import Any, Self
 
 import httpx
 from fastapi import FastAPI
 
 from serve.api.cameras import patched
+from serve.api.converted import ConvertedClips
 from serve.api.protocols import HealthReport, RecordCommand
 from serve.api.routes import create_api
+from storeguard.camera.live_picture import LivePicture, PictureQuery
 from storeguard.camera.status import CameraState, CameraStatus
 from storeguard.config.store import ApiSettings, CameraConfig
 from storeguard.errors import NotFoundError, StorageError, StoreError
@@ -102,6 +105,7 @@ class MemoryCameras:
         self.closed = 0
         self.state = CameraState.PLAYING
         self.state_reason: str | None = None
+        self.pictures = 0
 
     def _status(self, camera: CameraConfig) -> CameraStatus:
         return CameraStatus(
@@ -136,17 +140,14 @@ class MemoryCameras:
         await self.get(camera_id)
         del self.settings[camera_id]
 
-    async def snapshot(self, camera_id: str) -> bytes | None:
+    async def picture(self, camera_id: str, query: PictureQuery) -> LivePicture | None:
         await self.get(camera_id)
-        return b"\xff\xd8jpeg"
-
-    async def live(self, camera_id: str) -> AsyncIterator[bytes]:  # noqa: ARG002 - as above
-        try:
-            for number in range(3):
-                yield b"picture-%d" % number
-                await asyncio.sleep(0)
-        finally:
-            self.closed += 1
+        await asyncio.sleep(0)
+        captured_at = START + timedelta(seconds=self.pictures)
+        if not query.admits(captured_at):
+            return None
+        painted = b"painted-" if query.overlay else b""
+        return LivePicture(b"\xff\xd8%s%d" % (painted, self.pictures), captured_at)
 
     async def record(self, camera_id: str, command: RecordCommand) -> dict[str, Any]:  # noqa: ARG002 - as above
         self.commands.append(command)
@@ -198,9 +199,14 @@ class Client:
 
 
 class MemorySystem:
-    """The API and the fakes behind it."""
+    """The API and the fakes behind it.
 
-    def __init__(self, api: ApiSettings) -> None:
+    Args:
+        api: its settings.
+        folder: where converted clips are.
+    """
+
+    def __init__(self, api: ApiSettings, *, folder: Path) -> None:
         later = START + timedelta(seconds=300)
         more = ClipPart(uri="file:///clips/b.mp4", start=later, end=later, sha256="cd" * 32)
         clip = ClipRef(uri="file:///clips/a.mp4", sha256="ab" * 32, parts=(more,))
@@ -223,6 +229,7 @@ class MemorySystem:
             events=self.events,
             cameras=self.cameras,
             objects=self.objects,
+            converted=ConvertedClips(folder, self.objects),
             settings=api,
             health=self._health,
         )

@@ -81,15 +81,6 @@ def test_bad_patches_change_nothing(
     assert system.cameras.patches == []
 
 
-def test_pictures(system: MemorySystem, client: Client) -> None:
-    assert client.get("/api/v1/cameras/table/snapshot").headers["content-type"] == "image/jpeg"
-    live = client.get("/api/v1/cameras/table/live")
-    assert live.headers["content-type"] == "multipart/x-mixed-replace; boundary=frame"
-    assert live.content.count(b"--frame\r\nContent-Type: image/jpeg\r\n") == 3
-    assert b"Content-Length: 9\r\n\r\npicture-0\r\n" in live.content
-    assert system.cameras.closed == 1
-
-
 @pytest.mark.parametrize(
     ("body", "status"),
     [

@@ -15,6 +15,7 @@ import httpx
 import pytest
 import uvicorn
 
+from serve.api.converted import ConvertedClips
 from serve.api.protocols import HealthReport
 from serve.api.routes import create_api
 from storeguard.config.store import ApiSettings
@@ -34,13 +35,14 @@ async def no_report() -> HealthReport:
 
 
 @contextmanager
-def served(valkey: ValkeyProcess, objects: ObjectStore) -> Iterator[str]:
+def served(valkey: ValkeyProcess, objects: ObjectStore, folder: Path) -> Iterator[str]:
     """The API's address while it runs in a thread."""
     reader = EventReader(valkey.url, poll_s=0.02, timeout_s=60)
     app = create_api(
         events=reader,
         cameras=MemoryCameras(),
         objects=objects,
+        converted=ConvertedClips(folder, objects),
         settings=ApiSettings(),
         health=no_report,
     )
@@ -74,7 +76,7 @@ def test_a_reader_that_reconnects_misses_nothing(valkey: ValkeyProcess, tmp_path
     objects = ObjectStore(str(tmp_path / "clips"))
     stored = put(objects, CLIP, "table/clip.mp4")
     with (
-        served(valkey, objects) as address,
+        served(valkey, objects, tmp_path / "converted") as address,
         EventStore(valkey.url, timeout_s=60) as store,
         httpx.Client(base_url=address, timeout=120) as client,
     ):
@@ -109,7 +111,7 @@ def test_a_reader_that_reconnects_misses_nothing(valkey: ValkeyProcess, tmp_path
 
 def test_the_api_outlives_its_store(valkey: ValkeyProcess, tmp_path: Path) -> None:
     with (
-        served(valkey, ObjectStore(str(tmp_path))) as address,
+        served(valkey, ObjectStore(str(tmp_path)), tmp_path / "converted") as address,
         httpx.Client(base_url=address, timeout=120) as client,
     ):
         before = client.get("/api/v1/events").json()
