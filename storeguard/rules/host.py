@@ -193,13 +193,13 @@ class RulesHost:
             else:
                 hosted.open_events.pop(event.event_id, None)
 
-    def _commit(self, events: Sequence[Event], hosted cameras: dict[str, _HostedCamera]) -> None:
+    def _commit(self, events: Sequence[Event], cameras: dict[str, _HostedCamera]) -> None:
         # The rules have stepped and will not repeat these events: what cannot be written now (a
         # full disk) is kept for the next commit, and there is no answer before that.
         self._unsaved += events
         self._journal.commit(
             self._unsaved,
-            {_key(name): hosted.rules.checkpoint() for name, hosted in hosted cameras.items()},
+            {_key(name): hosted.rules.checkpoint() for name, hosted in cameras.items()},
         )
         self._unsaved = []
 

@@ -102,7 +102,6 @@ class MemoryCameras:
         self.settings = {"table": CameraConfig(id="table", source=SECRET_SOURCE)}
         self.commands: list[RecordCommand] = []
         self.patches: list[dict[str, Any]] = []
-        self.closed = 0
         self.state = CameraState.PLAYING
         self.state_reason: str | None = None
         self.pictures = 0
