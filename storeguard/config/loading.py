@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import logging
 import os
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -136,19 +137,97 @@ def _with_whole_path(settings: _M) -> _M:
 # --------------------------------------------------------------------------- reading
 
 
+_YAML = "tag:yaml.org,2002:"
+_NAMES = frozenset({"id", "store", "name"})
+_READ_AS_OTHERS = frozenset(f"{_YAML}{kind}" for kind in ("int", "float", "bool", "timestamp"))
+_VARIABLE = re.compile(r"\$(?P<escape>\$)?\{(?P<name>[A-Za-z_][A-Za-z0-9_]*)\}")
+
+
 class _Loader(yaml.SafeLoader):
-    """YAML that refuses a duplicate key, where PyYAML would silently keep the last one."""
+    """YAML as people write it.
+
+    It refuses a duplicate key, where PyYAML would silently keep the last one, and an address that
+    an unquoted ` #` cuts. Keys that begin with `x-` are left out, names such as 001 are text,
+    `${NAME}` and `!env NAME` are environment variables, and `!secret NAME` is a value of
+    `secrets.yaml` beside the configuration, or the content of a file.
+
+    Attributes:
+        folder: of the configuration; relative paths of secrets start there.
+    """
+
+    folder = Path()
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        node.value = [pair for pair in node.value if not str(pair[0].value).startswith("x-")]
         seen: set[str] = set()
-        for key, _ in node.value:
-            if key.value in seen:
-                raise yaml.constructor.ConstructorError(
-                    None, None, f"the key {key.value!r} is given twice", key.start_mark
+        for key, value in node.value:
+            if not isinstance(key, yaml.ScalarNode):
+                raise _fault(
+                    key,
+                    "expected text as a key, found another value; {{ }} is not replaced here, "
+                    "write ${NAME} for an environment variable",
                 )
-            if isinstance(key, yaml.ScalarNode) and key.tag != "tag:yaml.org,2002:merge":
+            if key.value in seen:
+                raise _fault(key, f"the key {redact(repr(key.value))} is given twice")
+            if key.tag != f"{_YAML}merge":
                 seen.add(key.value)
+            if key.value in _NAMES and value.tag in _READ_AS_OTHERS:
+                value.tag = f"{_YAML}str"
+            if key.value == "source" and isinstance(value, yaml.ScalarNode):
+                _refuse_cut_address(value)
         return super().construct_mapping(node, deep=deep)
+
+    def text(self, node: yaml.ScalarNode) -> str:
+        """A string with `${NAME}` replaced; `$${NAME}` is a literal `${NAME}`."""
+        return _VARIABLE.sub(
+            lambda m: m[0][1:] if m["escape"] else _variable(node, m["name"]),
+            str(self.construct_scalar(node)),
+        )
+
+    def variable(self, node: yaml.ScalarNode) -> str:
+        """The value of `!env NAME`."""
+        return _variable(node, str(self.construct_scalar(node)))
+
+    def secret(self, node: yaml.ScalarNode) -> str:
+        """The value of `!secret NAME` or `!secret FILE`."""
+        name = str(self.construct_scalar(node))
+        shelf = self.folder / "secrets.yaml"
+        try:
+            if "/" not in name and shelf.is_file():
+                secrets = yaml.safe_load(shelf.read_text(encoding="utf-8"))
+                if isinstance(secrets, Mapping) and isinstance(secrets.get(name), str | int):
+                    return str(secrets[name])
+            return (self.folder / name).expanduser().read_text(encoding="utf-8").strip()
+        except (OSError, UnicodeDecodeError, yaml.YAMLError):
+            raise _fault(
+                node, f"expected the secret {name!r} in {shelf}, or a file of that name, found none"
+            ) from None
+
+
+_Loader.add_constructor(f"{_YAML}str", _Loader.text)
+_Loader.add_constructor("!env", _Loader.variable)
+_Loader.add_constructor("!secret", _Loader.secret)
+
+
+def _fault(node: yaml.Node, problem: str) -> yaml.MarkedYAMLError:
+    return yaml.constructor.ConstructorError(None, None, problem, node.start_mark)
+
+
+def _variable(node: yaml.Node, name: str) -> str:
+    value = os.environ.get(name)
+    if value is None:
+        raise _fault(node, f"expected the environment variable {name}, which is not set")
+    return value
+
+
+def _refuse_cut_address(value: yaml.ScalarNode) -> None:
+    """Refuse a plain address whose rest stands after ` #`, and so is a comment."""
+    end = value.end_mark
+    if value.style is not None or "://" not in value.value or end.buffer is None:
+        return
+    rest = end.buffer[end.pointer :].split("\n", 1)[0].strip().rstrip("\0")
+    if rest.startswith("#") and ("@" in rest or not rest[1:2].isspace()):
+        raise _fault(value, "' #' begins a comment and cuts the address; put the address in quotes")
 
 
 def _read_yaml(path: Path) -> Any:
@@ -157,7 +236,9 @@ def _read_yaml(path: Path) -> Any:
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: cannot read the configuration: {error}") from None
     try:
-        return yaml.load(text, _Loader)  # noqa: S506 - a SafeLoader
+        loader = _Loader(text)
+        loader.folder = path.parent
+        return loader.get_single_data()
     except yaml.YAMLError as error:
         raise ConfigError(f"{path}: not valid YAML: {_yaml_fault(error)}") from None
 
@@ -197,7 +278,7 @@ def _complaint(fault: ErrorDetails) -> str:
         known = {name for kind in _descendants(Settings) for name in kind.model_fields}
         near = difflib.get_close_matches(str(fault["loc"][-1]), sorted(known), n=1)
         return "there is no such key" + (f"; did you mean {near[0]!r}?" if near else "")
-    return fault["msg"].removeprefix("Value error, ")
+    return fault["msg"].removeprefix("Value error, ").replace("a valid tuple", "a list")
 
 
 def _found(fault: ErrorDetails) -> str:
@@ -212,7 +293,7 @@ def _found(fault: ErrorDetails) -> str:
     if isinstance(value, Mapping | list | tuple):
         # A wrong number of items is in the message already.
         return f" (found {_kind_of(value)})" if fault["type"].endswith("_type") else ""
-    return f" (found {_shown(value)})"
+    return f" (found {'nothing' if value is None else _shown(value)})"
 
 
 def _owner(document: Any, location: tuple[int | str, ...]) -> str:

@@ -101,8 +101,8 @@ def test_the_valid_configuration_is_read(tmp_path: Path) -> None:
             "often",
             ["detect_fps", "camera 'table'", "valid number", "(found 'often')"],
         ),
-        (("cameras",), {"id": "x"}, ["cameras", "valid tuple", "found a mapping"]),
-        (("cameras", 1, "zones"), None, ["zones", "camera 'table'", "found None"]),
+        (("cameras",), {"id": "x"}, ["cameras", "a list", "found a mapping"]),
+        (("cameras", 1, "zones"), None, ["zones", "camera 'table'", "a list", "found nothing"]),
         (("detector",), "fast", ["detector", "(found 'fast')"]),
         # one of a few words
         (
@@ -254,6 +254,87 @@ def test_yaml_may_still_merge_mappings(tmp_path: Path) -> None:
     )
 
     assert [(c.id, c.detect_fps) for c in load_config(file).cameras] == [("a", 3), ("b", 3)]
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        ("cameras:\n- {id: a, source: {{ CAM_URL }}}\n", ["line 2", "${NAME}"]),
+        ("cameras:\n- id: a\n  source: {{ CAM_URL }}\n", ["line 3", "${NAME}"]),
+        ("cameras:\n- id: a\n  source: ${NO_SUCH_NAME}\n", ["NO_SUCH_NAME", "not set"]),
+        ("cameras:\n- {id: a, source: !env NO_SUCH_NAME}\n", ["NO_SUCH_NAME", "not set"]),
+        ("cameras:\n- {id: a, source: !secret door}\n", ["'door'", "secrets.yaml"]),
+        # a password with ` #`, unquoted
+        ("cameras:\n- id: a\n  source: rtsp://u:ge #heim@cam/s\n", ["line 3", "in quotes"]),
+        ("cameras:\n- id: a\n  source: rtsp://cam/s #2\n", ["line 3", "in quotes"]),
+        ("cameras:\n", ["cameras", "a list", "found nothing"]),
+    ],
+)
+def test_what_people_write_is_explained(content: str, expected: list[str], tmp_path: Path) -> None:
+    file = tmp_path / "store.yaml"
+    file.write_text(content)
+
+    text = complaint(file)
+
+    for part in (str(file), *expected):
+        assert part in text
+    assert "heim" not in text
+
+
+def test_what_people_write_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CAM_PASSWORD", "p/[#@x")
+    monkeypatch.setenv("CAM_URL", "rtsp://cam/3")
+    (tmp_path / "secrets.yaml").write_text("door: rtsp://u:geheim@cam/4\n")
+    (tmp_path / "fifth").write_text("rtsp://u:geheim@cam/5\n")
+    file = tmp_path / "store.yaml"
+    file.write_text(
+        """
+x-defaults: &defaults {detect_fps: 3}
+store: 0815
+cameras:
+- {<<: *defaults, id: 001, source: 'rtsp://cam/1 #2', x-note: by the door}
+- {id: 계산대, source: "rtsp://u:${CAM_PASSWORD}@cam/2", zones: [{id: 1.5, line: [[0, 0], [1, 1]]}]}
+- id: no
+  source: !env CAM_URL
+- id: door
+  source: !secret door  # in secrets.yaml
+- id: fifth
+  source: !secret ./fifth
+- {id: sixth, source: "/videos/$${CAM_URL}.mp4"}
+- id: seventh
+  source: rtsp://cam/7  # a comment
+"""
+    )
+
+    config = load_config(file)
+
+    assert config.store == "0815"
+    assert [(camera.id, camera.source) for camera in config.cameras] == [
+        ("001", "rtsp://cam/1 #2"),
+        ("계산대", "rtsp://u:p/[#@x@cam/2"),
+        ("no", "rtsp://cam/3"),
+        ("door", "rtsp://u:geheim@cam/4"),
+        ("fifth", "rtsp://u:geheim@cam/5"),
+        ("sixth", "/videos/${CAM_URL}.mp4"),
+        ("seventh", "rtsp://cam/7"),
+    ]
+    assert config.cameras[0].detect_fps == 3
+    assert config.cameras[1].zones[0].id == "1.5"
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        (1, "put it in quotes: '1'"),
+        ("", "letters or digits of any script"),
+        ("a/b", "letters or digits of any script"),
+        ("..", "letters or digits of any script"),
+        ("문" * 27, "at most 80 bytes"),
+    ],
+)
+def test_names_that_are_refused_are_explained(name: object, expected: str) -> None:
+    with pytest.raises(ConfigError, match=expected):
+        parse(CameraConfig, {"id": name, "source": "rtsp://cam/s"}, where="request body")
 
 
 def test_a_missing_file(tmp_path: Path) -> None:
