@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Annotated
@@ -14,15 +14,17 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
-from storeguard.config.models import BackendName
+from storeguard.config.models import BackendName, DetectorSettings
 from storeguard.engines.build import input_profile
 from storeguard.engines.cache import EngineOptions
 from storeguard.engines.choice import open_backend
 from storeguard.engines.evidence import median_ms, processor_name
+from storeguard.engines.loading import load_detector
 from storeguard.errors import ModelError
 from storeguard.inference.backend import Backend, sha256_of
 
 app = typer.Typer(help="List and verify the bundled models.", no_args_is_help=True)
+_PICTURES_RANK = 4
 _SHA256 = re.compile(r"\b[0-9a-f]{64}\b")
 _LICENCE = re.compile(r"^\|\s*licen[cs]e\s*\|\s*([^|]+?)\s*\|", re.IGNORECASE | re.MULTILINE)
 MODELS = Path(str(resources.files("storeguard.models")))
@@ -40,9 +42,16 @@ def list_models(
 
 
 @app.command()
-def verify() -> None:
-    """Check each bundled model: hash as in its card, loads, one inference gives finite outputs."""
-    failed = verify_models(MODELS)
+def verify(
+    detectors: Annotated[
+        list[Path] | None, typer.Argument(help="Detectors of your own, to be tested alone.")
+    ] = None,
+) -> None:
+    """Check each bundled model: hash as in its card, loads, one inference gives finite outputs.
+
+    Detectors must find the person in the self-test picture.
+    """
+    failed = verify_detectors(detectors) if detectors else verify_models(MODELS)
     if failed:
         names = ", ".join(path.name for path in failed)
         Console(stderr=True).print(f"bad: {names}", style="bold red", soft_wrap=True)
@@ -74,10 +83,19 @@ def models_table(folder: Path, *, measure: bool) -> Table:
 
 def verify_models(folder: Path) -> list[Path]:
     """Verify the models in a folder and print the outcome of each; returns those that failed."""
+    return _failing(models_in(folder), verified)
+
+
+def verify_detectors(paths: Sequence[Path]) -> list[Path]:
+    """Test detectors and print the outcome of each; returns those that failed."""
+    return _failing(paths, self_tested)
+
+
+def _failing(paths: Sequence[Path], check: Callable[[Path], str]) -> list[Path]:
     failed = []
-    for path in models_in(folder):
+    for path in paths:
         try:
-            Console().print(f"{path.name}: ok, {verified(path)}", soft_wrap=True)
+            Console().print(f"{path.name}: ok, {check(path)}", soft_wrap=True)
         except ModelError as error:
             failed.append(path)
             Console(stderr=True).print(f"{path.name}: {error}", style="red", soft_wrap=True)
@@ -102,7 +120,8 @@ def verified(path: Path) -> str:
 
     Raises:
         ModelError: its card is missing or names another hash; or it does not load, fails on a
-            batch, or has outputs that are not finite or not one a picture or clip.
+            batch, or has outputs that are not finite or not one a picture or clip; or it is a
+            detector that finds nobody in the self-test picture.
     """
     found, card = sha256_of(path), card_of(path)
     if not card.is_file():
@@ -119,7 +138,27 @@ def verified(path: Path) -> str:
             raise ModelError(f"output {name!r} of shape {output.shape}: expected finite numbers")
     _require_batch(backend, shape, outputs)
     shapes = ", ".join(f"{name} {output.shape}" for name, output in outputs.items())
+    if len(backend.input.shape) == _PICTURES_RANK:
+        self_tested(path)
     return f"{shapes} on {backend.name}, sha256 {found}"
+
+
+def self_tested(path: Path) -> str:
+    """Run a detector on the self-test picture.
+
+    Returns:
+        Its layout, and what it found.
+
+    Raises:
+        ModelError: it does not load, or finds nobody.
+    """
+    settings = DetectorSettings(model=str(path), backend=BackendName.ONNXRUNTIME_CPU)
+    info = load_detector(settings).info
+    if info.self_test is None:
+        raise ModelError("the self-test picture is not installed")
+    if not info.self_test.found:
+        raise ModelError(info.self_test.describe())
+    return f"layout {info.layout}, {info.self_test.describe()}"
 
 
 def _require_batch(

@@ -37,14 +37,37 @@ class EngineSettings(Settings):
 
 
 class LayoutName(StrEnum):
-    """The layout of a detector's outputs; `auto` recognises it from their shapes."""
+    """The layout of a detector's outputs.
+
+    `auto` recognises it from their shapes and values, and from what the exporter noted in the
+    model. See storeguard.detection.layouts.
+    """
 
     AUTO = "auto"
     YOLOX = "yolox"
+    YOLOX_DECODED = "yolox_decoded"
+    """Exported with `--decode_in_inference`."""
+    YOLOV5 = "yolov5"
+    """YOLOv5, YOLOv7."""
     YOLOV8 = "yolov8"
+    """YOLOv8, YOLO11, YOLO12: boxes, also those of pose, segmentation and rotated-box models."""
+    END2END = "end2end"
+    """YOLOv10, YOLO26 and others that select their boxes: x1, y1, x2, y2, score, class."""
+    DEEPSTREAM = "deepstream"
+    """DeepStream-Yolo: x1, y1, x2, y2, score, class of every place."""
+    EFFICIENT_NMS = "efficient_nms"
+    """TensorRT's plugin: a count, boxes, scores, classes."""
     DETR = "detr"
+    """RT-DETR, D-FINE, DEIM, RF-DETR."""
     DETECTNET_V2 = "detectnet_v2"
     SSD = "ssd"
+    MMDET = "mmdet"
+    """MMDeploy, such as RTMDet with its selection: dets, labels."""
+    RTMDET = "rtmdet"
+    """RTMDet's raw heads."""
+    PPYOLOE = "ppyoloe"
+    PICODET = "picodet"
+    NANODET = "nanodet"
 
 
 class Pixels(StrEnum):
@@ -98,7 +121,10 @@ class DetectorSettings(Settings):
     input_size: InputSize = None
     """Side, or (width, height), in pixels; None takes the model's own, or 320."""
     person_class: int | None = Field(default=None, ge=0)
-    """Index of the class person; None takes the layout's usual one (0; 1 for SSD and RF-DETR)."""
+    """Index of the class person; None takes the classes that the model's metadata names so, or the
+    layout's usual one (0; 1 for SSD and RF-DETR)."""
+    self_test: str | None = None
+    """A picture with people, in which the model must find one; None takes the bundled one."""
     min_score: Fraction = 0.10
     nms_iou: Fraction = 0.60
     replicas: int = Field(default=1, ge=1, le=256)

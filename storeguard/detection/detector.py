@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from importlib import resources
 from pathlib import Path
@@ -11,11 +12,21 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from storeguard.config.models import Channels, DetectorSettings, LayoutName, Pixels, Resize
-from storeguard.detection.decoders import DECODERS, describe_shapes, recognise
+from storeguard.config.models import DetectorSettings, LayoutName, Resize
+from storeguard.detection.decoders import Feeding, decoder_of, feeding_of
 from storeguard.detection.detections import Detections
+from storeguard.detection.export import ExportMetadata, describe_names
+from storeguard.detection.layouts.outputs import (
+    ROUNDING,
+    Decoder,
+    Outputs,
+    describe_shapes,
+    shapes_of,
+)
 from storeguard.detection.letterbox import PAD_VALUE, Fit, fit, place
 from storeguard.detection.nms import nms
+from storeguard.detection.recognition import recognise
+from storeguard.detection.self_test import SelfTest, self_test_picture
 from storeguard.errors import ModelError, ModelLayoutError
 from storeguard.inference.backend import Backend, sha256_of
 from storeguard.inference.pixels import PixelFormat, chosen, from_metadata, is_channels_last
@@ -23,27 +34,9 @@ from storeguard.video.frame import Frame
 
 BUNDLED_MODEL = "person_yolox_nano.onnx"
 DEFAULT_INPUT_SIZE = 320
-_COCO_IDS = 91
-
-
-@dataclass(frozen=True, slots=True)
-class _Defaults:
-    """How models of one layout are usually fed, and the number of their class person."""
-
-    pixels: Pixels
-    channels: Channels
-    person_class: int
-    centred: bool
-    needs_nms: bool
-
-
-_DEFAULTS = {
-    LayoutName.YOLOX: _Defaults(Pixels.BYTES, Channels.BGR, 0, centred=False, needs_nms=True),
-    LayoutName.YOLOV8: _Defaults(Pixels.UNIT, Channels.RGB, 0, centred=True, needs_nms=True),
-    LayoutName.DETR: _Defaults(Pixels.UNIT, Channels.RGB, 0, centred=True, needs_nms=False),
-    LayoutName.DETECTNET_V2: _Defaults(Pixels.UNIT, Channels.RGB, 0, centred=True, needs_nms=True),
-    LayoutName.SSD: _Defaults(Pixels.UNIT, Channels.RGB, 1, centred=True, needs_nms=False),
-}
+_SEEN_SCORE = 0.01
+"""Boxes less probable than this do not show how a model gives its boxes."""
+_NUM_SEEN = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +50,8 @@ class DetectorInfo:
         layout: its outputs' layout.
         input_wh: width and height in pixels of the pictures that it takes.
         resize, centred: how a frame is fitted into them (see storeguard.detection.letterbox).
+        person_classes: indices of the model's classes that count as people.
+        self_test: whether it finds a person in the self-test picture; None where it was not run.
     """
 
     name: str
@@ -67,6 +62,8 @@ class DetectorInfo:
     input_wh: tuple[int, int]
     resize: Resize
     centred: bool
+    person_classes: tuple[int, ...] = (0,)
+    self_test: SelfTest | None = None
 
     def fit(self, source_wh: tuple[int, int]) -> Fit:
         """Where a frame of this size is placed in the model's input."""
@@ -100,7 +97,8 @@ class Detector:
 
     Raises:
         ModelError: the model takes no pictures, or fails on a blank one.
-        ModelLayoutError: its outputs fit no known layout, or not the one in the settings.
+        ModelLayoutError: its outputs fit no known layout, or not the one in the settings; or they
+            hold no probabilities or boxes; or its metadata names no class of people.
     """
 
     def __init__(self, settings: DetectorSettings, backend: Backend) -> None:
@@ -108,23 +106,23 @@ class Detector:
         self._backend = backend
         self._settings = settings
         self._channels_last = is_channels_last(self._backend.input, path)
-        input_wh = self._input_wh(path)
-        shapes = self._probe(input_wh, path)
-        layout = self._layout(shapes, input_wh, path)
-        defaults = _defaults_of(layout, shapes)
-        self._decode = DECODERS[layout]
-        self._needs_nms = defaults.needs_nms
-        self._person_class = (
-            defaults.person_class if settings.person_class is None else settings.person_class
-        )
         meta = self._backend.metadata
+        with _named(path):
+            export = ExportMetadata.of(meta)
+            input_wh = self._input_wh(export)
+            blank = self._probe(input_wh)
+            layout = self._layout(blank, input_wh, export)
+            feeding = feeding_of(layout, blank)
+            self._decode = self._decoder(layout, blank, input_wh, export)
+            people = self._person_classes_of(export, feeding)
+        self._needs_nms = feeding.needs_nms
         self._format = PixelFormat(
-            pixels=chosen(settings.pixels, meta.get("pixels"), defaults.pixels),
-            channels=chosen(settings.channels, meta.get("channels"), defaults.channels),
+            pixels=chosen(settings.pixels, meta.get("pixels"), feeding.pixels),
+            channels=chosen(settings.channels, meta.get("channels"), feeding.channels),
             channels_last=self._channels_last,
             dtype=self._backend.input.dtype,
         )
-        centred = {"centred": True, "topleft": False}.get(meta.get("pad", ""), defaults.centred)
+        centred = {"centred": True, "topleft": False}.get(meta.get("pad", ""), feeding.centred)
         self.info = DetectorInfo(
             name=path.stem,
             sha256=sha256_of(path),
@@ -134,8 +132,11 @@ class Detector:
             input_wh=input_wh,
             resize=settings.resize,
             centred=centred,
+            person_classes=tuple(sorted(people)),
         )
         self._whole_batches = self._batches_are_whole()
+        with _named(path):
+            self.info = replace(self.info, self_test=self._self_test())
 
     @property
     def input_name(self) -> str:
@@ -151,6 +152,11 @@ class Detector:
         Returns:
             One `Detections` an image in pixels of the model's input, people only, best first; and
             the time spent.
+
+        Raises:
+            ValueError: the images are of another shape or type.
+            ModelLayoutError: the model's scores are no probabilities: finding nobody would be a
+                guess.
         """
         expected = (*self.info.input_wh[::-1], 3)
         if images.ndim != 4 or images.shape[1:] != expected or images.dtype != np.uint8:
@@ -190,7 +196,10 @@ class Detector:
         return where.to_source(found[0]), timing
 
     def _people(self, raw: Detections) -> Detections:
-        people = raw[(raw.class_id == self._person_class) & np.isfinite(raw.xyxy).all(axis=1)]
+        _require_probabilities(raw)
+        people = raw[
+            np.isin(raw.class_id, self.info.person_classes) & np.isfinite(raw.xyxy).all(axis=1)
+        ]
         if self._needs_nms:
             return people[nms(people.xyxy, people.score, self._settings.nms_iou)]
         return people[np.argsort(-people.score, kind="stable")]
@@ -207,15 +216,20 @@ class Detector:
         """The model's input for these pictures: `images` as for `detect`."""
         return self._format.pack(images)
 
-    def _input_wh(self, path: Path) -> tuple[int, int]:
+    def _input_wh(self, export: ExportMetadata) -> tuple[int, int]:
         shape = self._backend.input.shape
         height, width = shape[1:3] if self._channels_last else shape[2:4]
         requested = requested_wh(self._settings)
         fixed = (width or requested[0], height or requested[1])
         if self._settings.input_size is not None and fixed != requested:
             raise ModelError(
-                f"{path}: the model's input is {fixed[0]}x{fixed[1]} and cannot be changed; "
+                f"the model's input is {fixed[0]}x{fixed[1]} and cannot be changed; "
                 f"detector.input_size requests {requested[0]}x{requested[1]}"
+            )
+        if export.stride is not None and any(side % export.stride for side in fixed):
+            raise ModelError(
+                f"its metadata states the stride {export.stride}: expected an input of multiples "
+                f"of it, found {fixed[0]}x{fixed[1]}; set detector.input_size"
             )
         return fixed
 
@@ -224,32 +238,70 @@ class Detector:
         shape = (n, height, width, 3) if self._channels_last else (n, 3, height, width)
         return np.full(shape, PAD_VALUE, dtype=self._backend.input.dtype)
 
-    def _probe(self, input_wh: tuple[int, int], path: Path) -> dict[str, tuple[int, ...]]:
+    def _probe(self, input_wh: tuple[int, int]) -> Outputs:
+        """The outputs for a blank picture; what is not a number is 0."""
         try:
             outputs = self._backend.run(self._blank(input_wh, 1))
         except Exception as error:  # noqa: BLE001 - backends' exceptions share no base class
             raise ModelError(
-                f"{path}: fails on a blank picture of {input_wh[0]}x{input_wh[1]}: {error}"
+                f"fails on a blank picture of {input_wh[0]}x{input_wh[1]}: {error}"
             ) from None
-        return {name: np.shape(array) for name, array in outputs.items()}
+        return {name: np.nan_to_num(array) for name, array in outputs.items()}
 
     def _layout(
-        self, shapes: dict[str, tuple[int, ...]], input_wh: tuple[int, int], path: Path
+        self, outputs: Outputs, input_wh: tuple[int, int], export: ExportMetadata
     ) -> LayoutName:
         named = self._settings.layout
         if named is LayoutName.AUTO:
             named = from_metadata(self._backend.metadata.get("layout"), LayoutName.AUTO)
+        return recognise(outputs, input_wh, export) if named is LayoutName.AUTO else named
+
+    def _decoder(
+        self,
+        layout: LayoutName,
+        outputs: Outputs,
+        input_wh: tuple[int, int],
+        export: ExportMetadata,
+    ) -> Decoder:
+        """The layout's decoder, which was tried on these outputs."""
         try:
-            layout = recognise(shapes, input_wh) if named is LayoutName.AUTO else named
-            blank = {name: np.zeros(shape, np.float32) for name, shape in shapes.items()}
-            DECODERS[layout](blank, input_wh, 0.5)
-        except ModelLayoutError as error:
-            raise ModelLayoutError(f"{path}: {error}") from None
+            decode = decoder_of(layout, outputs, input_wh, export)
+            decode(outputs, input_wh, 0.5)
+        except ModelLayoutError:
+            raise
         except (ValueError, IndexError) as error:
             raise ModelLayoutError(
-                f"{path}: the outputs {describe_shapes(shapes)} do not fit layout {named}: {error}"
+                f"the outputs {describe_shapes(shapes_of(outputs))} do not fit layout {layout}: "
+                f"{error}"
             ) from None
-        return layout
+        return decode
+
+    def _person_classes_of(self, export: ExportMetadata, feeding: Feeding) -> frozenset[int]:
+        chosen_class = self._settings.person_class
+        if chosen_class is None:
+            named = export.person_classes()
+            return frozenset({feeding.person_class}) if named is None else named
+        if export.names is not None and chosen_class not in export.names:
+            raise ModelLayoutError(
+                f"detector.person_class: expected one of the classes that its metadata names, "
+                f"{describe_names(export.names)}; found {chosen_class}"
+            )
+        return frozenset({chosen_class})
+
+    def _self_test(self) -> SelfTest | None:
+        """Check the values that the model gives for real pictures, and whether it finds people."""
+        picture = self_test_picture(self._settings.self_test)
+        width, height = self.info.input_wh
+        blank = np.full((height, width, 3), PAD_VALUE, np.uint8)
+        frames = [blank] if picture is None else [blank, self.info.fitted(picture.frame)[0]]
+        for image in frames:
+            for outputs in self._run(self.to_input(image[np.newaxis])):
+                for raw in self._decode(outputs, self.info.input_wh, _SEEN_SCORE):
+                    _require_probabilities(raw)
+                    _require_boxes(raw, self.info.input_wh)
+        if picture is None:
+            return None
+        return picture.result(self.find(picture.frame)[0])
 
     def _batches_are_whole(self) -> bool:
         """Whether a batch of two gives two results: some exports fix their batch size."""
@@ -275,12 +327,37 @@ def model_path(model: str) -> Path:
     return Path(model).expanduser()
 
 
-def _defaults_of(layout: LayoutName, shapes: Mapping[str, tuple[int, ...]]) -> _Defaults:
-    """How models like this are fed. 91 classes are COCO's own ids, where a person is 1: RF-DETR."""
-    defaults = _DEFAULTS[layout]
-    if layout is LayoutName.DETR and any(shape[-1] == _COCO_IDS for shape in shapes.values()):
-        return replace(defaults, pixels=Pixels.IMAGENET, person_class=1)
-    return defaults
+@contextmanager
+def _named(path: Path) -> Iterator[None]:
+    """Errors about a model begin with its file."""
+    try:
+        yield
+    except ModelError as error:
+        raise type(error)(f"{path}: {error}") from None
+
+
+def _require_probabilities(raw: Detections) -> None:
+    if (raw.score > 1 + ROUNDING).any():
+        raise ModelLayoutError(
+            f"expected probabilities in 0..1, found a score of {raw.score.max():.4g}: the outputs "
+            "are of another layout (name it as detector.layout) or of another task, such as pose "
+            "or rotated boxes"
+        )
+
+
+def _require_boxes(raw: Detections, input_wh: tuple[int, int]) -> None:
+    """The most probable boxes have a size and overlap the picture."""
+    best = raw[np.argsort(-raw.score, kind="stable")[:_NUM_SEEN]].xyxy
+    inside = ((best[:, :2] < best[:, 2:]) & (best[:, :2] < input_wh) & (best[:, 2:] > 0)).all(
+        axis=1
+    )
+    if inside.sum() * 2 < len(best):
+        raise ModelLayoutError(
+            f"expected boxes inside the input of {input_wh[0]}x{input_wh[1]}, found "
+            f"{len(best) - int(inside.sum())} of the best {len(best)} outside or without a size, "
+            f"such as {best[~inside][0].round(2).tolist()}: the outputs are of another layout; "
+            "name it as detector.layout"
+        )
 
 
 DetectFunction = Callable[[NDArray[np.uint8]], tuple[list[Detections], DetectTiming]]

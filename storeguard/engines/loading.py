@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 from storeguard.classification.attributes import classifier as attributes
@@ -13,11 +14,13 @@ from storeguard.engines.cache import EngineOptions
 from storeguard.engines.choice import open_backend
 from storeguard.inference.backend import Backend, available_cores
 
+_log = logging.getLogger(__name__)
+
 _DETECTOR_THREADS = 4  # measured with 2; more have to be set
 
 
 def load_detector(settings: DetectorSettings) -> detection.Detector:
-    """The person detector of these settings.
+    """The person detector of these settings; one that finds nobody in the self-test is logged.
 
     Raises:
         ModelError, BackendUnavailableError: as from `storeguard.engines.choice.open_backend`.
@@ -29,7 +32,15 @@ def load_detector(settings: DetectorSettings) -> detection.Detector:
         threads=detector_threads(settings, cores=available_cores()),
         size_wh=detection.requested_wh(settings),
     )
-    return detection.Detector(settings, backend)
+    detector = detection.Detector(settings, backend)
+    test = detector.info.self_test
+    if test is not None and not test.found:
+        _log.warning(
+            "%s: %s; check detector.layout, pixels, channels and person_class",
+            settings.model,
+            test.describe(),
+        )
+    return detector
 
 
 def load_clip_classifier(settings: ClassifierSettings) -> clips.ClipClassifier:

@@ -46,8 +46,9 @@ class PixelFormat:
             values *= np.float32(1 / 255)
         if self.pixels is Pixels.IMAGENET:
             shape = (3,) if self.channels_last else (3, 1, 1)
-            values -= _IMAGENET_MEAN.reshape(shape)
-            values /= _IMAGENET_STD.reshape(shape)
+            order = -1 if self.channels is Channels.BGR else 1
+            values -= _IMAGENET_MEAN[::order].reshape(shape)
+            values /= _IMAGENET_STD[::order].reshape(shape)
         return values.astype(self.dtype, copy=False)
 
 

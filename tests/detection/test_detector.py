@@ -227,8 +227,9 @@ IMAGENET = ((RGB[0] - 0.485) / 0.229, (RGB[1] - 0.456) / 0.224, (RGB[2] - 0.406)
         ({"pixels": "bytes"}, {}, {}, (RED, GREEN, BLUE)),
         ({"pixels": "imagenet"}, {}, {}, IMAGENET),
         ({"channels": "bgr"}, {}, {}, RGB[::-1]),
-        # BGR turns before the mean is taken, per channel of RGB's own statistics: as configured
         ({"channels": "bgr", "pixels": "bytes"}, {}, {}, (BLUE, GREEN, RED)),
+        # each colour is normalised by its own mean, in either order
+        ({"channels": "bgr", "pixels": "imagenet"}, {}, {}, IMAGENET[::-1]),
         # the model's metadata has precedence over the default, the configuration over both
         ({}, {"channels": "bgr", "pixels": "bytes"}, {}, (BLUE, GREEN, RED)),
         ({"channels": "rgb"}, {"channels": "bgr", "pixels": "bytes"}, {}, (RED, GREEN, BLUE)),

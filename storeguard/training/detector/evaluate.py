@@ -17,8 +17,8 @@ import onnxruntime
 from numpy.typing import NDArray
 from PIL import Image
 
-from storeguard.detection.decoders import decode_yolox
 from storeguard.detection.detections import Detections
+from storeguard.detection.layouts.yolo import decode_yolox
 from storeguard.detection.nms import iou_matrix, nms
 from storeguard.errors import DatasetError, ModelError
 from storeguard.training.detector.data import PAD_VALUE, Boxes, LabelledImage
