@@ -11,7 +11,7 @@ import uuid
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import IO, Final, cast
 
 from serve.api.protocols import Objects
 from storeguard.errors import OverloadedError
@@ -107,7 +107,7 @@ class ConvertedClips:
 
     def _probe(self, uri: str) -> str | None:
         with contextlib.closing(self._objects.open(uri)) as reader:
-            return web_codec(reader)
+            return web_codec(cast("IO[bytes]", reader))
 
     async def _convert(self, uri: str, path: Path) -> None:
         loop = asyncio.get_running_loop()

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import IO, Final
 
 import av
-
-from storeguard.storage.objects import Reader
 
 _NAMES: Final = {
     "h264": "avc1.640028",
@@ -19,7 +17,7 @@ _NAMES: Final = {
 _AVCC: Final = 1  # first byte of an avcC record
 
 
-def web_codec(file: Reader) -> str | None:
+def web_codec(file: IO[bytes]) -> str | None:
     """The codec of a file's video, such as `avc1.64001f`.
 
     H.264 has profile and level of the file; other codecs have usual ones, and HEVC in 10 bits

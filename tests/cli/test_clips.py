@@ -14,6 +14,7 @@ import uvicorn
 from fastapi import FastAPI
 from typer.testing import CliRunner
 
+from serve.api.converted import ConvertedClips
 from serve.api.events import events_router
 from serve.api.problems import install
 from storeguard.cli.clips import app
@@ -75,7 +76,8 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
         api = FastAPI(lifespan=lifespan)
         install(api)
-        api.include_router(events_router(reader, objects), prefix="/api/v1")
+        converted = ConvertedClips(folder / "converted", objects)
+        api.include_router(events_router(reader, objects, converted), prefix="/api/v1")
         server = uvicorn.Server(
             uvicorn.Config(api, host="127.0.0.1", port=0, log_level="error", ws="none")
         )

@@ -17,6 +17,7 @@ from fastapi import APIRouter, FastAPI
 from rich.console import Console
 from typer.testing import CliRunner, Result
 
+from serve.api.converted import ConvertedClips
 from serve.api.events import events_router
 from serve.api.problems import install
 from storeguard.analytics.track_log import TrackLog
@@ -67,7 +68,9 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
         api = FastAPI(lifespan=lifespan)
         install(api)
-        router: APIRouter = events_router(reader, ObjectStore(str(folder)))
+        objects = ObjectStore(str(folder))
+        converted = ConvertedClips(folder / "converted", objects)
+        router: APIRouter = events_router(reader, objects, converted)
         api.include_router(router, prefix="/api/v1")
         server = uvicorn.Server(
             uvicorn.Config(api, host="127.0.0.1", port=0, log_level="error", ws="none")
