@@ -92,7 +92,7 @@ def camera_killed(system: System, _: Lengths) -> None:
     system.kill_actor("cameras-0")
 
 
-def recorder_killed(system: System, _: Lengths) -> None:
+def uploader_killed(system: System, _: Lengths) -> None:
     """`kill -9` of the actor that uploads."""
     system.kill_actor("uploader-cameras-0")
 
@@ -123,7 +123,7 @@ FAULTS = (
     Fault("S3 down", s3_down),
     Fault("spool's disk full", spool_full),
     Fault("camera actor kill -9", camera_killed),
-    Fault("recorder actor kill -9", recorder_killed),
+    Fault("uploader kill -9", uploader_killed),
     Fault("rules actor kill -9", rules_killed),
     Fault("wall clock +1 h, camera kill -9", clock_forward),
     Fault("wall clock -1 h, camera kill -9", clock_back),

@@ -208,7 +208,7 @@ class System:
         files = [
             path.name
             for path in self.spool.glob("*/*")
-            if not path.name.endswith(".lock")  # the spools' own
+            if not path.name.endswith(".lock") and path.name != "recorder.json"  # the spools' own
         ]
         return not files and not self.journal.waiting()
 
