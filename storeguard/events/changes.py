@@ -23,57 +23,42 @@ _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class ClipRequested:
+class _OfSpan:
+    span: ClipSpan
+
+    @property
+    def event_id(self) -> str:
+        """The event."""
+        return self.span.event_id
+
+
+@dataclass(frozen=True, slots=True)
+class ClipRequested(_OfSpan):
     """Video of the span is being recorded for the event; its files follow."""
 
-    span: ClipSpan
-
-    @property
-    def event_id(self) -> str:
-        """The event."""
-        return self.span.event_id
-
 
 @dataclass(frozen=True, slots=True)
-class ClipStored:
+class ClipStored(_OfSpan):
     """A file that covers some of the span is stored."""
 
-    span: ClipSpan
     stored: StoredClip
-
-    @property
-    def event_id(self) -> str:
-        """The event."""
-        return self.span.event_id
 
 
 @dataclass(frozen=True, slots=True)
-class ClipAnnounced:
+class ClipAnnounced(_OfSpan):
     """A file that covers some of the span is about to be uploaded.
 
     Should its node be lost before it reports the upload, the file is found by its address.
     """
 
-    span: ClipSpan
     stored: StoredClip
-
-    @property
-    def event_id(self) -> str:
-        """The event."""
-        return self.span.event_id
 
 
 @dataclass(frozen=True, slots=True)
-class ClipFailed:
+class ClipFailed(_OfSpan):
     """The span, or some of it, could not be recorded or stored."""
 
-    span: ClipSpan
     fault: Fault
-
-    @property
-    def event_id(self) -> str:
-        """The event."""
-        return self.span.event_id
 
 
 @dataclass(frozen=True, slots=True)

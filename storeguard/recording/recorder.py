@@ -144,11 +144,6 @@ class Recorder:
         self.state = RecordingState(cursor=checkpoint.cursor)
         """As of the last step."""
 
-    @property
-    def is_written(self) -> bool:
-        """Whether the recordings that go on hold all that the camera sent."""
-        return self._scheduler.is_written
-
     def step(self, message: Message) -> bool:
         """Deal with one message and with the packets that have come.
 

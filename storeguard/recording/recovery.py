@@ -11,6 +11,7 @@ from typing import Final
 from storeguard.config.store import Container
 from storeguard.events.clip import ClipSpan
 from storeguard.events.faults import Fault, FaultCode
+from storeguard.files import TEMPORARY_PREFIX
 from storeguard.recording.clip_requests import ClipRequest
 from storeguard.recording.part import (
     Contents,
@@ -22,7 +23,6 @@ from storeguard.recording.part import (
 )
 from storeguard.recording.recording import ClipFile
 from storeguard.recording.spool import (
-    TEMPORARY,
     EventItem,
     RecorderCheckpoint,
     RequestItem,
@@ -32,6 +32,7 @@ from storeguard.recording.spool import (
 
 _log = logging.getLogger(__name__)
 
+_TEMPORARY_0_1: Final = ".tmp"  # ended the names of unfinished files until release 0.1
 _CLIPS: Final = (".mp4", ".mkv")
 _KILLED: Final = Fault(code=FaultCode.PROCESS_ENDED)
 
@@ -54,8 +55,9 @@ def recover(spool: Spool, *, goes_on: bool) -> RecorderCheckpoint:
     Raises:
         OSError: the folder cannot be read or written.
     """
-    for stray in spool.folder.glob(f".*{TEMPORARY}"):
-        stray.unlink(missing_ok=True)
+    for pattern in (f"{TEMPORARY_PREFIX}*", f".*{_TEMPORARY_0_1}"):
+        for stray in spool.folder.glob(pattern):
+            stray.unlink(missing_ok=True)
     _reopen_unannounced(spool)
     checkpoint = spool.load()
     requests = {one.event_id: one for one in checkpoint.requests}

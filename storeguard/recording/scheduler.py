@@ -100,12 +100,6 @@ class Scheduler:
         """Whether a recording is going on."""
         return bool(self._active)
 
-    @property
-    def is_written(self) -> bool:
-        """Whether the recordings that go on hold all that the camera sent."""
-        number = self._ring.next_number()
-        return all(one.position >= number for one in self._active.values())
-
     def checkpoint(self, cursor: Cursor | None) -> RecorderCheckpoint:
         """What a restart has to know."""
         return RecorderCheckpoint(

@@ -37,12 +37,12 @@ from storeguard.events.clip import ClipSpan
 from storeguard.events.cursor import Cursor
 from storeguard.events.event import Event, EventStatus
 from storeguard.events.faults import Fault, FaultCode
+from storeguard.files import write_atomically
 from storeguard.recording.clip_requests import ClipRequest
 from storeguard.recording.recording import ClipFile
 
 _log = logging.getLogger(__name__)
 
-TEMPORARY: Final = ".tmp"
 _READY: Final = ".ready.json"
 _CHECKPOINT: Final = "recorder.json"
 _CHECKPOINT_0_1: Final = ".events.json"  # one a recording, until release 0.1
@@ -204,7 +204,7 @@ class Spool:
             OSError: the disk is full, ...; nothing was queued.
         """
         path = self.folder / f"{self._next:012d}-{name}{_READY}"
-        _write(path, manifest.model_dump_json())
+        write_atomically(path, manifest.model_dump_json())
         self._next += 1
 
     def put_picture(self, jpeg: bytes, *, event_id: str, name: str, day: str) -> None:
@@ -214,7 +214,7 @@ class Spool:
             OSError: nothing was queued.
         """
         file = self.folder / f"{event_id}-{name}.jpg"
-        _write(file, jpeg)
+        write_atomically(file, jpeg)
         key = f"{self.prefix}/{day}/{event_id}.jpg"
         try:
             self.put(SnapshotItem(event_id=event_id, file=file.name, key=key), file.name)
@@ -253,7 +253,7 @@ class Spool:
 
     def save(self, checkpoint: RecorderCheckpoint) -> None:
         """Replace the recorder's checkpoint. Raises OSError: the one before is still there."""
-        _write(self.folder / _CHECKPOINT, checkpoint.model_dump_json())
+        write_atomically(self.folder / _CHECKPOINT, checkpoint.model_dump_json())
         for path in self.folder.glob(f"*{_CHECKPOINT_0_1}"):
             path.unlink(missing_ok=True)
 
@@ -337,7 +337,7 @@ class Spool:
         waiting = size = 0
         with os.scandir(self.folder) as entries:
             for entry in entries:
-                waiting += entry.name.endswith(_READY)
+                waiting += entry.name.endswith(_READY) and not entry.name.startswith(".")
                 with contextlib.suppress(FileNotFoundError):
                     size += entry.stat().st_size
         return waiting, size
@@ -405,27 +405,6 @@ def free_bytes(folder: Path) -> int:
 def is_disk_full(error: OSError) -> bool:
     """Whether the disk, or one's share of it, is full."""
     return error.errno in {errno.ENOSPC, errno.EDQUOT}
-
-
-def _write(path: Path, content: str | bytes) -> None:
-    """Write a small file whole or not at all; on disk when this returns."""
-    fresh = path.with_name(f".{path.name}{TEMPORARY}")
-    data = content.encode() if isinstance(content, str) else content
-    try:
-        with fresh.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        fresh.replace(path)
-    except OSError:
-        with contextlib.suppress(OSError):
-            fresh.unlink(missing_ok=True)
-        raise
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
 
 
 @contextlib.contextmanager

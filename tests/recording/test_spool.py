@@ -113,7 +113,9 @@ def test_manifests_come_in_the_order_they_were_put_also_after_a_restart(spool: S
 
 def test_a_half_written_manifest_is_none(spool: Spool):
     (spool.folder / ".000000000000-x.ready.json.tmp").write_text('{"kind": "wi')
+    (spool.folder / ".part-0a1b2c-000000000001-x.ready.json").write_text('{"kind": "wi')
     assert list(spool.items()) == []
+    assert spool.size()[0] == 0
     recover(spool, goes_on=False)
     assert names(spool) == set()
 
